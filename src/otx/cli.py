@@ -1,0 +1,277 @@
+"""The command line: arguments become one `Engine` call, and its result becomes what a person sees."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
+
+from otx.errors import OtxError, UsageError, nearest
+from otx.recipe import DEFAULT_RECIPE, TASK, Recipe, load_recipe, parse_text
+from otx.schema import SettingInfo, all_settings, describe
+
+VERBS = {
+    "find": "list the recipes: what can be trained, and what it costs",
+    "train": "train a model on a folder of images",
+    "test": "measure a model on test images",
+    "predict": "classify images",
+    "export": "write a model as OpenVINO IR or ONNX",
+}
+USE_SETTINGS = (
+    "data_root",
+    "work_dir",
+    "engine.device",
+    "data.split_file",
+    "data.max_image_pixels",
+    "data.test_subset.batch_size",
+)
+PREDICT_SETTINGS = ("work_dir", "engine.device", "data.max_image_pixels", "data.test_subset.batch_size")
+EXPORT_SETTINGS = ("data_root", "work_dir", "data.split_file")
+OVERVIEW = """usage: otx VERB [options]
+
+A folder of images becomes a trained, measured and exported image classifier.
+
+{verbs}
+
+  otx train --data_root FOLDER    train the default recipe on a folder of class folders
+  otx train --data_root digits    try it without any images of your own
+  otx VERB --help                 the options of a verb
+  otx --version"""
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse, whose complaints are raised as UsageError and name the option that was probably meant."""
+
+    def __init__(self, verb: str, **options: Any) -> None:
+        super().__init__(
+            prog=f"otx {verb}",
+            description=f"{VERBS[verb][0].upper()}{VERBS[verb][1:]}.",
+            allow_abbrev=False,
+            argument_default=argparse.SUPPRESS,
+            formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=44, width=120),
+            **options,
+        )
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{self.prog}: {message}", fix=f"`{self.prog} --help` lists the options")
+
+    def parse(self, arguments: Sequence[str]) -> dict[str, Any]:
+        known, unknown = self.parse_known_args(arguments)
+        if unknown:
+            word = unknown[0].split("=")[0]
+            options = [option for action in self._actions for option in action.option_strings]
+            self.error(f"unknown argument {word!r}{nearest(word, options)}")
+        return vars(known)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; the exit code is 0, 1 (the work failed), 2 (the input cannot be used) or 130 (Ctrl-C)."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        return _run(arguments)
+    except OtxError as error:
+        from otx.console import show_error
+
+        show_error(str(error))
+        return error.exit_code
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 1
+
+
+def _run(arguments: list[str]) -> int:
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        width = max(map(len, VERBS))
+        print(OVERVIEW.format(verbs="\n".join(f"  {verb:<{width}}  {text}" for verb, text in VERBS.items())))
+        return 0
+    if arguments[0] in ("-v", "--version"):
+        from importlib.metadata import version
+
+        print(f"otx {version('otx')}")
+        return 0
+    verb, *rest = arguments
+    if verb not in VERBS:
+        raise UsageError(f"unknown verb '{verb}'{nearest(verb, VERBS)}", allowed=VERBS)
+    commands: dict[str, Callable[[list[str]], int]] = {
+        "find": _find,
+        "train": _train,
+        "test": _test,
+        "predict": _predict,
+        "export": _export,
+    }
+    return commands[verb](rest)
+
+
+def _find(arguments: list[str]) -> int:
+    parser = Parser("find")
+    parser.add_argument("--task", metavar="TASK", help=f"only recipes of this task ({TASK})")
+    parser.add_argument(
+        "--pattern", metavar="TEXT", help="only names and recipe IDs that contain it; * and ? are wildcards"
+    )
+    options = parser.parse(arguments)
+    from otx.console import show_models
+    from otx.engine import find_models
+
+    entries = find_models(options.get("task"), options.get("pattern"))
+    if not entries:
+        raise UsageError(f"no recipe matches --pattern {options['pattern']}", fix="`otx find` lists all of them")
+    show_models(entries)
+    return 0
+
+
+def _train(arguments: list[str]) -> int:
+    parser = Parser("train")
+    parser.add_argument(
+        "-c", "--config", metavar="RECIPE", help=f"a recipe's name, ID or YAML file (default: {DEFAULT_RECIPE})"
+    )
+    parser.add_argument("--model", metavar="NAME", help="a recipe's name, or timm/NAME for any network of timm")
+    parser.add_argument(
+        "--checkpoint", metavar="FILE", help="begin from this model; with --resume: the run to go on with"
+    )
+    _add_flag(parser, "--resume", "go on with a run from its last checkpoint (default: the newest run)")
+    _add_flag(parser, "--print_config", "print the resolved recipe as YAML and stop")
+    _add_settings(parser, None)
+    options = parser.parse(arguments)
+    overrides = _overrides(options)
+    from otx.engine import Engine
+
+    engine = Engine(
+        recipe=load_recipe(options["config"]) if "config" in options else None,
+        model=options.get("model"),
+        overrides=overrides,
+        checkpoint=options.get("checkpoint"),
+        reporter=_reporter(),
+    )
+    if options.get("print_config"):
+        from otx.recipe import dump_yaml
+
+        print(dump_yaml(engine.recipe), end="")
+        return 0
+    result = engine.train(resume=options.get("resume", False))
+    from otx.console import show_training
+
+    show_training(result)
+    return 130 if result.interrupted else 0
+
+
+def _test(arguments: list[str]) -> int:
+    parser = Parser("test")
+    _add_model_options(parser, "a model file, a checkpoint, an IR (.xml) or an ONNX file")
+    parser.add_argument("--output", metavar="FILE", help="also write the figures to this JSON file")
+    _add_settings(parser, USE_SETTINGS)
+    options = parser.parse(arguments)
+    engine = _engine(options)
+    result = engine.test(output=options.get("output"))
+    from otx.console import show_test
+
+    show_test(result)
+    return 0
+
+
+def _predict(arguments: list[str]) -> int:
+    parser = Parser("predict")
+    parser.add_argument("images", nargs="+", metavar="IMAGES", help="image files, folders and globs")
+    _add_model_options(parser, "a model file, a checkpoint, an IR (.xml) or an ONNX file")
+    parser.add_argument("--output", metavar="FILE", help="also write the predictions to this .csv or .json file")
+    _add_settings(parser, PREDICT_SETTINGS)
+    options = parser.parse(arguments)
+    output = options.get("output")
+    from otx.console import ROWS_SHOWN, show_predictions
+
+    predictions = _engine(options).predict(options["images"], output=output)
+    show_predictions(predictions, ROWS_SHOWN if output else None)
+    return 1 if all(prediction.error for prediction in predictions) else 0
+
+
+def _export(arguments: list[str]) -> int:
+    parser = Parser("export")
+    _add_model_options(parser, "a model file or a checkpoint")
+    parser.add_argument("--export_format", metavar="FORMAT", help="OPENVINO or ONNX (default: OPENVINO)")
+    parser.add_argument("--export_precision", metavar="PRECISION", help="FP32 or FP16 weights (default: FP32)")
+    parser.add_argument(
+        "--preprocessing",
+        metavar="WHERE",
+        help="modelapi: described in the file; embedded: in the graph (default: modelapi)",
+    )
+    parser.add_argument(
+        "--input_color", metavar="ORDER", help="what an embedded graph takes: RGB or BGR (default: RGB)"
+    )
+    parser.add_argument("--output", metavar="FOLDER", help="where to write it (default: the run folder)")
+    _add_settings(parser, EXPORT_SETTINGS)
+    options = parser.parse(arguments)
+    names = ("export_format", "export_precision", "preprocessing", "input_color", "output")
+    result = _engine(options).export(**{name: options[name] for name in names if name in options})
+    from otx.console import show_export
+
+    show_export(result)
+    return 0
+
+
+def _add_flag(parser: Parser, option: str, text: str) -> None:
+    parser.add_argument(option, nargs="?", const=True, type=_yes_no, metavar="BOOL", help=text)
+
+
+def _yes_no(text: str) -> bool:
+    if text.lower() not in ("true", "false"):
+        raise argparse.ArgumentTypeError(f"must be true or false, got {text!r}")
+    return text.lower() == "true"
+
+
+def _add_model_options(parser: Parser, what: str) -> None:
+    parser.add_argument("--checkpoint", metavar="FILE", help=f"{what} (default: the newest training)")
+    parser.add_argument(
+        "-c", "--config", metavar="RECIPE", help="take data_root and work_dir from this recipe; a model brings the rest"
+    )
+
+
+def _add_settings(parser: Parser, keys: tuple[str, ...] | None) -> None:
+    group = parser.add_argument_group("settings of the recipe")
+    for info in all_settings(Recipe):
+        if keys is None or info.key in keys:
+            default = "" if info.default is None or info.default == "" else f" (default: {_default(info)})"
+            choices = f" [{', '.join(info.choices)}]" if info.choices else ""
+            boolean: dict[str, Any] = {"nargs": "?", "const": "true"} if info.kind is bool else {}
+            text = f"{info.help}{choices}{default}".replace("%", "%%")
+            group.add_argument(
+                f"--{info.key}", dest=f"setting {info.key}", metavar=_metavar(info), help=text, **boolean
+            )
+
+
+def _default(info: SettingInfo) -> str:
+    return " ".join(f"{item:g}" for item in info.default) if isinstance(info.default, tuple) else str(info.default)
+
+
+def _metavar(info: SettingInfo) -> str:
+    words = {"a whole number": "N", "a number": "X", "text": "TEXT", "true or false": "BOOL", "2 whole numbers": "H,W"}
+    return words.get(describe(info.kind).removesuffix(" or null"), "X,X")
+
+
+def _overrides(options: dict[str, Any]) -> dict[str, Any]:
+    kinds = {info.key: info.kind for info in all_settings(Recipe)}
+    given = {name.removeprefix("setting "): value for name, value in options.items() if name.startswith("setting ")}
+    return {key: parse_text(value, kinds[key]) for key, value in given.items()}
+
+
+def _engine(options: dict[str, Any]) -> Any:
+    """The engine of a verb that uses a model; of a --config it takes where the data and the runs are."""
+    from otx.engine import Engine
+
+    overrides: dict[str, Any] = {}
+    if "config" in options:
+        recipe = load_recipe(options["config"])
+        overrides = {"data_root": recipe.data_root, "work_dir": recipe.work_dir}
+    overrides.update(_overrides(options))
+    return Engine(overrides=overrides, checkpoint=options.get("checkpoint"), reporter=_reporter())
+
+
+def _reporter() -> Any:
+    from otx.console import ConsoleReporter
+
+    return ConsoleReporter()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

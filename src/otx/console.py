@@ -1,0 +1,168 @@
+"""What a person sees: the pen of `cli.py`. Results go to standard output, everything else to standard error."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from otx.events import Progress
+from otx.results import EpochResult, ExportResult, ModelEntry, Prediction, TestResult, TrainResult
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+WIDE = 150
+MAX_MATRIX = 20
+ROWS_SHOWN = 50
+
+
+def console() -> Console:
+    """A rich console on standard output; wide where no terminal sets a width, and without markup in names."""
+    from rich.console import Console
+
+    return Console(width=None if sys.stdout.isatty() else WIDE, markup=False, highlight=False, soft_wrap=False)
+
+
+def table(title: str, columns: Sequence[tuple[str, str]], rows: Iterable[Sequence[str]]) -> Table:
+    """A table of (heading, justification) columns."""
+    from rich.table import Table
+    from rich.text import Text
+
+    grid = Table(title=Text(title) if title else None, title_justify="left")
+    for heading, justify in columns:
+        grid.add_column(Text(heading), justify=justify, overflow="fold")  # type: ignore[arg-type]
+    for row in rows:
+        grid.add_row(*(Text(cell) for cell in row))
+    return grid
+
+
+class ConsoleReporter:
+    """One live line on a terminal; notes, warnings and a row an epoch everywhere."""
+
+    def __init__(self) -> None:
+        self._live = sys.stderr.isatty()
+        self._header = False
+
+    def note(self, text: str) -> None:
+        self._line(text)
+
+    def warn(self, text: str) -> None:
+        self._line(f"warning: {text}")
+
+    def progress(self, progress: Progress) -> None:
+        if self._live:
+            share = progress.done / max(progress.total, 1)
+            bar = "#" * int(20 * share)
+            text = f"{progress.what} [{bar:<20}] {progress.done}/{progress.total} {progress.detail}"
+            sys.stderr.write(f"\r\x1b[K{text[:118]}")
+            sys.stderr.flush()
+
+    def epoch(self, result: EpochResult, max_epochs: int) -> None:
+        if not self._header:
+            self._header = True
+            self._line("   epoch    loss  val accuracy  val loss        lr  images/s      time")
+        best = " best" if result.is_best else ""
+        self._line(
+            f"{result.epoch + 1:>4}/{max_epochs:<4} {result.train_loss:>6.3f}  {result.val_accuracy:>12.4f}  "
+            f"{result.val_loss:>8.3f}  {result.lr:>8.2g}  {result.images_per_second:>8.1f}  {_time(result.seconds):>8}{best}"
+        )
+
+    def _line(self, text: str) -> None:
+        start = "\r\x1b[K" if self._live else ""
+        print(f"{start}{text}", file=sys.stderr, flush=True)
+
+    def clear(self) -> None:
+        if self._live:
+            sys.stderr.write("\r\x1b[K")
+            sys.stderr.flush()
+
+
+def show_models(entries: Sequence[ModelEntry]) -> None:
+    columns = [
+        ("recipe ID", "left"),
+        ("name", "left"),
+        ("GFLOPs", "right"),
+        ("params (M)", "right"),
+        ("recipe", "left"),
+    ]
+    rows = ((e.recipe_id, e.name, f"{e.gflops:.2f}", f"{e.params_m:.2f}", _short(str(e.recipe_path))) for e in entries)
+    console().print(table("", columns, rows))
+
+
+def show_training(result: TrainResult) -> None:
+    lines = [
+        f"The training ended: {result.stop_reason}.",
+        f"Best: epoch {result.best_epoch + 1}, top-1 {result.best_accuracy:.4f} on the validation images.",
+        f"Model: {result.model_path} (from {result.origin})",
+    ]
+    if result.interrupted:
+        lines.append(f"To go on: otx train --resume --checkpoint {result.run_dir / 'checkpoints' / 'last.ckpt'}")
+    else:
+        lines.append(f"Next: otx test --checkpoint {result.model_path}")
+    print("\n".join(lines))
+
+
+def show_test(result: TestResult) -> None:
+    out = console()
+    columns = [("class", "left"), ("precision", "right"), ("recall", "right"), ("F1", "right"), ("images", "right")]
+    rows = ((c.name, f"{c.precision:.4f}", f"{c.recall:.4f}", f"{c.f1:.4f}", str(c.count)) for c in result.classes)
+    out.print(table("", columns, rows))
+    if len(result.classes) <= MAX_MATRIX:
+        names = [item.name for item in result.classes]
+        heads = [("true \\ predicted", "left"), *((name, "right") for name in names)]
+        matrix = ([name, *map(str, counts)] for name, counts in zip(names, result.confusion, strict=True))
+        out.print(table("Confusion matrix", heads, matrix))
+    top5 = [("top-5 accuracy", f"{result.top5:.4f}")] if result.top5 is not None else []
+    figures = [
+        ("top-1 accuracy", f"{result.top1:.4f}"),
+        *top5,
+        ("macro F1", f"{result.macro_f1:.4f}"),
+        ("loss", f"{result.loss:.4f}"),
+        ("expected calibration error", f"{result.calibration_error:.4f}"),
+        ("images", f"{result.num_images} ({result.subset})"),
+        ("images/s", f"{result.images_per_second:.1f}"),
+    ]
+    out.print(table(str(result.checkpoint), [("figure", "left"), ("value", "right")], figures))
+    for image in result.bad_images:
+        print(f"not counted, cannot be decoded: {image.path}: {image.reason}", file=sys.stderr)
+
+
+def show_predictions(predictions: Sequence[Prediction], limit: int | None) -> None:
+    """A table of predictions; beyond `limit` rows only their number is said."""
+    rows = [
+        (p.path, p.label or "", "" if p.probability is None else f"{p.probability:.4f}", p.error or "")
+        for p in predictions[:limit]
+    ]
+    columns = [("image", "left"), ("label", "left"), ("probability", "right")]
+    if any(row[3] for row in rows):
+        columns.append(("error", "left"))
+    console().print(table("", columns, (row[: len(columns)] for row in rows)))
+    if limit is not None and len(predictions) > limit:
+        print(f"... and {len(predictions) - limit} more: all of them are in the file.")
+
+
+def show_export(result: ExportResult) -> None:
+    print(
+        f"{result.path} ({result.size_bytes / 1e6:.1f} MB, {result.export_format} {result.export_precision}, "
+        f"preprocessing {result.preprocessing})\n"
+        f"Checked on {result.num_checked} images against PyTorch: top-1 equal, largest difference of a logit "
+        f"{result.max_difference:.2g} (allowed {result.tolerance:g})."
+    )
+
+
+def show_error(text: str) -> None:
+    print(f"error: {text}", file=sys.stderr)
+
+
+def _time(seconds: float) -> str:
+    return f"{seconds:.1f} s" if seconds < 60 else f"{int(seconds // 60)} min {int(seconds % 60)} s"
+
+
+def _short(path: str) -> str:
+    """A path as seen from here, where that is shorter."""
+    import os
+
+    relative = os.path.relpath(path)
+    return relative if len(relative) < len(path) else path

@@ -1,0 +1,157 @@
+"""Decode an image of any common kind into red, green and blue."""
+
+from __future__ import annotations
+
+import io
+import os
+import warnings
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from otx.errors import ImageError
+from otx.results import BadImage
+
+if TYPE_CHECKING:
+    from PIL.Image import Image as PilImage
+
+MAX_PIXELS = 100_000_000
+WHITE = (255, 255, 255)
+Item = TypeVar("Item")
+Answer = TypeVar("Answer")
+
+# Pillow's own limit is a warning at one size and an error at another; ours is stated, and checked before decoding
+Image.MAX_IMAGE_PIXELS = None
+
+
+def decode_image(source: str | Path | bytes, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
+    """Decode an image file, or its bytes, into (H, W, 3) uint8, red first, turned as its EXIF orientation says.
+
+    The kind is read from the content, whatever the name says. Of several frames the first counts. Transparent
+    pixels are laid over white. Grey of 16 bit is scaled to 8 bit (65535 becomes 255), floats from 0 to 1 or 0 to 255.
+
+    Raises:
+        ImageError: it cannot be decoded, or has more than `max_pixels` pixels.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
+                _check_size(image, max_pixels)
+                image.load()
+                ImageOps.exif_transpose(image, in_place=True)
+                return _to_rgb(image)
+    except ImageError:
+        raise
+    except FileNotFoundError as error:
+        raise ImageError("no such file") from error
+    except MemoryError as error:
+        raise ImageError("not enough memory to decode it") from error
+    except Exception as error:  # damaged files raise whatever the decoder stumbles over
+        raise ImageError(_reason(error)) from error
+
+
+def _check_size(image: PilImage, max_pixels: int) -> None:
+    width, height = image.size
+    if width * height > max_pixels:
+        raise ImageError(
+            f"{width}x{height} pixels are more than the limit of {max_pixels} (--data.max_image_pixels raises it)"
+        )
+
+
+def _reason(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    if "cannot identify image file" in text:
+        return "not an image that can be read"
+    return f"{type(error).__name__}: {text[:200]}" if text else type(error).__name__
+
+
+def _to_rgb(image: PilImage) -> NDArray[np.uint8]:
+    if image.mode == "RGB":
+        return np.asarray(image)
+    if image.mode.startswith(("I", "F")):
+        return _from_numbers(np.asarray(image))
+    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        ground = Image.new("RGBA", image.size, (*WHITE, 255))
+        return np.asarray(Image.alpha_composite(ground, image).convert("RGB"))
+    return np.asarray(image.convert("RGB"))
+
+
+def _from_numbers(values: NDArray[np.generic]) -> NDArray[np.uint8]:
+    """Grey values of more than 8 bit, (H, W), as (H, W, 3) of 8 bit."""
+    numbers = values.astype(np.float64)
+    low, high = float(numbers.min()), float(numbers.max())
+    if not low >= 0:
+        raise ImageError(f"grey values from {low:g} to {high:g}, which are no brightness")
+    if np.issubdtype(values.dtype, np.floating):
+        limit = 1.0 if high <= 1 else 255.0
+    else:
+        limit = 65535.0
+    if high > limit:
+        raise ImageError(f"grey values up to {high:g}, more than {limit:g}")
+    grey = np.round(numbers * (255 / limit)).astype(np.uint8)
+    return np.repeat(grey[:, :, None], 3, axis=2)
+
+
+def check_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> str | None:
+    """Why an image cannot be decoded, or None where it can. All of the file is read, truncation is found."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(path) as image:
+                if image.format == "JPEG" and image.mode in ("RGB", "L"):
+                    _check_size(image, max_pixels)
+                    # an eighth of the size: every byte is still read, most of the arithmetic is saved
+                    image.draft(image.mode, (1, 1))
+                    image.load()
+                    return None
+        decode_image(path, max_pixels)
+    except ImageError as error:
+        return error.what
+    except FileNotFoundError:
+        return "no such file"
+    except Exception as error:  # as in decode_image
+        return _reason(error)
+    return None
+
+
+def check_images(
+    root: Path,
+    paths: Iterable[str],
+    *,
+    max_pixels: int = MAX_PIXELS,
+    on_progress: Callable[[int], None] | None = None,
+) -> tuple[BadImage, ...]:
+    """The images, by their paths relative to `root`, that cannot be decoded; `on_progress` gets the number checked."""
+    bad = []
+    answers = ordered(lambda path: (path, check_image(root / path, max_pixels)), paths)
+    for number, (path, reason) in enumerate(answers, start=1):
+        if reason is not None:
+            bad.append(BadImage(path, reason))
+        if on_progress is not None and number % 64 == 0:
+            on_progress(number)
+    return tuple(bad)
+
+
+def ordered(work: Callable[[Item], Answer], items: Iterable[Item]) -> Iterator[Answer]:
+    """Map with a pool of threads: answers in order, and only a few items ahead, however many there are."""
+    threads = min(16, (os.cpu_count() or 1) + 1)
+    source = iter(items)
+    with ThreadPoolExecutor(threads) as pool:
+        waiting = deque(pool.submit(work, item) for item in islice(source, threads * 4))
+        try:
+            while waiting:
+                answer = waiting.popleft().result()
+                waiting.extend(pool.submit(work, item) for item in islice(source, 1))
+                yield answer
+        finally:
+            for future in waiting:
+                future.cancel()

@@ -1,0 +1,66 @@
+"""Handwritten digits, so that everything can be tried without a download: scikit-learn's 1,797 images of 8x8 pixels."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+from otx.errors import UsageError
+
+DIGITS = "digits"
+NUM_DIGITS = 1797
+
+
+def resolve_data_root(data_root: str | Path | None) -> Path:
+    """The folder of images that `--data_root` means; `digits` is written out on first use.
+
+    Raises:
+        UsageError: none is given.
+    """
+    if data_root is None:
+        raise UsageError(
+            "--data_root is missing", fix="--data_root FOLDER, or --data_root digits to try it without images"
+        )
+    if str(data_root) == DIGITS and not Path(DIGITS).exists():
+        return write_digits(_cache() / DIGITS)
+    return Path(data_root)
+
+
+def _cache() -> Path:
+    return Path(os.environ.get("OTX_CACHE") or Path.home() / ".cache" / "otx")
+
+
+def write_digits(folder: Path) -> Path:
+    """Write the digits as PNG files into class folders `0` to `9`; nothing is done where they are there already.
+
+    Raises:
+        UsageError: scikit-learn is missing, or the folder cannot be written.
+    """
+    if folder.is_dir() and sum(1 for _ in folder.glob("[0-9]/*.png")) == NUM_DIGITS:
+        return folder
+    try:
+        from sklearn.datasets import load_digits
+    except ImportError as error:
+        raise UsageError(
+            "the digits come with scikit-learn, which is missing", fix="pip install scikit-learn"
+        ) from error
+    from PIL import Image
+
+    digits = load_digits()
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        beside = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+        for number, (image, label) in enumerate(zip(digits.images, digits.target, strict=True)):
+            place = beside / str(label)
+            place.mkdir(exist_ok=True)
+            Image.fromarray((image * (255 / 16)).round().astype("uint8")).save(place / f"{number:04}.png")
+        beside.chmod(0o755)
+        shutil.rmtree(folder, ignore_errors=True)
+        beside.replace(folder)
+    except OSError as error:
+        raise UsageError(
+            f"cannot write the digits to {folder}: {error}", fix="set OTX_CACHE to a folder of yours"
+        ) from error
+    return folder

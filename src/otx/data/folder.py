@@ -1,0 +1,171 @@
+"""Look at a folder of images: which layout it has, which classes, which files."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from otx.errors import DataError
+
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif"})
+SPLIT_NAMES = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+NAMED_AT_MOST = 10
+
+
+@dataclass
+class LeftOut:
+    """How many files were left out, by reason."""
+
+    hidden: int = 0
+    empty: int = 0
+    other: int = 0
+    loose: int = 0
+
+    def notes(self) -> list[str]:
+        """A sentence for each kind of file that was left out."""
+        kinds = (
+            (self.hidden, "hidden"),
+            (self.empty, "empty"),
+            (self.other, "of another kind than images"),
+            (self.loose, "beside the class folders, in none of them"),
+        )
+        return [f"Left out: {count} file{'s' if count > 1 else ''} {kind}." for count, kind in kinds if count]
+
+
+@dataclass(frozen=True)
+class Folder:
+    """What was found: for each of `train`, `val`, `test` (or `all`) the images of each class, relative to the root."""
+
+    root: Path
+    splits: dict[str, dict[str, list[str]]]
+    folder_names: dict[str, str] = field(default_factory=dict)
+    left_out: LeftOut = field(default_factory=LeftOut)
+
+
+def scan(root: Path) -> Folder:
+    """Find the images of a folder.
+
+    Raises:
+        DataError: it is no folder, cannot be read, or holds no class folders.
+    """
+    if not root.exists():
+        raise DataError(
+            f"there is no folder {root}", fix="--data_root takes a folder with one sub-folder for each class"
+        )
+    if not root.is_dir():
+        raise DataError(
+            f"{root} is a file, not a folder", fix="--data_root takes a folder with one sub-folder for each class"
+        )
+    left_out = LeftOut()
+    folders = _sub_folders(root, left_out)
+    names = _split_folders(root, folders)
+    if names is None:
+        return Folder(root, {"all": _classes(root, "", left_out)}, {}, left_out)
+    left_out.other = left_out.loose = 0
+    splits = {split: _classes(root, name, left_out) for split, name in names.items()}
+    return Folder(root, splits, names, left_out)
+
+
+def _sub_folders(root: Path, left_out: LeftOut) -> list[str]:
+    folders, images = [], 0
+    for entry in _entries(root):
+        if not entry.name.startswith(".") and entry.is_dir():
+            folders.append(entry.name)
+        elif _is_image(entry.name):
+            images += 1
+    if not folders and not images:
+        raise DataError(f"{root} is empty", fix="put one folder of images for each class into it")
+    if not folders:
+        raise DataError(
+            f"{root} holds {images} images but no class folders",
+            fix=f"sort them: {root}/CLASS_A/..., {root}/CLASS_B/...",
+        )
+    return folders
+
+
+def _split_folders(root: Path, folders: Iterable[str]) -> dict[str, str] | None:
+    """The folder of each split, where a folder has such; None for plain class folders."""
+    names: dict[str, str] = {}
+    for folder in sorted(folders):
+        split = SPLIT_NAMES.get(folder.lower())
+        if split is None:
+            continue
+        if split in names:
+            raise DataError(
+                f"{root} has both {names[split]}/ and {folder}/, which mean the same", fix="keep one of them"
+            )
+        names[split] = folder
+    others = [folder for folder in folders if folder.lower() not in SPLIT_NAMES]
+    if "train" in names and _has_sub_folder(root / names["train"]):
+        return {split: names[split] for split in ("train", "val", "test") if split in names}
+    if names and not others and all(_has_sub_folder(root / name) for name in names.values()):
+        found = ", ".join(f"{name}/" for name in names.values())
+        raise DataError(f"{root} has {found} but no train/", fix=f"name the folder of the training images {root}/train")
+    return None
+
+
+def _has_sub_folder(folder: Path) -> bool:
+    return any(not entry.name.startswith(".") and entry.is_dir() for entry in _entries(folder))
+
+
+def _classes(root: Path, split: str, left_out: LeftOut) -> dict[str, list[str]]:
+    """The images of each class folder, classes sorted as `torchvision.datasets.ImageFolder` sorts them."""
+    place = root / split if split else root
+    classes: dict[str, list[str]] = {}
+    for entry in sorted(_entries(place), key=lambda entry: entry.name):
+        if entry.name.startswith("."):
+            left_out.hidden += 1
+        elif entry.is_dir():
+            prefix = f"{split}/{entry.name}" if split else entry.name
+            classes[entry.name] = sorted(_images(entry.path, prefix, left_out, {os.path.realpath(entry.path)}))
+        elif _is_image(entry.name):
+            left_out.loose += 1
+        else:
+            left_out.other += 1
+    return classes
+
+
+def _images(folder: str, prefix: str, left_out: LeftOut, visited: set[str]) -> Iterator[str]:
+    for entry in _entries(Path(folder)):
+        if entry.name.startswith("."):
+            left_out.hidden += 1
+        elif entry.is_dir():
+            # a link that leads back would never end
+            real = os.path.realpath(entry.path)
+            if real not in visited:
+                yield from _images(entry.path, f"{prefix}/{entry.name}", left_out, visited | {real})
+        elif not _is_image(entry.name):
+            left_out.other += 1
+        elif _is_empty(entry):
+            left_out.empty += 1
+        else:
+            yield f"{prefix}/{entry.name}"
+
+
+def _is_image(name: str) -> bool:
+    return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES  # noqa: PTH122 - a Path for each of a million files is slow
+
+
+def _is_empty(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.stat().st_size == 0
+    except OSError:
+        # a link to nothing: decoding it will say so by name
+        return False
+
+
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            return list(entries)
+    except OSError as error:
+        raise DataError(f"{folder} cannot be read: {error.strerror}") from error
+
+
+def some(names: Iterable[str]) -> str:
+    """The first names of a list, and how many more there are."""
+    names = list(names)
+    more = f" and {len(names) - NAMED_AT_MOST} more" if len(names) > NAMED_AT_MOST else ""
+    return ", ".join(names[:NAMED_AT_MOST]) + more

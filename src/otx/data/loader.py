@@ -1,0 +1,197 @@
+"""Batches for training and validation: decoding and augmentation in worker processes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+from torchvision.transforms import v2
+
+from otx.data.dataset import Subset
+from otx.data.decode import decode_image
+from otx.data.preprocessing import Preprocessing
+from otx.data.sampler import BalancedSampler, RandomSampler
+from otx.errors import ImageError
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """A random crop of a share `scale` of the image's area and of `ratio` width over height, then a random flip."""
+
+    scale: tuple[float, float]
+    ratio: tuple[float, float]
+    flip: float
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Images (N, 3, H, W) uint8, labels (N,) int64, and the paths that could not be decoded and are left out."""
+
+    images: torch.Tensor
+    labels: torch.Tensor
+    bad: tuple[str, ...] = ()
+
+    def pin_memory(self) -> Batch:
+        return Batch(self.images.pin_memory(), self.labels.pin_memory(), self.bad)
+
+
+class ImageSubset(Dataset[tuple[torch.Tensor | None, int, str]]):
+    """The images of a subset. An item is asked for as (index, seed of its augmentation)."""
+
+    def __init__(
+        self,
+        root: Path,
+        subset: Subset,
+        preprocessing: Preprocessing,
+        *,
+        max_pixels: int,
+        augmentation: Augmentation | None = None,
+    ) -> None:
+        self.root, self.subset, self.preprocessing, self.max_pixels = root, subset, preprocessing, max_pixels
+        self.transform = None if augmentation is None else _transform(augmentation, preprocessing)
+
+    def __len__(self) -> int:
+        return len(self.subset.paths)
+
+    def __getitem__(self, draw: tuple[int, int]) -> tuple[torch.Tensor | None, int, str]:
+        index, seed = draw
+        path, label = self.subset.paths[index], self.subset.labels[index]
+        try:
+            pixels = decode_image(self.root / path, self.max_pixels)
+        except ImageError as error:
+            return None, label, f"{path}: {error.what}"
+        if self.transform is None:
+            return _to_tensor(self.preprocessing.resize(pixels)), label, path
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return self.transform(_to_tensor(pixels)), label, path
+
+
+def _to_tensor(pixels: np.ndarray[Any, np.dtype[np.uint8]]) -> torch.Tensor:
+    return torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1)
+
+
+def _transform(augmentation: Augmentation, preprocessing: Preprocessing) -> v2.Transform:
+    # no antialiasing: what the network learns from is resized as what it will be tested on
+    crop = v2.RandomResizedCrop(
+        (preprocessing.height, preprocessing.width), augmentation.scale, augmentation.ratio, antialias=False
+    )
+    return v2.Compose([crop, v2.RandomHorizontalFlip(augmentation.flip)])
+
+
+def collate(items: Sequence[tuple[torch.Tensor | None, int, str]]) -> Batch:
+    """Make a batch of the images that could be decoded."""
+    good = [(image, label) for image, label, _ in items if image is not None]
+    bad = tuple(path for image, _, path in items if image is None)
+    images = torch.stack([image for image, _ in good]) if good else torch.empty(0, 3, 0, 0, dtype=torch.uint8)
+    return Batch(images, torch.tensor([label for _, label in good], dtype=torch.int64), bad)
+
+
+class SeededSampler(Sampler[tuple[int, int]]):
+    """Gives each draw of another sampler a seed of its own, which depends on seed, epoch and place alone.
+
+    So the augmentation of an image does not depend on the number of workers, nor on whether a run was resumed.
+    """
+
+    def __init__(self, inner: BalancedSampler | RandomSampler, seed: int, rank: int, world_size: int) -> None:
+        self.inner, self.seed, self.rank, self.world_size = inner, seed, rank, world_size
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+        self.inner.set_epoch(epoch)
+
+    def __len__(self) -> int:
+        return len(self.inner)
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        for place, index in enumerate(self.inner):
+            key = (self.seed, self.epoch, place * self.world_size + self.rank)
+            yield index, int(np.random.SeedSequence(key).generate_state(1)[0])
+
+
+class ShardSampler(Sampler[tuple[int, int]]):
+    """Every image once, in order, dealt over the processes without overlap and without filling up."""
+
+    def __init__(self, count: int, rank: int, world_size: int) -> None:
+        self.indices = range(rank, count, world_size)
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        return ((index, 0) for index in self.indices)
+
+
+def count_workers(wanted: int | None, num_images: int) -> int:
+    """Processes that decode: what was asked for, else one a spare core; none for a handful of images."""
+    if wanted is not None:
+        return wanted
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return 0 if num_images < 64 else max(1, min(8, cores - 1))
+
+
+def train_loader(
+    images: ImageSubset,
+    *,
+    batch_size: int,
+    balanced: bool,
+    efficient: bool,
+    seed: int,
+    rank: int,
+    world_size: int,
+    num_workers: int | None,
+    pin_memory: bool,
+) -> DataLoader[Batch]:
+    """Batches of an epoch's draws; a last batch of a single image is left out, since batch norm cannot take it."""
+    inner: BalancedSampler | RandomSampler
+    if balanced:
+        inner = BalancedSampler(images.subset.labels, seed=seed, efficient=efficient, rank=rank, world_size=world_size)
+    else:
+        inner = RandomSampler(len(images), seed=seed, rank=rank, world_size=world_size)
+    sampler = SeededSampler(inner, seed, rank, world_size)
+    alone = len(sampler) > batch_size and len(sampler) % batch_size == 1
+    return _loader(images, sampler, batch_size, num_workers, pin_memory, drop_last=alone)
+
+
+def val_loader(
+    images: ImageSubset, *, batch_size: int, rank: int, world_size: int, num_workers: int | None, pin_memory: bool
+) -> DataLoader[Batch]:
+    sampler = ShardSampler(len(images), rank, world_size)
+    return _loader(images, sampler, batch_size, num_workers, pin_memory, drop_last=False)
+
+
+def _loader(
+    images: ImageSubset,
+    sampler: Sampler[tuple[int, int]],
+    batch_size: int,
+    num_workers: int | None,
+    pin_memory: bool,
+    *,
+    drop_last: bool,
+) -> DataLoader[Batch]:
+    workers = count_workers(num_workers, len(images))
+    return DataLoader(
+        images,
+        batch_size=batch_size,
+        sampler=sampler,
+        num_workers=workers,
+        collate_fn=collate,
+        pin_memory=pin_memory,
+        drop_last=drop_last,
+        persistent_workers=workers > 0,
+        worker_init_fn=_one_thread,
+    )
+
+
+def _one_thread(_: int) -> None:
+    import cv2
+
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)

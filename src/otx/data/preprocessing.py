@@ -1,0 +1,49 @@
+"""How an image becomes the input of a network: defined once, and carried by every model file."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """Resize to `height` x `width` without keeping the aspect ratio, then `(rgb - mean) / std`.
+
+    `mean` and `std` are in units of the 8-bit pixel (0 to 255), in the order red, green, blue.
+    """
+
+    height: int
+    width: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Preprocessing:
+        mean, std = data["mean"], data["std"]
+        return cls(int(data["height"]), int(data["width"]), (mean[0], mean[1], mean[2]), (std[0], std[1], std[2]))
+
+    def resize(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Resize one image (H, W, 3) to (height, width, 3), bilinear without antialiasing.
+
+        It is the resize that openvino-model-api builds into a graph (`resize_type=standard`), so that an
+        exported model sees there what it sees here.
+        """
+        import cv2
+
+        if image.shape[:2] == (self.height, self.width):
+            return image
+        resized = cv2.resize(image, (self.width, self.height), interpolation=cv2.INTER_LINEAR)
+        return np.asarray(resized, dtype=np.uint8)
+
+    def normalise(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Turn images (N, height, width, 3) into network input (N, 3, height, width)."""
+        mean, std = np.asarray(self.mean, np.float32), np.asarray(self.std, np.float32)
+        scaled = (images.astype(np.float32) - mean) / std
+        return np.ascontiguousarray(scaled.transpose(0, 3, 1, 2))

@@ -1,0 +1,87 @@
+"""Which images an epoch draws, and in which order: a function of seed and epoch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from torch.utils.data import Sampler
+
+SEEN = 0.999
+
+
+def images_per_class(class_counts: Sequence[int], *, efficient: bool) -> int:
+    """How many images a balanced epoch draws from each class.
+
+    N/C of N images in C classes; in efficient mode no more than makes every image of the smallest class (n images)
+    appear with probability 0.999: ceil(log 0.001 / log(1 - 1/n)).
+
+    Args:
+        class_counts: images of each class, at least one each.
+    """
+    even = max(1, sum(class_counts) // len(class_counts))
+    smallest = min(class_counts)
+    if not efficient:
+        return even
+    enough = 1 if smallest == 1 else math.ceil(math.log(1 - SEEN) / math.log(1 - 1 / smallest))
+    return min(even, enough)
+
+
+def balanced_epoch(labels: Sequence[int], *, per_class: int, seed: int, epoch: int) -> NDArray[np.int64]:
+    """Indices of an epoch that draws `per_class` images of every class, shuffled.
+
+    A class with fewer images repeats whole permutations of itself, so that none of its images is drawn twice more
+    often than another; of a class with more images a random part is drawn.
+    """
+    rng = np.random.default_rng((seed, epoch))
+    own = np.asarray(labels)
+    drawn = []
+    for label in np.unique(own):
+        members = np.flatnonzero(own == label)
+        rounds = math.ceil(per_class / len(members))
+        drawn.append(np.concatenate([rng.permutation(members) for _ in range(rounds)])[:per_class])
+    return rng.permutation(np.concatenate(drawn))
+
+
+class BalancedSampler(Sampler[int]):
+    """Every class equally often. Each of `world_size` processes gets its own part, all of the same length."""
+
+    def __init__(
+        self, labels: Sequence[int], *, seed: int, efficient: bool = True, rank: int = 0, world_size: int = 1
+    ) -> None:
+        self.labels, self.seed, self.rank, self.world_size = labels, seed, rank, world_size
+        counts = np.unique(np.asarray(labels), return_counts=True)[1].tolist()
+        self.per_class = images_per_class(counts, efficient=efficient)
+        self.length = self.per_class * len(counts) // world_size
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __iter__(self) -> Iterator[int]:
+        indices = balanced_epoch(self.labels, per_class=self.per_class, seed=self.seed, epoch=self.epoch)
+        yield from indices[self.rank :: self.world_size][: self.length].tolist()
+
+
+class RandomSampler(Sampler[int]):
+    """Every image once, shuffled; dealt over the processes like `BalancedSampler`."""
+
+    def __init__(self, count: int, *, seed: int, rank: int = 0, world_size: int = 1) -> None:
+        self.count, self.seed, self.rank, self.world_size = count, seed, rank, world_size
+        self.length = count // world_size
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __iter__(self) -> Iterator[int]:
+        indices = np.random.default_rng((self.seed, self.epoch)).permutation(self.count)
+        yield from indices[self.rank :: self.world_size][: self.length].tolist()

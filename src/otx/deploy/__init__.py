@@ -1,0 +1,1 @@
+"""What is done with a trained model: its file, exporting it, running it, measuring it."""

@@ -1,0 +1,55 @@
+"""The model card: what a model file says about itself, and all that the other verbs need besides its weights."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from otx.data.preprocessing import Preprocessing
+from otx.errors import ModelError
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """The description that travels in the header of `model.safetensors` and in every exported file.
+
+    Args:
+        network: timm's name of the architecture.
+        classes: the class names; the index of a name is its logit.
+        preprocessing: how an image becomes the network's input.
+        origin: what the weights began from, in words ("random weights", "weights file X", ...).
+        recipe: the resolved recipe, as `Recipe.to_dict` gives it.
+        metrics: figures of the training (for instance `val/accuracy`), 0 to 1.
+        versions: versions of the libraries that made it.
+    """
+
+    network: str
+    classes: tuple[str, ...]
+    preprocessing: Preprocessing
+    origin: str
+    recipe: dict[str, Any] = field(default_factory=dict)
+    metrics: dict[str, float] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
+
+    def to_json(self) -> str:
+        return json.dumps({"format": FORMAT, **asdict(self)}, ensure_ascii=False)
+
+    @classmethod
+    def from_json(cls, text: str, source: str) -> ModelCard:
+        """Read a card back.
+
+        Raises:
+            ModelError: the text is no card of this format; `source` names the file it came from.
+        """
+        try:
+            data = json.loads(text)
+            if data.pop("format") != FORMAT:
+                raise ModelError(f"{source} was written by another version of otx", fix="train or export it again")
+            data["preprocessing"] = Preprocessing.from_dict(data["preprocessing"])
+            data["classes"] = tuple(data["classes"])
+            return cls(**data)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ModelError(f"{source} has a damaged otx header: {error}", fix="train or export it again") from error

@@ -1,0 +1,170 @@
+"""Write a model as OpenVINO IR or ONNX file, and keep it only when it answers as the model does."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from otx.deploy.card import ModelCard
+from otx.deploy.metadata import model_info
+from otx.deploy.modelfile import load_model
+from otx.deploy.predictor import Logits, Pixels, load_predictor
+from otx.errors import ExportError, UsageError
+from otx.results import ExportResult
+
+if TYPE_CHECKING:
+    from torch import nn
+
+TOLERANCES = {"FP32": 1e-3, "FP16": 1e-2}
+SUFFIXES = {"OPENVINO": (".xml", ".bin"), "ONNX": (".onnx",)}
+OPSET = 18
+
+
+def export_model(
+    checkpoint: Path,
+    output_dir: Path,
+    *,
+    export_format: str,
+    export_precision: str,
+    preprocessing: str,
+    input_color: str,
+    images: Sequence[Pixels],
+) -> ExportResult:
+    """Export a model file, compare it with PyTorch on `images` (H, W, 3), and move it into `output_dir`.
+
+    The graph takes `image` and gives `logits` (N, C), N free: float32 (N, 3, H, W) of the card's size, normalised; or
+    with `preprocessing="embedded"` uint8 (N, H, W, 3) of any size, colours in the order `input_color`.
+
+    Raises:
+        ExportError: a logit differs by more than 1e-3 (FP32) or 1e-2 (FP16), or an image gets another label.
+    """
+    network, card = load_model(checkpoint)
+    embedded = preprocessing == "embedded"
+    name = "exported_model" + ("_embedded" if embedded else "") + ("_fp16" if export_precision == "FP16" else "")
+    beside = _folder_beside(output_dir)
+    try:
+        file = beside / f"{name}{SUFFIXES[export_format][0]}"
+        module, example = _module(network, card, embedded=embedded, input_color=input_color)
+        write = _write_openvino if export_format == "OPENVINO" else _write_onnx
+        write(module, example, file, card, embedded=embedded, half=export_precision == "FP16")
+        difference = _check(
+            checkpoint, file, images, TOLERANCES[export_precision], bgr=embedded and input_color == "BGR"
+        )
+        for suffix in reversed(SUFFIXES[export_format]):
+            (beside / f"{name}{suffix}").replace(output_dir / f"{name}{suffix}")
+    except OSError as error:
+        raise UsageError(f"cannot write the export to {output_dir}: {error}") from error
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+    written = [output_dir / f"{name}{suffix}" for suffix in SUFFIXES[export_format]]
+    return ExportResult(
+        path=written[0],
+        export_format=export_format,
+        export_precision=export_precision,
+        preprocessing=preprocessing,
+        max_difference=difference,
+        tolerance=TOLERANCES[export_precision],
+        num_checked=len(images),
+        size_bytes=sum(path.stat().st_size for path in written),
+    )
+
+
+def _folder_beside(output_dir: Path) -> Path:
+    try:
+        output_dir.mkdir(parents=True, exist_ok=True)
+        return Path(tempfile.mkdtemp(dir=output_dir, prefix=".export."))
+    except OSError as error:
+        raise UsageError(f"cannot write to {output_dir}: {error.strerror}", fix="choose another --output") from error
+
+
+def _module(network: nn.Module, card: ModelCard, *, embedded: bool, input_color: str) -> tuple[nn.Module, Any]:
+    """The module to export and an example of its input."""
+    import torch
+
+    size = card.preprocessing
+    if not embedded:
+        return network, torch.zeros(2, 3, size.height, size.width)
+    from otx.deploy.embedded import Embedded
+
+    return Embedded(network, size, input_color), torch.zeros(2, size.height + 9, size.width + 5, 3, dtype=torch.uint8)
+
+
+def _write_openvino(
+    module: nn.Module, example: Any, file: Path, card: ModelCard, *, embedded: bool, half: bool
+) -> None:
+    import openvino
+
+    shape = [-1, -1, -1, 3] if embedded else [-1, *example.shape[1:]]
+    kind = openvino.Type.u8 if embedded else openvino.Type.f32
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = openvino.convert_model(module, example_input=example, input=(openvino.PartialShape(shape), kind))
+    model.inputs[0].set_names({"image"})
+    model.outputs[0].set_names({"logits"})
+    layout = openvino.Layout("NHWC" if embedded else "NCHW")
+    openvino.layout_helpers.set_layout(model.inputs[0], layout)
+    for key, value in model_info(card, embedded=embedded).items():
+        model.set_rt_info(value, ["model_info", key])
+    openvino.save_model(model, file, compress_to_fp16=half)
+
+
+def _write_onnx(module: nn.Module, example: Any, file: Path, card: ModelCard, *, embedded: bool, half: bool) -> None:
+    import onnx
+    import torch
+
+    free = {0: "batch", 1: "height", 2: "width"} if embedded else {0: "batch"}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        # the newer exporter (dynamo=True) needs one more package and gives the same graph for these networks
+        torch.onnx.export(
+            module,
+            (example,),
+            str(file),
+            input_names=["image"],
+            output_names=["logits"],
+            dynamic_axes={"image": free, "logits": {0: "batch"}},
+            opset_version=OPSET,
+            dynamo=False,
+        )
+    model = onnx.load(str(file))
+    if half:
+        from onnxruntime.transformers.float16 import convert_float_to_float16
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            model = convert_float_to_float16(model, keep_io_types=True, op_block_list=["Resize"])
+    del model.metadata_props[:]
+    for key, value in model_info(card, embedded=embedded).items():
+        model.metadata_props.add(key=f"model_info {key}", value=value)
+    onnx.save(model, str(file))
+
+
+def _check(checkpoint: Path, file: Path, images: Sequence[Pixels], tolerance: float, *, bgr: bool) -> float:
+    """The largest difference of a logit from PyTorch's, which must be within the tolerance."""
+    reference = load_predictor(checkpoint, "cpu")
+    exported = load_predictor(file, "cpu")
+    if file.name.startswith("exported_model_embedded"):
+        # the graph resizes without rounding to 8 bit; at the input's own size both must agree to the tolerance
+        images = [reference.card.preprocessing.resize(image) for image in images]
+    shown = [image[:, :, ::-1] for image in images] if bgr else images
+    expected = reference.logits(images)
+    answers = [exported.logits(shown), np.concatenate([exported.logits([image]) for image in shown[:4]])]
+    difference = max(_difference(answer, expected) for answer in answers)
+    if not difference <= tolerance:
+        raise ExportError(
+            f"the exported file differs from the model: a logit by {difference:.3g}, {tolerance:g} is allowed; it is not kept",
+            fix="--export_precision FP32" if tolerance > TOLERANCES["FP32"] else "please report this",
+        )
+    if not np.array_equal(answers[0].argmax(axis=1), expected.argmax(axis=1)):
+        raise ExportError("the exported file gives an image another label than the model; it is not kept")
+    return difference
+
+
+def _difference(answer: Logits, expected: Logits) -> float:
+    return float(np.abs(answer - expected[: len(answer)]).max())

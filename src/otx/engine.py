@@ -1,0 +1,357 @@
+"""The front door in Python: one method a verb. `otx VERB --a b` is `Engine(...).VERB(a=b)`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from otx.errors import DataError, UsageError
+from otx.events import LogReporter, Reporter
+from otx.recipe import DEFAULT_RECIPE, TASK, Recipe, list_models, load_recipe, with_model
+from otx.results import ExportResult, ModelEntry, Prediction, TestResult, TrainResult
+from otx.workspace import DEFAULT_WORK_DIR, RunFolder, find_work_dir, latest_run, new_folder, run_of, set_latest
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from otx.data.dataset import Subset
+    from otx.deploy.card import ModelCard
+
+EXPORT_FORMATS = ("OPENVINO", "ONNX")
+EXPORT_PRECISIONS = ("FP32", "FP16")
+PREPROCESSINGS = ("modelapi", "embedded")
+COLORS = ("RGB", "BGR")
+CHECK_IMAGES = 32
+
+
+class Engine:
+    """Trains, tests, predicts and exports one image classifier.
+
+    Args:
+        data_root: folder of images; `digits` stands for scikit-learn's handwritten digits.
+        model: name, ID or path of a recipe, or `timm/NAME` for any network of timm.
+        work_dir: folder that holds the run folders.
+        checkpoint: a model file, a Lightning checkpoint or an exported file; default: the newest training.
+        recipe: a whole recipe, instead of `model`.
+        device: `auto`, `cpu` or `gpu`.
+        overrides: values of single settings, `{"data.train_subset.batch_size": 4}`.
+        reporter: who is told what happens; default: Python's logger `otx`.
+
+    Raises:
+        RecipeError: there is no such recipe or setting.
+    """
+
+    def __init__(
+        self,
+        data_root: str | Path | None = None,
+        *,
+        model: str | Path | None = None,
+        work_dir: str | Path | None = None,
+        checkpoint: str | Path | None = None,
+        recipe: Recipe | None = None,
+        device: str | None = None,
+        task: str = TASK,
+        overrides: Mapping[str, Any] | None = None,
+        reporter: Reporter | None = None,
+    ) -> None:
+        changes: dict[str, Any] = dict(overrides or {})
+        for key, value in (("data_root", data_root), ("work_dir", work_dir), ("engine.device", device)):
+            if value is not None:
+                changes[key] = str(value)
+        base = recipe if recipe is not None else load_recipe(DEFAULT_RECIPE)
+        if model is not None:
+            base = choose_model(base, str(model))
+        self.recipe = base.override({**changes, "task": task})
+        self._changes = changes
+        self.checkpoint = None if checkpoint is None else Path(checkpoint)
+        self.reporter: Reporter = reporter or LogReporter()
+        self._work_dir_given = "work_dir" in changes or self.recipe.work_dir != DEFAULT_WORK_DIR
+        self._data_root_given = self.recipe.data_root is not None
+
+    @classmethod
+    def from_config(
+        cls,
+        config_path: str | Path,
+        data_root: str | Path | None = None,
+        work_dir: str | Path | None = None,
+        **options: Any,
+    ) -> Engine:
+        """An engine of a recipe: its name, its ID or the path of a YAML file; `options` as for `Engine`."""
+        return cls(data_root, recipe=load_recipe(config_path), work_dir=work_dir, **options)
+
+    def train(
+        self,
+        *,
+        max_epochs: int | None = None,
+        seed: int | None = None,
+        deterministic: bool | None = None,
+        precision: str | None = None,
+        checkpoint: str | Path | None = None,
+        resume: bool = False,
+    ) -> TrainResult:
+        """Train a model.
+
+        Args:
+            checkpoint: begin from this model instead of pretrained weights; with `resume`, the run to go on with.
+            resume: go on with a run from its last checkpoint; default: the newest run.
+
+        Raises:
+            DataError, ModelError, RecipeError, UsageError: something given cannot be used; nothing was started.
+            TrainingError: the training failed.
+        """
+        given = {"max_epochs": max_epochs, "seed": seed, "deterministic": deterministic, "precision": precision}
+        changes = {key: value for key, value in given.items() if value is not None}
+        start = Path(checkpoint) if checkpoint is not None else self.checkpoint
+        _must_exist(start)
+        from otx.training import run as training
+
+        run: RunFolder | None = None
+        recipe = self.recipe.override(changes)
+        if resume:
+            run = training.resume_run(start) if start else latest_run(self.work_dir)
+            recipe = training.resumed_recipe(run, recipe, {**self._changes, **changes})
+            start = None
+        result = training.train(recipe, self.reporter, checkpoint=start, run=run)
+        self.checkpoint = result.model_path
+        return result
+
+    def test(
+        self,
+        *,
+        checkpoint: str | Path | None = None,
+        data_root: str | Path | None = None,
+        output: str | Path | None = None,
+    ) -> TestResult:
+        """Measure a model on test images: those of its own data set that it was not trained on, or another folder's.
+
+        Args:
+            checkpoint: a model file, a checkpoint, an IR (`.xml`) or an ONNX file; default: the newest training.
+            data_root: default: the folder the model was trained on.
+            output: also write the figures to this JSON file.
+        """
+        from otx.deploy.evaluate import evaluate, write_test
+        from otx.deploy.predictor import load_predictor
+        from otx.workspace import write_json
+
+        if output is not None and Path(output).suffix.lower() != ".json":
+            raise UsageError(f"--output {output}: a test is written as .json", allowed=[".json"])
+        path = self._model_file(checkpoint)
+        card = self._card(path)
+        root, images, subset = self._test_images(path, card, data_root)
+        predictor = load_predictor(path, self.recipe.engine.device)
+        result = evaluate(
+            predictor,
+            root,
+            images,
+            checkpoint=path,
+            subset=subset,
+            batch_size=self.recipe.data.test_subset.batch_size,
+            max_pixels=self.recipe.data.max_image_pixels,
+            reporter=self.reporter,
+        )
+        folder = new_folder(self._run_folder(path) / "test")
+        write_test(result, folder)
+        set_latest(self.work_dir, "test", folder)
+        self.reporter.note(f"Written to {folder}")
+        if output is not None:
+            write_json(Path(output), result.to_dict())
+        return result
+
+    def predict(
+        self,
+        sources: str | Path | Iterable[str | Path],
+        *,
+        checkpoint: str | Path | None = None,
+        output: str | Path | None = None,
+    ) -> tuple[Prediction, ...]:
+        """Predict images: files, folders and globs.
+
+        Args:
+            checkpoint: as for `test`.
+            output: also write the predictions to this `.csv` or `.json` file.
+        """
+        from otx.deploy.predict import check_output, find_images, predict, write_predictions
+        from otx.deploy.predictor import load_predictor
+
+        if output is not None:
+            check_output(Path(output))
+        path = self._model_file(checkpoint)
+        images = list(find_images([sources] if isinstance(sources, (str, Path)) else sources))
+        predictor = load_predictor(path, self.recipe.engine.device)
+        batch = self.recipe.data.test_subset.batch_size
+        limit = self.recipe.data.max_image_pixels
+        predictions = tuple(predict(predictor, images, batch_size=batch, max_pixels=limit))
+        if output is not None:
+            write_predictions(predictions, Path(output))
+        return predictions
+
+    def export(
+        self,
+        *,
+        checkpoint: str | Path | None = None,
+        export_format: str = "OPENVINO",
+        export_precision: str = "FP32",
+        preprocessing: str = "modelapi",
+        input_color: str = "RGB",
+        output: str | Path | None = None,
+    ) -> ExportResult:
+        """Write a model as OpenVINO IR or ONNX file, and check that it answers as the model does.
+
+        Args:
+            checkpoint: a model file or a checkpoint; default: the newest training.
+            export_format: `OPENVINO` or `ONNX`.
+            export_precision: `FP32` or `FP16` (the weights).
+            preprocessing: `modelapi`: described in the file, done by its reader; `embedded`: part of the graph.
+            input_color: order of the colours that an embedded graph takes, `RGB` or `BGR`.
+            output: folder for the file; default: the run folder.
+
+        Raises:
+            ExportError: the exported file differs from the model; it is not kept.
+        """
+        _one_of("--export_format", export_format, EXPORT_FORMATS)
+        _one_of("--export_precision", export_precision, EXPORT_PRECISIONS)
+        _one_of("--preprocessing", preprocessing, PREPROCESSINGS)
+        _one_of("--input_color", input_color, COLORS)
+        path = self._model_file(checkpoint)
+        if path.suffix not in (".safetensors", ".ckpt"):
+            raise UsageError(f"{path} is exported already", fix="give the model file: RUN/model.safetensors")
+        from otx.deploy.export import export_model
+
+        folder = Path(output) if output is not None else self._run_folder(path)
+        result = export_model(
+            path,
+            folder,
+            export_format=export_format,
+            export_precision=export_precision,
+            preprocessing=preprocessing,
+            input_color=input_color,
+            images=self._sample_images(path),
+        )
+        set_latest(self.work_dir, "export", folder)
+        return result
+
+    @property
+    def work_dir(self) -> Path:
+        """The folder that holds the run folders; this folder where it is one and no other was asked for."""
+        return find_work_dir(self.recipe.work_dir if self._work_dir_given else None)
+
+    def _model_file(self, given: str | Path | None) -> Path:
+        path = Path(given) if given is not None else self.checkpoint
+        if path is None:
+            path = latest_run(self.work_dir).model
+            self.reporter.note(f"Model: {path}")
+        _must_exist(path)
+        return path
+
+    def _card(self, path: Path) -> ModelCard:
+        from otx.deploy.modelfile import read_card
+
+        return read_card(path)
+
+    def _run_folder(self, path: Path) -> Path:
+        """Where what is made of a model goes: the run folder it lies in, else a new folder of the work directory."""
+        run = run_of(path)
+        return run.path if run else new_folder(self.work_dir)
+
+    def _test_images(self, path: Path, card: ModelCard, data_root: str | Path | None) -> tuple[Path, Subset, str]:
+        """The images to test, and in words which they are."""
+        from otx.data.dataset import load_dataset, load_test_images
+        from otx.data.digits import resolve_data_root
+
+        trained_on = Path(card.recipe["data_root"])
+        given = data_root if data_root is not None else (self.recipe.data_root if self._data_root_given else None)
+        root = resolve_data_root(given) if given is not None else trained_on
+        if given is None and not root.is_dir():
+            raise DataError(f"the folder the model was trained on is gone: {root}", fix="give --data_root FOLDER")
+        run = run_of(path)
+        data = card.recipe["data"]
+        split_file = self.recipe.data.split_file or (run.split if run and _same_data(root, trained_on, run) else None)
+        if split_file is None and root.resolve() != trained_on.resolve():
+            images, what = load_test_images(root, card.classes)
+            self.reporter.note(f"{root} is not the folder the model was trained on: testing on {what}.")
+            return root, images, what
+        dataset = load_dataset(
+            root,
+            seed=card.recipe["seed"],
+            test_share=data["test_share"],
+            val_share=data["val_share"],
+            split_file=None if split_file is None else Path(split_file),
+        )
+        if dataset.classes != card.classes:
+            raise DataError(
+                f"the model knows the classes {', '.join(card.classes)}; {root} has {', '.join(dataset.classes)}",
+                fix="give the --data_root the model was trained on, or a folder of class folders it knows",
+            )
+        for note in dataset.notes:
+            self.reporter.note(note)
+        return root, dataset.test, "test split"
+
+    def _sample_images(self, path: Path) -> list[NDArray[np.uint8]]:
+        """A few images to check an export with: validation images, or noise where the data is not at hand."""
+        import numpy as np
+
+        from otx.data.decode import decode_image
+        from otx.errors import ImageError, InputError
+
+        images: list[NDArray[np.uint8]] = []
+        card = self._card(path)
+        try:
+            root, subset, _ = self._test_images(path, card, None)
+            step = max(1, len(subset.paths) // CHECK_IMAGES)
+            for name in subset.paths[::step][:CHECK_IMAGES]:
+                try:
+                    images.append(decode_image(root / name))
+                except ImageError:
+                    continue
+        except InputError as error:
+            self.reporter.warn(f"The export is checked on noise, not on photos: {error.what}")
+        if not images:
+            rng = np.random.default_rng(0)
+            images = [rng.integers(0, 256, (200 + 8 * i, 240, 3), dtype=np.uint8) for i in range(8)]
+        return images
+
+
+def choose_model(recipe: Recipe, model: str) -> Recipe:
+    """The recipe for `model`: a shipped recipe by name, ID or path; `timm/NAME` keeps `recipe`'s training."""
+    if model.startswith("timm/"):
+        return with_model(recipe, model)
+    chosen = load_recipe(model)
+    kept = {"data_root": recipe.data_root, "work_dir": recipe.work_dir}
+    return chosen.override({key: value for key, value in kept.items() if value is not None})
+
+
+def find_models(task: str | None = TASK, pattern: str | None = None) -> tuple[ModelEntry, ...]:
+    """The shipped recipes with what their networks cost: the lines of `otx find`."""
+    from otx.models.table import MODELS
+    from otx.recipe import RECIPES, read_yaml
+
+    entries = []
+    for name in list_models(task, pattern):
+        path = RECIPES / f"{name}.yaml"
+        plain = read_yaml(path)
+        info = MODELS[plain["model"]["name"]]
+        entries.append(ModelEntry(TASK, plain["recipe_id"], name, info.gflops, info.params_m, path))
+    return tuple(entries)
+
+
+def _same_data(root: Path, trained_on: Path, run: RunFolder) -> bool:
+    """Whether a folder is the one a run was trained on: by its place, or because it holds the run's files."""
+    if root.resolve() == trained_on.resolve():
+        return True
+    from otx.data.dataset import read_split
+
+    return all((root / row[1]).is_file() for row in read_split(run.split)[:100])
+
+
+def _one_of(option: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise UsageError(f"{option} {value}", allowed=allowed)
+
+
+def _must_exist(path: Path | None) -> None:
+    if path is not None and not path.exists():
+        raise UsageError(f"no such file: {path}", fix="`ls otx-workspace/.latest/train/` shows the newest run")
+    if path is not None and path.is_dir():
+        raise UsageError(f"{path} is a folder", fix=f"--checkpoint {path / 'model.safetensors'}")

@@ -1,0 +1,97 @@
+"""Every exception that otx raises on purpose.
+
+OtxError                 the root; `exit_code` 1
+|-- InputError           what was given cannot be used; `exit_code` 2, nothing was started
+|   |-- UsageError       a command, an option or an argument
+|   |-- RecipeError      a recipe: an unknown key, a value of the wrong type or range
+|   |-- DataError        the images: layout, classes, files
+|   |   `-- ImageError   one image that cannot be decoded
+|   `-- ModelError       a model file, a weights file, an exported file
+`-- RunError             the work itself failed
+    |-- TrainingError    the training cannot go on
+    `-- ExportError      an exported file differs from its model, and was not kept
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+__all__ = [
+    "DataError",
+    "ExportError",
+    "ImageError",
+    "InputError",
+    "ModelError",
+    "OtxError",
+    "RecipeError",
+    "RunError",
+    "TrainingError",
+    "UsageError",
+    "nearest",
+]
+
+
+class OtxError(Exception):
+    """An error that a person is meant to read.
+
+    Args:
+        what: what is wrong, and what was given.
+        allowed: the values that would have been right.
+        fix: what to do about it, as a sentence or a command.
+    """
+
+    exit_code = 1
+
+    def __init__(self, what: str, *, allowed: Iterable[str] = (), fix: str = "") -> None:
+        self.what, self.allowed, self.fix = what, tuple(allowed), fix
+        super().__init__(what)
+
+    def __str__(self) -> str:
+        allowed = f"\n  allowed: {', '.join(self.allowed)}" if self.allowed else ""
+        fix = f"\n  fix: {self.fix}" if self.fix else ""
+        return f"{self.what}{allowed}{fix}"
+
+
+class InputError(OtxError):
+    """What was given cannot be used; nothing was started."""
+
+    exit_code = 2
+
+
+class UsageError(InputError):
+    """A command, an option or an argument is wrong."""
+
+
+class RecipeError(InputError):
+    """A recipe has an unknown key, or a value of the wrong type or range."""
+
+
+class DataError(InputError):
+    """The images cannot be used: layout, classes or files."""
+
+
+class ImageError(DataError):
+    """One image cannot be decoded; `what` says why, without its path."""
+
+
+class ModelError(InputError):
+    """A model, weights or exported file cannot be used."""
+
+
+class RunError(OtxError):
+    """The work started and failed."""
+
+
+class TrainingError(RunError):
+    """The training cannot go on."""
+
+
+class ExportError(RunError):
+    """An exported file differs from the model it was made from."""
+
+
+def nearest(word: str, words: Iterable[str]) -> str:
+    """The end of a sentence that names the word meant: `: did you mean 'x'?`, or nothing."""
+    close = difflib.get_close_matches(word, list(words), n=1, cutoff=0.6)
+    return f": did you mean '{close[0]}'?" if close else ""

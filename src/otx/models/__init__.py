@@ -1,0 +1,1 @@
+"""The networks: which there are, how one is built and where its weights come from."""

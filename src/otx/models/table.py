@@ -1,0 +1,84 @@
+"""The table of models: identity, architecture, where the weights come from, and what the network costs.
+
+`gflops` is 2 x the multiply-adds of convolutions and matrix products for one image, `params_m` millions of
+parameters, both with a head of ten classes at the recipes' input of 224 x 224. They are stored so that `otx find`
+needs no torch; `tests/integration/test_models.py` computes them again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+HALF = (0.5, 0.5, 0.5)
+TIMM_PREFIX = "timm/"
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """One network. `mean` and `std` are those its weights were trained with, for pixels from 0 to 1."""
+
+    name: str
+    network: str
+    weights: str
+    licence: str
+    gflops: float
+    params_m: float
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
+
+
+_ENTRIES = (
+    ModelInfo(
+        "mobilenet_v3_large", "mobilenetv3_large_100", "timm/mobilenetv3_large_100.ra_in1k", "apache-2.0", 0.431, 4.21
+    ),
+    ModelInfo("efficientnet_b0", "efficientnet_b0", "timm/efficientnet_b0.ra_in1k", "apache-2.0", 0.769, 4.02),
+    ModelInfo(
+        "efficientnet_v2",
+        "tf_efficientnetv2_s",
+        "timm/tf_efficientnetv2_s.in21k_ft_in1k",
+        "apache-2.0",
+        5.697,
+        20.19,
+        HALF,
+        HALF,
+    ),
+    ModelInfo(
+        "mobilenet_v4",
+        "mobilenetv4_conv_small",
+        "timm/mobilenetv4_conv_small.e2400_r224_in1k",
+        "apache-2.0",
+        0.369,
+        2.51,
+    ),
+    ModelInfo("deit_tiny", "deit_tiny_patch16_224", "timm/deit_tiny_patch16_224.fb_in1k", "apache-2.0", 2.507, 5.53),
+    ModelInfo(
+        "dino_v2", "vit_small_patch14_dinov2", "timm/vit_small_patch14_dinov2.lvd142m", "apache-2.0", 12.247, 21.63
+    ),
+    ModelInfo("tv_efficientnet_b3", "efficientnet_b3", "timm/efficientnet_b3.ra2_in1k", "apache-2.0", 1.922, 10.71),
+    ModelInfo(
+        "tv_efficientnet_v2_l",
+        "tf_efficientnetv2_l",
+        "timm/tf_efficientnetv2_l.in21k_ft_in1k",
+        "apache-2.0",
+        24.460,
+        117.25,
+        HALF,
+        HALF,
+    ),
+    ModelInfo(
+        "tv_mobilenet_v3_small",
+        "mobilenetv3_small_100",
+        "timm/mobilenetv3_small_100.lamb_in1k",
+        "apache-2.0",
+        0.111,
+        1.53,
+    ),
+)
+MODELS = {entry.name: entry for entry in _ENTRIES}
+
+
+def network_of(name: str) -> str:
+    """timm's name of the network that a recipe calls `name`: an entry of the table, or `timm/NETWORK`."""
+    return name.removeprefix(TIMM_PREFIX) if name.startswith(TIMM_PREFIX) else MODELS[name].network

@@ -1,0 +1,304 @@
+"""The one schema: every setting exists once, here; help, YAML and the command line follow from it."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from otx.errors import RecipeError, UsageError, nearest
+from otx.models.table import MODELS, TIMM_PREFIX
+from otx.schema import build, setting, to_plain
+
+TASK = "MULTI_CLASS_CLS"
+DEFAULT_RECIPE = "mobilenet_v3_large"
+RECIPES = Path(__file__).resolve().parent / "recipes"
+
+
+@dataclass(frozen=True)
+class EngineSettings:
+    device: str = setting("auto", "where to compute", choices=("auto", "cpu", "gpu"))
+    num_devices: int = setting(1, "processes on this machine, one a device", low=1)
+    num_nodes: int = setting(1, "machines, each started with torchrun", low=1)
+
+
+@dataclass(frozen=True)
+class ModelSettings:
+    name: str = setting(DEFAULT_RECIPE, "a network of `otx find`, or timm/NAME for any network of timm")
+    pretrained: bool = setting(True, "begin from weights of the Hugging Face hub")
+    weights: str | None = setting(None, "begin from this file instead (safetensors or state dict, timm's names)")
+
+
+@dataclass(frozen=True)
+class AugmentationSettings:
+    scale: tuple[float, float] = setting((0.08, 1.0), "share of the image's area that a random crop takes", low=0.0)
+    ratio: tuple[float, float] = setting((3 / 4, 4 / 3), "width over height of a random crop", low=0.01, high=100.0)
+    flip: float = setting(0.5, "probability of a horizontal flip", low=0.0, high=1.0)
+
+
+@dataclass(frozen=True)
+class TrainSubsetSettings:
+    batch_size: int = setting(64, "images a step, in each process", low=1)
+    sampler: str = setting("balanced", "balanced draws every class equally often", choices=("balanced", "random"))
+    efficient: bool = setting(True, "balanced sampler: shorten the epoch where the smallest class allows it")
+    augmentation: AugmentationSettings = field(default_factory=AugmentationSettings)
+
+
+@dataclass(frozen=True)
+class SubsetSettings:
+    batch_size: int = setting(64, "images a step", low=1)
+
+
+@dataclass(frozen=True)
+class DataSettings:
+    input_size: tuple[int, int] = setting((224, 224), "height and width of the network's input, in pixels", low=16)
+    mean: tuple[float, float, float] | None = setting(None, "channel means, 0 to 1; default: those of the weights")
+    std: tuple[float, float, float] | None = setting(
+        None, "channel standard deviations, 0 to 1; default: those of the weights", low=1e-6
+    )
+    split_file: str | None = setting(None, "CSV file (path, class, subset) that says which image is in which subset")
+    test_share: float = setting(0.2, "share of the images split off for testing", low=0.0, high=0.9)
+    val_share: float = setting(0.1, "share of the remaining images split off for validation", low=0.0, high=0.9)
+    check_images: bool = setting(True, "decode every image once before training, to name those that are broken")
+    max_image_pixels: int = setting(100_000_000, "larger images are refused", low=1)
+    num_workers: int | None = setting(None, "processes that decode images; default: one a spare core, at most 8", low=0)
+    train_subset: TrainSubsetSettings = field(default_factory=TrainSubsetSettings)
+    val_subset: SubsetSettings = field(default_factory=SubsetSettings)
+    test_subset: SubsetSettings = field(default_factory=SubsetSettings)
+
+
+@dataclass(frozen=True)
+class OptimizerSettings:
+    name: str = setting("sgd", "the optimizer", choices=("sgd", "adamw"))
+    lr: float = setting(0.0058, "learning rate", low=0.0)
+    momentum: float = setting(0.9, "momentum of SGD", low=0.0, high=1.0)
+    weight_decay: float = setting(1e-4, "weight decay", low=0.0)
+
+
+@dataclass(frozen=True)
+class SchedulerSettings:
+    factor: float = setting(
+        0.5, "the learning rate is multiplied by this on a plateau of val/accuracy", low=0.0, high=1.0
+    )
+    patience: int = setting(1, "epochs without a better val/accuracy before that", low=0)
+    num_warmup_steps: int = setting(0, "steps in which the learning rate rises linearly to its start value", low=0)
+
+
+@dataclass(frozen=True)
+class EarlyStoppingSettings:
+    patience: int | None = setting(
+        3, "epochs without a better val/accuracy before the training ends; null: never", low=1
+    )
+    min_delta: float = setting(0.0, "what val/accuracy must gain to count as better", low=0.0, high=1.0)
+    warmup_epochs: int = setting(0, "epochs that are not counted", low=0)
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    loss: str = setting("cross_entropy", "what is minimised", choices=("cross_entropy",))
+    early_stopping: EarlyStoppingSettings = field(default_factory=EarlyStoppingSettings)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that decides how a model is trained."""
+
+    task: str = setting(TASK, "the task", choices=(TASK,))
+    recipe_id: str = setting("", "identity of a shipped recipe")
+    name: str = setting("custom", "name of the recipe")
+    data_root: str | None = setting(None, "folder of images, or `digits` for scikit-learn's handwritten digits")
+    work_dir: str = setting("otx-workspace", "folder that holds the run folders")
+    max_epochs: int = setting(90, "epochs at most", low=1)
+    seed: int = setting(0, "seed of the split, the order, the augmentation and the weights", low=0, high=2**31 - 1)
+    deterministic: bool = setting(False, "use only algorithms that give the same result twice (slower on a GPU)")
+    precision: str = setting(
+        "auto", "number format of the training; auto: bf16 where it is native", choices=("auto", "32", "bf16", "16")
+    )
+    engine: EngineSettings = field(default_factory=EngineSettings)
+    model: ModelSettings = field(default_factory=ModelSettings)
+    data: DataSettings = field(default_factory=DataSettings)
+    optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
+    scheduler: SchedulerSettings = field(default_factory=SchedulerSettings)
+    training: TrainingSettings = field(default_factory=TrainingSettings)
+
+    def to_dict(self) -> dict[str, Any]:
+        plain: dict[str, Any] = to_plain(asdict(self))
+        return plain
+
+    def override(self, changes: Mapping[str, Any], source: str = "the arguments") -> Recipe:
+        """The recipe with other values: `{"data.train_subset.batch_size": 4}`.
+
+        Raises:
+            RecipeError: a key is unknown or a value wrong; all of them are named.
+        """
+        data = self.to_dict()
+        for key, value in changes.items():
+            _put(data, key, value)
+        return from_dict(data, source)
+
+
+def _put(data: dict[str, Any], dotted: str, value: Any) -> None:
+    *sections, last = dotted.split(".")
+    for section in sections:
+        inner = data.setdefault(section, {})
+        if not isinstance(inner, dict):
+            raise RecipeError(f"'{dotted}' is not a setting: '{section}' has no parts")
+        data = inner
+    data[last] = value
+
+
+def from_dict(data: Mapping[str, Any], source: str) -> Recipe:
+    """Build a recipe from plain data; what is absent keeps its default.
+
+    Raises:
+        RecipeError: keys are unknown or values wrong; all of them are named at once.
+    """
+    problems: list[str] = []
+    recipe = build(Recipe, data, problems)
+    if recipe is not None:
+        problems += _relations(recipe)
+    if problems or recipe is None:
+        count = "a problem" if len(problems) == 1 else f"{len(problems)} problems"
+        raise RecipeError(
+            "\n  ".join([f"{count} in {source}:", *problems]), fix="`otx train --print_config` shows every setting"
+        )
+    return recipe
+
+
+def _relations(recipe: Recipe) -> list[str]:
+    """Rules that tie several settings together."""
+    problems = []
+    scale, ratio = recipe.data.train_subset.augmentation.scale, recipe.data.train_subset.augmentation.ratio
+    for key, (low, high) in (("scale", scale), ("ratio", ratio)):
+        if low > high:
+            problems.append(f"'data.train_subset.augmentation.{key}' must rise, got {[low, high]}")
+    if not 0 < scale[1] <= 1:
+        problems.append(f"'data.train_subset.augmentation.scale' must end between 0 and 1, got {list(scale)}")
+    if not recipe.model.name.startswith(TIMM_PREFIX) and recipe.model.name not in MODELS:
+        known = ", ".join(MODELS)
+        problems.append(
+            f"unknown model '{recipe.model.name}'{nearest(recipe.model.name, MODELS)} (known: {known}, and timm/NAME)"
+        )
+    return problems
+
+
+def load_recipe(reference: str | Path) -> Recipe:
+    """Load a recipe by its name, its ID or the path of a YAML file.
+
+    Raises:
+        RecipeError: there is no such recipe, or the file has errors.
+    """
+    shipped = _shipped(str(reference))
+    path = shipped or Path(reference)
+    if not path.is_file():
+        if path.suffix in (".yaml", ".yml") or "/" in str(reference):
+            raise RecipeError(f"no such recipe file: {reference}", fix="`otx find` lists the recipes there are")
+        names = recipe_names()
+        raise RecipeError(f"unknown recipe '{reference}'{nearest(str(reference), names)}", allowed=names)
+    return from_dict(read_yaml(path), str(reference))
+
+
+def recipe_names() -> list[str]:
+    """The names of the shipped recipes, sorted; the default comes first."""
+    names = sorted(path.stem for path in RECIPES.glob("*.yaml"))
+    return sorted(names, key=lambda name: name != DEFAULT_RECIPE)
+
+
+def _shipped(reference: str) -> Path | None:
+    """The file of a shipped recipe that a name, an ID or a path of OTX's own source tree stands for."""
+    if Path(reference).is_file():
+        return None
+    name = Path(reference).stem if "recipe/classification/multi_class_cls/" in reference else reference
+    for path in RECIPES.glob("*.yaml"):
+        if name.removeprefix("otx_") == path.stem:
+            return path
+    # OTX spells one of its recipe IDs "EfficinetNet"; both spellings name it
+    wanted = reference.replace("EfficinetNet", "EfficientNet")
+    if reference.startswith("Custom_"):
+        for path in RECIPES.glob("*.yaml"):
+            if str(read_yaml(path).get("recipe_id")).replace("EfficinetNet", "EfficientNet") == wanted:
+                return path
+    return None
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Read a YAML file of settings; nothing in it can run code.
+
+    Raises:
+        RecipeError: it cannot be read, is no YAML, or repeats a key.
+    """
+    import yaml
+
+    try:
+        data = yaml.load(path.read_text(encoding="utf-8"), Loader=_strict_loader())  # noqa: S506 - derived from the safe loader
+    except (OSError, UnicodeDecodeError, RecursionError, yaml.YAMLError) as error:
+        raise RecipeError(f"{path} is not a readable YAML file: {error}") from error
+    if data is None:
+        return {}
+    if not isinstance(data, dict):
+        raise RecipeError(f"{path} must hold settings (`key: value`), got {type(data).__name__}")
+    return data
+
+
+def _strict_loader() -> type:
+    """The safe YAML loader, which refuses a key given twice (YAML itself would keep the last, silently)."""
+    import yaml
+
+    class Loader(yaml.CSafeLoader if hasattr(yaml, "CSafeLoader") else yaml.SafeLoader):  # type: ignore[misc]
+        def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+            keys = [key.value for key, _ in node.value]
+            for key in keys:
+                if keys.count(key) > 1:
+                    raise yaml.constructor.ConstructorError(None, None, f"key '{key}' is given twice", node.start_mark)
+            return super().construct_mapping(node, deep)
+
+    return Loader
+
+
+def parse_text(text: str, kind: Any) -> Any:
+    """Read the text of a command-line option as the type of its setting; what does not fit stays text."""
+    import yaml
+
+    if kind is str or text == "":
+        return text
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text
+    if isinstance(value, str) and "," in value:
+        value = [yaml.safe_load(part) for part in value.split(",")]
+    return value
+
+
+def dump_yaml(recipe: Recipe) -> str:
+    """The whole recipe as YAML; `load_recipe` reads it back unchanged."""
+    import yaml
+
+    return str(yaml.safe_dump(recipe.to_dict(), sort_keys=False, allow_unicode=True, default_flow_style=None))
+
+
+def with_model(recipe: Recipe, name: str) -> Recipe:
+    """The same training for another network."""
+    return replace(recipe, name=name, recipe_id="", model=replace(recipe.model, name=name))
+
+
+def list_models(task: str | None = TASK, pattern: str | None = None) -> list[str]:
+    """Names of the shipped recipes, as `Engine(model=...)` and `--config` take them.
+
+    Args:
+        task: only `MULTI_CLASS_CLS` has recipes.
+        pattern: keep names or recipe IDs that contain it; `*` and `?` stand for any text and any letter.
+
+    Raises:
+        UsageError: there is no such task.
+    """
+    if task not in (None, TASK):
+        raise UsageError(f"unknown task '{task}'{nearest(str(task), [TASK])}", allowed=[TASK])
+    wanted = f"*{(pattern or '').lower()}*"
+    return [name for name in recipe_names() if any(fnmatch.fnmatch(word.lower(), wanted) for word in _words(name))]
+
+
+def _words(name: str) -> tuple[str, str]:
+    return name, str(read_yaml(RECIPES / f"{name}.yaml").get("recipe_id", ""))

@@ -1,0 +1,134 @@
+"""What the verbs return: frozen values that turn into JSON with `to_dict`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+
+class Result:
+    """Adds `to_dict` to a frozen dataclass; paths become strings."""
+
+    def to_dict(self) -> dict[str, Any]:
+        plain = asdict(self)  # type: ignore[call-overload]
+        return {key: _plain(value) for key, value in plain.items()}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return value
+
+
+@dataclass(frozen=True)
+class ModelEntry(Result):
+    """One line of `otx find`."""
+
+    task: str
+    recipe_id: str
+    name: str
+    gflops: float
+    params_m: float
+    recipe_path: Path
+
+
+@dataclass(frozen=True)
+class EpochResult(Result):
+    """One epoch of training. `seconds` is the whole epoch, `images_per_second` its training part alone."""
+
+    epoch: int
+    train_loss: float
+    val_loss: float
+    val_accuracy: float
+    lr: float
+    images_per_second: float
+    seconds: float
+    is_best: bool
+
+
+@dataclass(frozen=True)
+class TrainResult(Result):
+    """What a training ended with. `best_accuracy` is top-1 on the validation images, 0 to 1."""
+
+    run_dir: Path
+    model_path: Path
+    best_epoch: int
+    best_accuracy: float
+    epochs: tuple[EpochResult, ...]
+    stop_reason: str
+    origin: str
+    precision: str
+    interrupted: bool
+
+
+@dataclass(frozen=True)
+class ClassResult(Result):
+    """One class of a test. A class without any prediction has precision 0; `count` is its number of images."""
+
+    name: str
+    precision: float
+    recall: float
+    f1: float
+    count: int
+
+
+@dataclass(frozen=True)
+class BadImage(Result):
+    """An image that could not be decoded: `path` as it was given, and why."""
+
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class TestResult(Result):
+    """Figures of a test, all from 0 to 1 but `loss` (nats), `num_images` and `images_per_second`.
+
+    `top5` is None where there are no more than five classes. `confusion[i][j]` counts the images of class i
+    that were taken for class j. `macro_f1` is the mean over the classes that have an image.
+    """
+
+    __test__ = False
+
+    checkpoint: Path
+    subset: str
+    num_images: int
+    top1: float
+    top5: float | None
+    macro_f1: float
+    loss: float
+    calibration_error: float
+    images_per_second: float
+    classes: tuple[ClassResult, ...]
+    confusion: tuple[tuple[int, ...], ...]
+    bad_images: tuple[BadImage, ...]
+
+
+@dataclass(frozen=True)
+class Prediction(Result):
+    """The answer for one image: either `label`, `probability` and `probabilities`, or `error`."""
+
+    path: str
+    label: str | None
+    probability: float | None
+    probabilities: dict[str, float]
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class ExportResult(Result):
+    """An exported file. `max_difference` is the largest |logit - PyTorch logit| over `num_checked` images."""
+
+    path: Path
+    export_format: str
+    export_precision: str
+    preprocessing: str
+    max_difference: float
+    tolerance: float
+    num_checked: int
+    size_bytes: int

@@ -1,0 +1,156 @@
+"""Frozen dataclasses as a schema: their fields hold type, range and help; plain data is checked against them at once.
+
+jsonargparse does the same and more; it stops at the first error, and importing it alone takes longer than
+`otx --help` may (ARCHITECTURE.md, "Parts").
+"""
+
+from __future__ import annotations
+
+import types
+import typing
+from collections.abc import Iterator, Mapping
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from otx.errors import nearest
+
+Section = TypeVar("Section")
+
+
+def setting(
+    default: Any, help: str, *, choices: tuple[str, ...] = (), low: float | None = None, high: float | None = None
+) -> Any:
+    """A field of the schema, with its one line of documentation and what it may hold (`low` to `high`, inclusive)."""
+    return field(default=default, metadata={"help": help, "choices": choices, "low": low, "high": high})
+
+
+def to_plain(value: Any) -> Any:
+    """Tuples become lists, as YAML and JSON have them."""
+    if isinstance(value, dict):
+        return {key: to_plain(item) for key, item in value.items()}
+    return [to_plain(item) for item in value] if isinstance(value, tuple) else value
+
+
+@dataclass(frozen=True)
+class SettingInfo:
+    """One setting of the schema: its dotted key, its type, its default and its line of documentation."""
+
+    key: str
+    kind: Any
+    default: Any
+    help: str
+    choices: tuple[str, ...]
+
+
+def all_settings(schema: type, prefix: str = "") -> Iterator[SettingInfo]:
+    """Every setting, sections opened."""
+    hints = typing.get_type_hints(schema)
+    for item in fields(schema):
+        kind = hints[item.name]
+        if is_dataclass(kind):
+            yield from all_settings(typing.cast(type, kind), f"{prefix}{item.name}.")
+        else:
+            default = None if item.default is MISSING else item.default
+            yield SettingInfo(f"{prefix}{item.name}", kind, default, item.metadata["help"], item.metadata["choices"])
+
+
+def build(
+    schema: type[Section], data: Any, problems: list[str], *, root: type | None = None, prefix: str = ""
+) -> Section | None:
+    """Make an instance of a schema from plain data; what is wrong is added to `problems`, a sentence each."""
+    root = root or schema
+    if not isinstance(data, Mapping):
+        problems.append(f"'{prefix.rstrip('.') or 'the recipe'}' must hold settings, got {data!r}")
+        return None
+    known = {item.name: item for item in fields(schema)}  # type: ignore[arg-type]
+    hints = typing.get_type_hints(schema)
+    for key in data:
+        if key not in known:
+            problems.append(
+                f"unknown key '{prefix}{key}'{nearest(f'{prefix}{key}', [item.key for item in all_settings(root)])}"
+            )
+    values: dict[str, Any] = {}
+    for name, item in known.items():
+        if name in data:
+            kind = hints[name]
+            if is_dataclass(kind):
+                values[name] = build(typing.cast(Any, kind), data[name], problems, root=root, prefix=f"{prefix}{name}.")
+            else:
+                values[name] = _check(data[name], kind, item.metadata, f"{prefix}{name}", problems)
+    return None if problems else schema(**values)
+
+
+def _check(value: Any, kind: Any, limits: Mapping[str, Any], key: str, problems: list[str]) -> Any:
+    try:
+        checked = convert(value, kind)
+    except (TypeError, ValueError):
+        problems.append(f"'{key}' must be {describe(kind)}, got {value!r}")
+        return value
+    if limits["choices"] and checked not in limits["choices"]:
+        allowed = ", ".join(limits["choices"])
+        problems.append(f"'{key}' must be one of {allowed}, got {value!r}{nearest(str(value), limits['choices'])}")
+    numbers = checked if isinstance(checked, tuple) else (checked,)
+    for number in numbers:
+        if isinstance(number, (int, float)) and not isinstance(number, bool) and not _within(number, limits):
+            problems.append(f"'{key}' must be {_range(limits)}, got {value!r}")
+            break
+    return checked
+
+
+def _within(number: float, limits: Mapping[str, Any]) -> bool:
+    low = -float("inf") if limits["low"] is None else limits["low"]
+    high = float("inf") if limits["high"] is None else limits["high"]
+    return bool(low <= number <= high) and abs(number) != float("inf")
+
+
+def _range(limits: Mapping[str, Any]) -> str:
+    if limits["low"] is None:
+        return "a finite number"
+    return f"at least {limits['low']}" if limits["high"] is None else f"from {limits['low']} to {limits['high']}"
+
+
+def convert(value: Any, kind: Any) -> Any:
+    """Turn plain data into the type of a setting; text is read as YAML would read it.
+
+    Raises:
+        TypeError, ValueError: it does not fit.
+    """
+    options = typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
+    if value is None:
+        if type(None) in options:
+            return None
+        raise TypeError("null")
+    kind = next(option for option in options if option is not type(None))
+    if typing.get_origin(kind) is tuple:
+        inner = typing.get_args(kind)
+        items = list(value) if isinstance(value, (list, tuple)) else [value] * len(inner)
+        if len(items) != len(inner):
+            raise ValueError("length")
+        return tuple(convert(item, each) for item, each in zip(items, inner, strict=True))
+    return _scalar(value, kind)
+
+
+def _scalar(value: Any, kind: type) -> Any:
+    if kind is str:
+        if isinstance(value, (Path, int)) and not isinstance(value, bool):
+            value = str(value)
+        if not isinstance(value, str):
+            raise TypeError
+        return value
+    if kind is float and isinstance(value, (int, str)) and not isinstance(value, bool):
+        value = float(value)
+    if type(value) is not kind:
+        raise TypeError
+    return value
+
+
+def describe(kind: Any) -> str:
+    """The type of a setting in words: "a whole number", "two numbers", ..."""
+    words = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
+    if isinstance(kind, types.UnionType):
+        return " or null".join([describe(typing.get_args(kind)[0]), ""])
+    if typing.get_origin(kind) is tuple:
+        inner = typing.get_args(kind)
+        return f"{len(inner)} {'whole numbers' if inner[0] is int else 'numbers'}"
+    return words[kind]

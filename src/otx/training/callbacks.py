@@ -1,0 +1,165 @@
+"""What happens at the edges of an epoch: the best model is kept, a row is written, the person is told."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import signal
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.callbacks import EarlyStopping
+
+from otx.events import Progress, Reporter
+from otx.recipe import EarlyStoppingSettings
+from otx.results import EpochResult
+from otx.training.module import Classifier
+from otx.workspace import write_csv
+
+COLUMNS = tuple(field.name for field in dataclasses.fields(EpochResult))
+
+
+class Interrupted(Exception):
+    """Ctrl-C was pressed; raised between two steps, so that nothing is half done."""
+
+
+class Stopper(EarlyStopping):
+    """Lightning's early stopping, with epochs at the start that are not counted."""
+
+    def __init__(self, settings: EarlyStoppingSettings) -> None:
+        super().__init__(
+            monitor="val/accuracy",
+            mode="max",
+            patience=settings.patience or 1,
+            min_delta=settings.min_delta,
+            verbose=False,
+        )
+        self.warmup_epochs = settings.warmup_epochs
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if trainer.current_epoch >= self.warmup_epochs:
+            super().on_validation_end(trainer, pl_module)
+
+
+class Journal(L.Callback):
+    """Measures and reports every epoch, writes `metrics.csv`, and hands over the model when it is the best so far."""
+
+    def __init__(
+        self, reporter: Reporter, metrics_file: Path, on_best: Callable[[Classifier, EpochResult], None]
+    ) -> None:
+        self.reporter, self.metrics_file, self.on_best = reporter, metrics_file, on_best
+        self.epochs: list[EpochResult] = []
+        self.lr = 0.0
+        self._started = self._trained = self._shown = time.perf_counter()
+        self._images = 0
+        self._told: set[str] = set()
+
+    @property
+    def best(self) -> EpochResult | None:
+        """The first epoch with the highest validation accuracy."""
+        return max(self.epochs, key=lambda epoch: (epoch.val_accuracy, -epoch.epoch), default=None)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"epochs": [epoch.to_dict() for epoch in self.epochs]}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.epochs = [EpochResult(**epoch) for epoch in state_dict["epochs"]]
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        lr = trainer.optimizers[0].param_groups[0]["lr"]
+        if self.epochs and lr < self.epochs[-1].lr:
+            before = self.epochs[-1].lr
+            self.reporter.note(f"val/accuracy is not rising: learning rate {before:.2g} -> {lr:.2g}.")
+        self._started = self._trained = time.perf_counter()
+        self._images = 0
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        self._images += len(batch.labels) * trainer.world_size
+        self._trained = time.perf_counter()
+        if self._trained - self._shown > 0.2:
+            self._shown = self._trained
+            self.reporter.progress(self._progress(trainer, float(outputs["loss"]), batch_idx + 1))
+
+    def _progress(self, trainer: L.Trainer, loss: float, done: int) -> Progress:
+        total, elapsed = int(trainer.num_training_batches), self._trained - self._started
+        remaining = elapsed / done * (total - done)
+        detail = f"loss {loss:.3f}, {self._images / max(elapsed, 1e-9):.0f} images/s, {remaining:.0f} s left"
+        return Progress(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}", done, total, detail)
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        assert isinstance(pl_module, Classifier)
+        accuracy = float(trainer.callback_metrics["val/accuracy"])
+        best = self.best
+        result = EpochResult(
+            epoch=trainer.current_epoch,
+            train_loss=float(pl_module.train_loss.compute()),
+            val_loss=float(trainer.callback_metrics["val/loss"]),
+            val_accuracy=accuracy,
+            lr=float(trainer.optimizers[0].param_groups[0]["lr"]),
+            images_per_second=self._images / max(self._trained - self._started, 1e-9),
+            seconds=time.perf_counter() - self._started,
+            is_best=best is None or accuracy > best.val_accuracy,
+        )
+        self.epochs.append(result)
+        self._keep(trainer, pl_module, result)
+        for path in sorted(pl_module.bad_images - self._told):
+            self.reporter.warn(f"left out, cannot be decoded: {path}")
+        self._told |= pl_module.bad_images
+        self.reporter.epoch(result, int(trainer.max_epochs or 0))
+
+    def _keep(self, trainer: L.Trainer, module: Classifier, result: EpochResult) -> None:
+        if not trainer.is_global_zero:
+            return
+        if result.is_best:
+            self.on_best(module, result)
+        write_csv(self.metrics_file, COLUMNS, ([getattr(e, name) for name in COLUMNS] for e in self.epochs))
+
+
+def read_metrics(path: Path) -> list[dict[str, str]]:
+    """The rows of a `metrics.csv`, as text."""
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+class CtrlC(L.Callback):
+    """Lets the first Ctrl-C end the training between two steps; the second one ends it at once."""
+
+    def __init__(self, reporter: Reporter) -> None:
+        self.reporter = reporter
+        self.pressed = False
+        self._before: Any = None
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        if threading.current_thread() is threading.main_thread():
+            self._before = signal.signal(signal.SIGINT, self._press)
+
+    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        self._restore()
+
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        self._restore()
+
+    def _restore(self) -> None:
+        if self._before is not None:
+            signal.signal(signal.SIGINT, self._before)
+            self._before = None
+
+    def _press(self, number: int, frame: FrameType | None) -> None:
+        self.pressed = True
+        self._restore()
+        self.reporter.note("Stopping after this step; Ctrl-C again stops at once.")
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        if self.pressed:
+            raise Interrupted
+
+    def on_validation_batch_end(self, *_: Any) -> None:
+        if self.pressed:
+            raise Interrupted

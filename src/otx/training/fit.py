@@ -1,0 +1,174 @@
+"""Run a training from its parts."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.loggers import TensorBoardLogger
+from torch.utils.data import DataLoader
+
+from otx.data.loader import Batch
+from otx.deploy.card import ModelCard
+from otx.deploy.modelfile import save_model
+from otx.errors import TrainingError
+from otx.events import Reporter
+from otx.recipe import Recipe
+from otx.results import EpochResult
+from otx.training.callbacks import CtrlC, Interrupted, Journal, Stopper
+from otx.training.module import Classifier
+from otx.workspace import RunFolder
+
+PRECISIONS = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a training ended: the epochs of the whole run, why it ended, and whether by Ctrl-C."""
+
+    epochs: tuple[EpochResult, ...]
+    best: EpochResult
+    stop_reason: str
+    interrupted: bool
+
+
+def pick_device(wanted: str) -> str:
+    """`gpu` or `cpu`; `auto` is the GPU where there is one.
+
+    Raises:
+        TrainingError: a GPU was asked for and there is none.
+    """
+    if wanted == "gpu" and not torch.cuda.is_available():
+        raise TrainingError("--engine.device gpu: torch sees no GPU on this machine", fix="use --engine.device cpu")
+    return "gpu" if wanted == "gpu" or (wanted == "auto" and torch.cuda.is_available()) else "cpu"
+
+
+def pick_precision(wanted: str, device: str) -> tuple[str, str]:
+    """The precision to train in (`32`, `bf16` or `16`) and the reason in words."""
+    if wanted == "16" and device == "cpu":
+        return "bf16", "bf16, since 16-bit floats cannot be trained on a CPU"
+    if wanted != "auto":
+        return wanted, f"{wanted}, as asked for"
+    native = torch.cuda.is_bf16_supported(including_emulation=False) if device == "gpu" else _cpu_has_bf16()
+    if native:
+        return "bf16", "bf16, which this processor has"
+    return (
+        ("16", "16, since this GPU has no bf16") if device == "gpu" else ("32", "32, since this processor has no bf16")
+    )
+
+
+def _cpu_has_bf16() -> bool:
+    capabilities = torch.cpu.get_capabilities()
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") or capabilities.get("bf16"))
+
+
+def fit(
+    module: Classifier,
+    train: DataLoader[Batch],
+    val: DataLoader[Batch],
+    *,
+    recipe: Recipe,
+    run: RunFolder,
+    card: ModelCard,
+    device: str,
+    precision: str,
+    reporter: Reporter,
+    resume_from: Path | None,
+) -> Outcome:
+    """Train until the epochs are done, early stopping or Ctrl-C; the best model is in the run folder at any time.
+
+    Raises:
+        TrainingError: the loss is no number any more.
+    """
+
+    def keep(model: Classifier, result: EpochResult) -> None:
+        metrics = {"val/accuracy": result.val_accuracy, "val/loss": result.val_loss, "epoch": float(result.epoch + 1)}
+        state = {name: value.detach().cpu().contiguous() for name, value in model.network.state_dict().items()}
+        save_model(run.model, state, replace(card, metrics=metrics))
+
+    journal, ctrl_c = Journal(reporter, run.metrics, keep), CtrlC(reporter)
+    stopper = Stopper(recipe.training.early_stopping)
+    callbacks: list[L.Callback] = [journal, ctrl_c, _checkpoints(run)]
+    if recipe.training.early_stopping.patience is not None:
+        callbacks.insert(1, stopper)
+    with _quiet():
+        trainer = _trainer(recipe, run, device, precision, callbacks)
+        interrupted = False
+        try:
+            trainer.fit(module, train, val, ckpt_path=resume_from, weights_only=True if resume_from else None)
+        except (Interrupted, KeyboardInterrupt):
+            interrupted = True
+        except SystemExit:
+            # Lightning leaves the program when Ctrl-C comes where it listens itself
+            interrupted = True
+    if journal.best is None:
+        raise TrainingError("the training was stopped before its first epoch was over; there is no model yet")
+    reason = "stopped by Ctrl-C" if interrupted else _reason(trainer, stopper, journal.best)
+    return Outcome(tuple(journal.epochs), journal.best, reason, interrupted)
+
+
+def _checkpoints(run: RunFolder) -> ModelCheckpoint:
+    return ModelCheckpoint(
+        dirpath=run.checkpoints,
+        filename="epoch_{epoch:03d}",
+        auto_insert_metric_name=False,
+        monitor="val/accuracy",
+        mode="max",
+        save_top_k=1,
+        save_last=True,
+        enable_version_counter=False,
+    )
+
+
+def _trainer(recipe: Recipe, run: RunFolder, device: str, precision: str, callbacks: list[L.Callback]) -> L.Trainer:
+    return L.Trainer(
+        accelerator=device,
+        devices=recipe.engine.num_devices,
+        num_nodes=recipe.engine.num_nodes,
+        strategy="auto" if recipe.engine.num_devices * recipe.engine.num_nodes == 1 else "ddp",
+        precision=PRECISIONS[precision],  # type: ignore[arg-type]
+        max_epochs=recipe.max_epochs,
+        deterministic=recipe.deterministic,
+        callbacks=callbacks,
+        logger=TensorBoardLogger(str(run.path), name="tensorboard", version=""),
+        default_root_dir=str(run.path),
+        use_distributed_sampler=False,
+        num_sanity_val_steps=0,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        log_every_n_steps=10,
+    )
+
+
+def _reason(trainer: L.Trainer, stopper: Stopper, best: EpochResult) -> str:
+    if stopper.stopped_epoch and trainer.current_epoch < (trainer.max_epochs or 0):
+        return (
+            f"early stopping: val/accuracy has not risen above {best.val_accuracy:.4f} (epoch {best.epoch + 1}) "
+            f"for {stopper.patience} epochs"
+        )
+    return f"all {trainer.max_epochs} epochs are done"
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[Any]:
+    """Lightning's own messages are for programmers; what matters is told by the journal."""
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric", "lightning")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="lightning.*")
+        warnings.filterwarnings("ignore", category=UserWarning, module="torch.optim.lr_scheduler")
+        try:
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)

@@ -1,0 +1,177 @@
+"""The folder of a run: what is written where, and how it is written so that it is never half there.
+
+otx-workspace/                 --work_dir
+    .latest/train              link to the newest run (also .latest/export, .latest/test)
+    20261123_130100/           one training
+        model.safetensors      the best model: all that the other verbs need
+        configs.yaml           the resolved recipe; `otx train --config` takes it
+        split.csv              path, class, subset of every image
+        bad_images.csv         images left out because they cannot be decoded
+        metrics.csv            a row an epoch
+        run.json               how it ended
+        checkpoints/           last.ckpt and epoch_NNN.ckpt (the best), to resume from
+        tensorboard/
+        exported_model.xml ... what `otx export` made of it
+        test/20261123_140000/  one `otx test`
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import json
+import os
+import tempfile
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from otx.errors import UsageError
+
+DEFAULT_WORK_DIR = "otx-workspace"
+LATEST = ".latest"
+MODEL_FILE = "model.safetensors"
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The paths inside the folder of one training."""
+
+    path: Path
+
+    @property
+    def model(self) -> Path:
+        return self.path / MODEL_FILE
+
+    @property
+    def config(self) -> Path:
+        return self.path / "configs.yaml"
+
+    @property
+    def split(self) -> Path:
+        return self.path / "split.csv"
+
+    @property
+    def bad_images(self) -> Path:
+        return self.path / "bad_images.csv"
+
+    @property
+    def metrics(self) -> Path:
+        return self.path / "metrics.csv"
+
+    @property
+    def summary(self) -> Path:
+        return self.path / "run.json"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def last_checkpoint(self) -> Path:
+        return self.checkpoints / "last.ckpt"
+
+
+def new_folder(parent: Path) -> Path:
+    """Make a folder named after the time, that no other run has.
+
+    Raises:
+        UsageError: the folder cannot be written to.
+    """
+    stamp = time.strftime("%Y%m%d_%H%M%S")
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        for attempt in range(1000):
+            folder = parent / (stamp if attempt == 0 else f"{stamp}_{attempt}")
+            with contextlib.suppress(FileExistsError):
+                folder.mkdir()
+                return folder
+    except OSError as error:
+        raise UsageError(f"cannot write to {parent}: {error.strerror}", fix="choose another --work_dir") from error
+    raise UsageError(f"a thousand runs were started in {parent} within a second")
+
+
+def set_latest(work_dir: Path, verb: str, folder: Path) -> None:
+    """Let `.latest/VERB` point to a folder, in one step."""
+    latest = work_dir / LATEST
+    latest.mkdir(parents=True, exist_ok=True)
+    beside = latest / f".{verb}.{os.getpid()}"
+    beside.unlink(missing_ok=True)
+    beside.symlink_to(os.path.relpath(folder.resolve(), latest.resolve()), target_is_directory=True)
+    beside.replace(latest / verb)
+
+
+def find_work_dir(given: str | None) -> Path:
+    """The work directory: the one given, else this folder if it is one, else `otx-workspace`."""
+    if given is not None:
+        return Path(given)
+    return Path() if Path(LATEST).is_dir() else Path(DEFAULT_WORK_DIR)
+
+
+def latest_run(work_dir: Path) -> RunFolder:
+    """The newest training of a work directory.
+
+    Raises:
+        UsageError: there is none.
+    """
+    link = work_dir / LATEST / "train"
+    if (work_dir / MODEL_FILE).is_file():
+        return RunFolder(work_dir)
+    if not link.is_dir():
+        raise UsageError(
+            f"there is no trained model in {work_dir}",
+            fix="give --checkpoint FILE or --work_dir FOLDER, or train one: otx train --data_root FOLDER",
+        )
+    return RunFolder(link.resolve())
+
+
+def run_of(file: Path) -> RunFolder | None:
+    """The run folder that a model, checkpoint or exported file lies in, if it lies in one."""
+    for folder in list(file.resolve().parents)[:3]:
+        if (folder / "split.csv").is_file() and (folder / "configs.yaml").is_file():
+            return RunFolder(folder)
+    return None
+
+
+@contextlib.contextmanager
+def atomic(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
+    """Open a file for writing that takes its place only when it is complete and on the disk.
+
+    Raises:
+        UsageError: it cannot be written; what was there before is untouched.
+    """
+    encoding = None if "b" in mode else "utf-8"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:100]}.")
+    except OSError as error:
+        raise UsageError(f"cannot write {path}: {error.strerror}") from error
+    try:
+        with os.fdopen(handle, mode, encoding=encoding, newline=None if encoding is None else "") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        Path(beside).chmod(0o644)
+        Path(beside).replace(path)
+    except OSError as error:
+        raise UsageError(f"cannot write {path}: {error.strerror}") from error
+    finally:
+        Path(beside).unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    with atomic(path) as file:
+        file.write(text)
+
+
+def write_json(path: Path, data: Any) -> None:
+    write_text(path, json.dumps(data, indent=2, ensure_ascii=False) + "\n")
+
+
+def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    with atomic(path) as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(header)
+        writer.writerows(rows)
