@@ -66,7 +66,8 @@ class ConsoleReporter:
         best = " best" if result.is_best else ""
         self._line(
             f"{result.epoch + 1:>4}/{max_epochs:<4} {result.train_loss:>6.3f}  {result.val_accuracy:>12.4f}  "
-            f"{result.val_loss:>8.3f}  {result.lr:>8.2g}  {result.images_per_second:>8.1f}  {_time(result.seconds):>8}{best}"
+            f"{result.val_loss:>8.3f}  {result.lr:>8.2g}  {result.images_per_second:>8.1f}  "
+            f"{_time(result.seconds):>8}{best}"
         )
 
     def _line(self, text: str) -> None:

@@ -232,7 +232,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     import yaml
 
     try:
-        data = yaml.load(path.read_text(encoding="utf-8"), Loader=_strict_loader())  # noqa: S506 - derived from the safe loader
+        data = yaml.load(path.read_text(encoding="utf-8"), Loader=_strict_loader())
     except (OSError, UnicodeDecodeError, RecursionError, yaml.YAMLError) as error:
         raise RecipeError(f"{path} is not a readable YAML file: {error}") from error
     if data is None:

@@ -268,6 +268,7 @@ def refuse_if_too_many_bad(dataset: Dataset, bad: Iterable[BadImage]) -> None:
     for label, paths in sorted(broken.items()):
         if len(paths) > MAX_UNREADABLE * totals[label]:
             raise DataError(
-                f"{len(paths)} of the {totals[label]} images of class {dataset.classes[label]!r} cannot be decoded: {some(paths)}",
+                f"{len(paths)} of the {totals[label]} images of class {dataset.classes[label]!r} cannot be decoded: "
+                f"{some(paths)}",
                 fix="replace or remove these files; up to a tenth of a class may be unreadable",
             )

@@ -91,10 +91,8 @@ def _from_numbers(values: NDArray[np.generic]) -> NDArray[np.uint8]:
     low, high = float(numbers.min()), float(numbers.max())
     if not low >= 0:
         raise ImageError(f"grey values from {low:g} to {high:g}, which are no brightness")
-    if np.issubdtype(values.dtype, np.floating):
-        limit = 1.0 if high <= 1 else 255.0
-    else:
-        limit = 65535.0
+    floats = np.issubdtype(values.dtype, np.floating)
+    limit = 65535.0 if not floats else 1.0 if high <= 1 else 255.0
     if high > limit:
         raise ImageError(f"grey values up to {high:g}, more than {limit:g}")
     grey = np.round(numbers * (255 / limit)).astype(np.uint8)

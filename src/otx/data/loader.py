@@ -177,7 +177,7 @@ def _loader(
     drop_last: bool,
 ) -> DataLoader[Batch]:
     workers = count_workers(num_workers, len(images))
-    return DataLoader(
+    loader: DataLoader[Any] = DataLoader(
         images,
         batch_size=batch_size,
         sampler=sampler,
@@ -188,6 +188,7 @@ def _loader(
         persistent_workers=workers > 0,
         worker_init_fn=_one_thread,
     )
+    return loader
 
 
 def _one_thread(_: int) -> None:

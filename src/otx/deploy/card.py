@@ -24,6 +24,7 @@ class ModelCard:
         recipe: the resolved recipe, as `Recipe.to_dict` gives it.
         metrics: figures of the training (for instance `val/accuracy`), 0 to 1.
         versions: versions of the libraries that made it.
+        input_color: order of the colours that an exported graph with embedded preprocessing takes, RGB or BGR.
     """
 
     network: str
@@ -33,6 +34,7 @@ class ModelCard:
     recipe: dict[str, Any] = field(default_factory=dict)
     metrics: dict[str, float] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
+    input_color: str = "RGB"
 
     def to_json(self) -> str:
         return json.dumps({"format": FORMAT, **asdict(self)}, ensure_ascii=False)

@@ -12,6 +12,9 @@ from otx.data.preprocessing import Preprocessing
 class Embedded(nn.Module):
     """Takes decoded images (N, H, W, 3) uint8 of any size, colours in the order RGB or BGR; gives logits (N, C)."""
 
+    mean: torch.Tensor
+    std: torch.Tensor
+
     def __init__(self, network: nn.Module, preprocessing: Preprocessing, input_color: str) -> None:
         super().__init__()
         self.network = network

@@ -21,10 +21,10 @@ def find_images(sources: Iterable[str | Path]) -> Iterator[str]:
     Raises:
         UsageError: a path does not exist, a glob matches nothing, a folder has no image.
     """
-    sources = [str(source) for source in sources]
-    if not sources:
+    names = [str(source) for source in sources]
+    if not names:
         raise UsageError("nothing to predict", fix="name images, folders or globs: otx predict photos/ 'more/*.jpg'")
-    for source in sources:
+    for source in names:
         yield from _expand(source)
 
 
@@ -37,7 +37,7 @@ def _expand(source: str) -> Iterator[str]:
     elif Path(source).exists():
         yield source
     else:
-        matches = sorted(glob.glob(source, recursive=True)) if glob.has_magic(source) else []
+        matches = sorted(glob.glob(source, recursive=True))  # noqa: PTH207 - Path.glob takes no absolute pattern
         if not matches:
             raise UsageError(f"there is no image, folder or match for {source!r}")
         for match in matches:

@@ -85,7 +85,7 @@ class OpenVinoPredictor:
 
     def logits(self, images: Sequence[Pixels]) -> Logits:
         if self._embedded:
-            return _by_size(images, self._run)
+            return _by_size(self.card, images, self._run)
         return self._run(self.card.preprocessing.normalise(_resized(self.card, images)))
 
     def _run(self, batch: NDArray[Any]) -> Logits:
@@ -113,7 +113,7 @@ class OnnxPredictor:
 
     def logits(self, images: Sequence[Pixels]) -> Logits:
         if self._input.type == "tensor(uint8)":
-            return _by_size(images, self._run)
+            return _by_size(self.card, images, self._run)
         return self._run(self.card.preprocessing.normalise(_resized(self.card, images)))
 
     def _run(self, batch: NDArray[Any]) -> Logits:
@@ -124,8 +124,10 @@ def _resized(card: ModelCard, images: Sequence[Pixels]) -> Pixels:
     return np.stack([card.preprocessing.resize(image) for image in images])
 
 
-def _by_size(images: Sequence[Pixels], run: Any) -> Logits:
+def _by_size(card: ModelCard, images: Sequence[Pixels], run: Any) -> Logits:
     """Run a graph that resizes itself: images of one size at a time, answers in the order given."""
+    if card.input_color == "BGR":
+        images = [image[:, :, ::-1] for image in images]
     groups: dict[tuple[int, ...], list[int]] = {}
     for index, image in enumerate(images):
         groups.setdefault(image.shape, []).append(index)

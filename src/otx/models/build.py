@@ -88,4 +88,7 @@ def model_info(name: str) -> ModelInfo:
     if config is None:
         return ModelInfo(name, network, "", "", 0.0, 0.0)
     weights = f"{TIMM_PREFIX}{network.split('.')[0]}.{config.tag}" if config.tag else ""
-    return ModelInfo(name, network, weights, config.license or "", 0.0, 0.0, config.mean, config.std)
+    mean, std = config.mean, config.std
+    return ModelInfo(
+        name, network, weights, config.license or "", 0.0, 0.0, (mean[0], mean[1], mean[2]), (std[0], std[1], std[2])
+    )

@@ -78,8 +78,7 @@ def _in_cache(source: str) -> str | None:
 
 def _knock() -> None:
     """Raise at once where the hub does not answer: its client would try again for most of a minute."""
-    from huggingface_hub import constants
-    from huggingface_hub.utils import get_session
+    from huggingface_hub import constants, get_session
 
     if not constants.HF_HUB_OFFLINE:
         get_session().head(constants.ENDPOINT, timeout=HUB_SECONDS)

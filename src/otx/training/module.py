@@ -25,6 +25,9 @@ class Classifier(L.LightningModule):
     the epoch. `card` is written into every checkpoint, so that a checkpoint says what it is.
     """
 
+    mean: torch.Tensor
+    std: torch.Tensor
+
     def __init__(
         self,
         network: nn.Module,
@@ -117,5 +120,5 @@ def _optimizer(network: nn.Module, settings: OptimizerSettings) -> torch.optim.O
         )
     decayed = [parameter for parameter in network.parameters() if parameter.ndim > 1]
     spared = [parameter for parameter in network.parameters() if parameter.ndim <= 1]
-    groups = [{"params": decayed}, {"params": spared, "weight_decay": 0.0}]
+    groups: list[dict[str, Any]] = [{"params": decayed}, {"params": spared, "weight_decay": 0.0}]
     return torch.optim.AdamW(groups, lr=settings.lr, weight_decay=settings.weight_decay)

@@ -108,9 +108,9 @@ def resumed_recipe(run: RunFolder, asked: Recipe, changes: Mapping[str, Any]) ->
     """
     recipe = load_recipe(run.config).override(changes)
     own = load_recipe(run.config).model.name
-    if "model.name" in changes or asked.model.name not in (own, Recipe().model.name):
-        if asked.model.name != own:
-            raise UsageError(f"{run.path} trains {own}, {asked.model.name} was asked for", fix="leave --model out")
+    is_asked = "model.name" in changes or asked.model.name != Recipe().model.name
+    if is_asked and asked.model.name != own:
+        raise UsageError(f"{run.path} trains {own}, {asked.model.name} was asked for", fix="leave --model out")
     check_resumable(run, recipe)
     return recipe
 
