@@ -153,8 +153,8 @@ def _usable_images(recipe: Recipe, run: RunFolder | None, reporter: Reporter) ->
         root, seed=recipe.seed, test_share=data.test_share, val_share=data.val_share, split_file=split_file
     )
     reporter.note(
-        f"{root}: {len(dataset.classes)} classes, {len(dataset.train)} images to train, {len(dataset.val)} to validate, "
-        f"{len(dataset.test)} to test ({dataset.layout})."
+        f"{root}: {len(dataset.classes)} classes, {len(dataset.train)} images to train, {len(dataset.val)} to validate,"
+        f" {len(dataset.test)} to test ({dataset.layout})."
     )
     for note in dataset.notes:
         reporter.note(note)

@@ -1,0 +1,37 @@
+"""Small image folders for the tests."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+COLORS = ((200, 40, 40), (40, 200, 40), (40, 40, 200), (200, 200, 40), (40, 200, 200), (200, 40, 200), (230, 230, 230))
+
+
+def write_image(path: Path, color: tuple[int, int, int] = (10, 20, 30), size: tuple[int, int] = (32, 24)) -> Path:
+    """Write one image of one colour; `size` is width, height."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", size, color).save(path)
+    return path
+
+
+def write_classes(root: Path, counts: dict[str, int], *, size: tuple[int, int] = (40, 32), seed: int = 0) -> Path:
+    """Write class folders whose images have a colour of their own each, and noise."""
+    rng = np.random.default_rng(seed)
+    for index, (name, count) in enumerate(sorted(counts.items())):
+        (root / name).mkdir(parents=True, exist_ok=True)
+        for number in range(count):
+            noise = rng.normal(0, 30, (size[1], size[0], 3))
+            pixels = np.clip(np.array(COLORS[index % len(COLORS)]) + noise, 0, 255).astype(np.uint8)
+            Image.fromarray(pixels).save(root / name / f"{number:03}.png")
+    return root
+
+
+def write_noise(path: Path, size: tuple[int, int] = (50, 40), seed: int = 0) -> Path:
+    """Write an image of noise as JPEG, which is large enough to be cut off."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(seed)
+    Image.fromarray(rng.integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)).save(path, "JPEG", quality=95)
+    return path

@@ -1,0 +1,179 @@
+"""Pixel values of every kind of image that a folder may hold."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from images import write_image, write_noise
+from PIL import Image
+
+from otx.data.decode import check_image, check_images, decode_image
+from otx.errors import ImageError
+
+RGB = np.array([[[10, 200, 30], [250, 0, 90]], [[0, 0, 0], [255, 255, 255]]], np.uint8)
+
+
+def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("kind", ["PNG", "BMP", "TIFF", "WEBP"])
+def test_colours_of_lossless_kinds_are_exact(kind: str) -> None:
+    options = {"lossless": True} if kind == "WEBP" else {}
+    pixels = decode_image(encoded(Image.fromarray(RGB), kind, **options))
+    assert pixels.dtype == np.uint8
+    np.testing.assert_array_equal(pixels, RGB)
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "JPEG", "png", "BMP", "webp", "tif", "TIFF", "gif", "PnG"])
+def test_every_suffix_in_any_case_is_read(suffix: str, tmp_path: Path) -> None:
+    path = write_image(tmp_path / f"a.{suffix.lower()}", (200, 100, 50)).rename(tmp_path / f"b.{suffix}")
+    np.testing.assert_allclose(decode_image(path)[5, 5], (200, 100, 50), atol=3)
+
+
+def test_the_content_counts_not_the_suffix(tmp_path: Path) -> None:
+    path = tmp_path / "photo.jpg"
+    path.write_bytes(encoded(Image.fromarray(RGB), "PNG"))
+    np.testing.assert_array_equal(decode_image(path), RGB)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation_is_applied(orientation: int) -> None:
+    upright = np.zeros((20, 30, 3), np.uint8)
+    upright[:10, :15] = 255
+    # how a camera held in each of the eight ways stores the upright picture
+    stored = {
+        1: upright,
+        2: upright[:, ::-1],
+        3: upright[::-1, ::-1],
+        4: upright[::-1],
+        5: upright.transpose(1, 0, 2),
+        6: np.rot90(upright, 1),
+        7: upright[::-1, ::-1].transpose(1, 0, 2),
+        8: np.rot90(upright, -1),
+    }[orientation]
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    pixels = decode_image(encoded(Image.fromarray(np.ascontiguousarray(stored)), "PNG", exif=exif))
+    np.testing.assert_array_equal(pixels, upright)
+
+
+def test_grey_becomes_three_equal_channels() -> None:
+    grey = np.array([[0, 100], [200, 255]], np.uint8)
+    np.testing.assert_array_equal(decode_image(encoded(Image.fromarray(grey), "PNG")), np.stack([grey] * 3, axis=2))
+
+
+@pytest.mark.parametrize(("kind", "order"), [("PNG", "<u2"), ("TIFF", "<u2"), ("TIFF", ">u2")])
+def test_grey_of_16_bit_is_scaled_not_cut(kind: str, order: str) -> None:
+    values = np.array([[0, 256], [32768, 65535]], order)
+    image = Image.frombytes("I;16" if order == "<u2" else "I;16B", (2, 2), values.tobytes())
+    pixels = decode_image(encoded(image, kind))
+    np.testing.assert_array_equal(pixels[:, :, 0], [[0, 1], [128, 255]])
+    np.testing.assert_array_equal(pixels[:, :, 0], pixels[:, :, 2])
+
+
+@pytest.mark.parametrize(("high", "expected"), [(1.0, 255), (0.5, 128), (255.0, 255), (200.0, 200)])
+def test_float_images_are_read_in_either_range(high: float, expected: int) -> None:
+    image = Image.fromarray(np.array([[0.0, high]], np.float32))
+    np.testing.assert_array_equal(decode_image(encoded(image, "TIFF"))[0, :, 1], [0, expected])
+
+
+@pytest.mark.parametrize("values", [[[-1.0, 2.0]], [[0.0, 5000.0]], [[np.nan, 1.0]]])
+def test_floats_that_are_no_brightness_are_refused(values: list[list[float]]) -> None:
+    with pytest.raises(ImageError, match="grey values"):
+        decode_image(encoded(Image.fromarray(np.array(values, np.float32)), "TIFF"))
+
+
+def test_a_palette_is_looked_up() -> None:
+    image = Image.fromarray(np.array([[0, 1], [1, 0]], np.uint8), "L").convert("P")
+    image.putpalette([10, 20, 30, 200, 100, 50])
+    np.testing.assert_array_equal(decode_image(encoded(image, "PNG"))[0], [[10, 20, 30], [200, 100, 50]])
+
+
+def test_transparency_of_a_palette_is_laid_over_white() -> None:
+    image = Image.fromarray(np.array([[0, 1]], np.uint8), "L").convert("P")
+    image.putpalette([10, 20, 30, 200, 100, 50])
+    pixels = decode_image(encoded(image, "PNG", transparency=0))
+    np.testing.assert_array_equal(pixels[0], [[255, 255, 255], [200, 100, 50]])
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA"])
+def test_alpha_is_laid_over_white(mode: str) -> None:
+    values = {"RGBA": [(0, 0, 0, 255), (0, 0, 0, 0), (0, 0, 0, 51)], "LA": [(0, 255), (0, 0), (0, 51)]}[mode]
+    image = Image.new(mode, (3, 1))
+    image.putdata(values) if not hasattr(image, "put_data") else image.put_data(values)
+    np.testing.assert_array_equal(decode_image(encoded(image, "PNG"))[0, :, 0], [0, 255, 204])
+
+
+def test_one_bit_becomes_black_and_white() -> None:
+    image = Image.fromarray(np.array([[0, 255]], np.uint8)).convert("1")
+    np.testing.assert_array_equal(decode_image(encoded(image, "PNG"))[0, :, 0], [0, 255])
+
+
+def test_cmyk_jpeg_has_the_colours_that_a_viewer_shows() -> None:
+    # pure cyan ink over white paper: no red, all green and blue
+    image = Image.new("CMYK", (16, 16), (255, 0, 0, 0))
+    np.testing.assert_allclose(decode_image(encoded(image, "JPEG", quality=100))[8, 8], (0, 255, 255), atol=3)
+    paper = Image.new("CMYK", (16, 16), (0, 0, 0, 0))
+    np.testing.assert_allclose(decode_image(encoded(paper, "JPEG", quality=100))[8, 8], (255, 255, 255), atol=3)
+
+
+def test_the_first_frame_of_a_gif_counts() -> None:
+    frames = [Image.new("RGB", (4, 4), color) for color in ((255, 0, 0), (0, 255, 0))]
+    data = encoded(frames[0], "GIF", save_all=True, append_images=frames[1:])
+    np.testing.assert_array_equal(decode_image(data)[0, 0], (255, 0, 0))
+
+
+def test_a_truncated_jpeg_is_refused_by_both_ways_of_looking(tmp_path: Path) -> None:
+    path = write_noise(tmp_path / "cut.jpg")
+    path.write_bytes(path.read_bytes()[:-400])
+    with pytest.raises(ImageError, match="truncated"):
+        decode_image(path)
+    assert "truncated" in (check_image(path) or "")
+
+
+def test_what_is_no_image_is_refused_by_name(tmp_path: Path) -> None:
+    (tmp_path / "text.png").write_text("hello")
+    with pytest.raises(ImageError, match="not an image that can be read"):
+        decode_image(tmp_path / "text.png")
+    with pytest.raises(ImageError, match="no such file"):
+        decode_image(tmp_path / "gone.png")
+    with pytest.raises(ImageError):
+        decode_image(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["big.jpg", "big.png"])
+def test_too_many_pixels_are_refused_with_the_option_that_allows_them(name: str, tmp_path: Path) -> None:
+    path = write_image(tmp_path / name, size=(100, 50))
+    with pytest.raises(ImageError, match=r"100x50 pixels are more than the limit of 4999 \(--data.max_image_pixels"):
+        decode_image(path, 4999)
+    assert "limit of 4999" in (check_image(path, 4999) or "")
+    assert decode_image(path, 5000).shape == (50, 100, 3)
+
+
+def test_checking_a_folder_names_the_broken_ones_in_order(tmp_path: Path) -> None:
+    names = [f"{number:02}.jpg" for number in range(40)]
+    for number, name in enumerate(names):
+        write_noise(tmp_path / name, seed=number)
+    for name in ("03.jpg", "31.jpg"):
+        (tmp_path / name).write_bytes((tmp_path / name).read_bytes()[:700])
+    assert [image.path for image in check_images(tmp_path, names)] == ["03.jpg", "31.jpg"]
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.data(), st.sampled_from(["PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP"]))
+def test_damaged_bytes_give_an_image_or_an_image_error(data: st.DataObject, kind: str) -> None:
+    content = bytearray(encoded(Image.fromarray(RGB.repeat(8, 0).repeat(8, 1)), kind))
+    for _ in range(data.draw(st.integers(1, 8))):
+        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+    try:
+        assert decode_image(bytes(content), 10**6).shape[2] == 3
+    except ImageError as error:
+        assert error.what
