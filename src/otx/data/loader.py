@@ -74,7 +74,7 @@ class ImageSubset(Dataset[tuple[torch.Tensor | None, int, str]]):
 
 
 def _to_tensor(pixels: np.ndarray[Any, np.dtype[np.uint8]]) -> torch.Tensor:
-    return torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1)
+    return torch.from_numpy(pixels if pixels.flags.writeable else pixels.copy()).permute(2, 0, 1)
 
 
 def _transform(augmentation: Augmentation, preprocessing: Preprocessing) -> v2.Transform:

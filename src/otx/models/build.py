@@ -12,6 +12,8 @@ from otx.models.table import MODELS, TIMM_PREFIX, ModelInfo, network_of
 if TYPE_CHECKING:
     from torch import nn
 
+HEAD_STD = 0.01
+
 
 def build_network(network: str, num_classes: int, height: int, width: int) -> nn.Module:
     """Build a network of timm with random weights.
@@ -46,7 +48,24 @@ def create(network: str, num_classes: int, height: int, width: int, **options: A
         raise ModelError(
             f"{network} has no classifier head", fix="choose a network of `timm.list_models()` that has one"
         )
+    _start_head_small(model)
     return model
+
+
+def _start_head_small(model: Any) -> None:
+    """Let every class begin about equally likely.
+
+    timm's EfficientNet family draws the head from +-1/sqrt(num_classes): with a few classes its random logits are
+    many times larger than what training should have to undo, and the first steps wreck pretrained weights.
+    """
+    from torch import nn
+
+    head = model.get_classifier()
+    for layer in head if isinstance(head, (tuple, list)) else (head,):
+        if isinstance(layer, (nn.Linear, nn.Conv2d)):
+            nn.init.normal_(layer.weight, std=HEAD_STD)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
 
 
 def check_network(network: str) -> None:

@@ -29,6 +29,7 @@ from otx.recipe import Recipe, dump_yaml, load_recipe
 from otx.results import BadImage, TrainResult
 from otx.training.callbacks import read_metrics
 from otx.training.fit import Outcome, fit, pick_device, pick_precision
+from otx.training.mixed import keep_depthwise_in_float32
 from otx.training.module import Classifier
 from otx.workspace import RunFolder, new_folder, run_of, set_latest, write_csv, write_json, write_text
 
@@ -250,6 +251,8 @@ def _fit(
         dataset.root, dataset.train, preprocessing, max_pixels=data.max_image_pixels, augmentation=augmentation
     )
     val_images = ImageSubset(dataset.root, dataset.val, preprocessing, max_pixels=data.max_image_pixels)
+    if device == "cpu" and precision == "bf16":
+        keep_depthwise_in_float32(start.network)
     module = Classifier(
         start.network,
         num_classes=len(dataset.classes),

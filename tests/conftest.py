@@ -1,0 +1,21 @@
+"""What every test runs under."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+# two test processes with two threads each would wait for one another most of the time
+os.environ["OMP_NUM_THREADS"] = "1"
+# no test asks the network: what is not in the hub's cache is not there
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+
+@pytest.fixture(autouse=True)
+def digits_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The digits are written into a folder of the test session, not into the user's."""
+    folder = tmp_path_factory.getbasetemp() / "cache"
+    monkeypatch.setenv("OTX_CACHE", str(folder))
+    return folder

@@ -1,0 +1,76 @@
+"""One small training that many tests look at."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from images import write_classes, write_noise
+
+from otx import Engine
+from otx.results import EpochResult
+from otx.events import Progress
+
+SMALL = {
+    "model.pretrained": False,
+    "data.input_size": 32,
+    "data.num_workers": 0,
+    "data.train_subset.batch_size": 8,
+    "optimizer.lr": 0.05,
+    "scheduler.num_warmup_steps": 0,
+    "max_epochs": 3,
+    "precision": "32",
+}
+SMALL_MODEL = "tv_mobilenet_v3_small"
+
+
+class Recorder:
+    """A reporter that remembers what it was told."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+        self.warnings: list[str] = []
+        self.epochs: list[EpochResult] = []
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+    def warn(self, text: str) -> None:
+        self.warnings.append(text)
+
+    def progress(self, progress: Progress) -> None:
+        assert 0 < progress.done <= progress.total
+
+    def epoch(self, result: EpochResult, max_epochs: int) -> None:
+        self.epochs.append(result)
+
+
+@pytest.fixture
+def recorder() -> Recorder:
+    return Recorder()
+
+
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three classes of coloured noise; one file is cut off."""
+    root = write_classes(tmp_path_factory.mktemp("photos"), {"blue tit": 30, "cat": 30, "ähre": 30})
+    write_noise(root / "cat" / "broken.jpg")
+    (root / "cat" / "broken.jpg").write_bytes((root / "cat" / "broken.jpg").read_bytes()[:300])
+    return root
+
+
+@pytest.fixture(scope="session")
+def trained(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Engine:
+    """An engine that has trained three epochs; its run folder is read by many tests and changed by none."""
+    engine = Engine(photos, model=SMALL_MODEL, work_dir=tmp_path_factory.mktemp("ws"), overrides=SMALL)
+    engine.train()
+    return engine
+
+
+@pytest.fixture
+def pictures() -> Iterator[list[np.ndarray]]:
+    """Images of several sizes, the network's own among them."""
+    rng = np.random.default_rng(1)
+    yield [rng.integers(0, 256, (height, width, 3), dtype=np.uint8) for height, width in ((32, 32), (50, 81), (20, 16))]

@@ -1,0 +1,212 @@
+"""Trainings, small and real: what they write, that they repeat, that they can be stopped and resumed."""
+
+from __future__ import annotations
+
+import csv
+import json
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import SMALL, SMALL_MODEL, Recorder
+from images import write_classes, write_noise
+
+from otx import Engine
+from otx.data.dataset import load_dataset
+from otx.deploy.modelfile import load_model, read_card
+from otx.errors import DataError, ModelError, TrainingError, UsageError
+from otx.recipe import load_recipe
+from otx.workspace import latest_run, run_of
+
+FIGURES = ("train_loss", "val_loss", "val_accuracy", "lr", "is_best")
+
+
+def figures(engine: Engine) -> list[list[Any]]:
+    run = latest_run(engine.work_dir)
+    rows = json.loads(run.summary.read_text())["epochs"]
+    return [[row[name] for name in FIGURES] for row in rows]
+
+
+def small(photos: Path, work_dir: Path, recorder: Recorder | None = None, **changes: Any) -> Engine:
+    return Engine(photos, model=SMALL_MODEL, work_dir=work_dir, overrides={**SMALL, **changes}, reporter=recorder)
+
+
+def test_the_run_folder_holds_what_is_promised(trained: Engine, photos: Path) -> None:
+    run = latest_run(trained.work_dir)
+    for name in ("model.safetensors", "configs.yaml", "metrics.csv", "run.json", "checkpoints/last.ckpt"):
+        assert (run.path / name).stat().st_size > 0, name
+    assert any((run.path / "tensorboard").iterdir())
+    assert any(run.checkpoints.glob("epoch_*.ckpt"))
+    assert load_recipe(run.config) == trained.recipe
+    split = load_dataset(photos, split_file=run.split)
+    assert len(split.train) + len(split.val) + len(split.test) == 90
+    assert list(csv.reader(run.bad_images.open())) == [
+        ["path", "reason"],
+        ["cat/broken.jpg", next(row[1] for row in csv.reader(run.bad_images.open()) if row[0] == "cat/broken.jpg")],
+    ]
+
+
+def test_the_model_file_carries_all_that_others_need(trained: Engine, photos: Path) -> None:
+    network, card = load_model(latest_run(trained.work_dir).model)
+    assert card.classes == ("blue tit", "cat", "ähre")
+    assert card.origin == "random weights"
+    assert card.recipe["data_root"] == str(photos.resolve())
+    assert (card.preprocessing.height, card.preprocessing.width) == (32, 32)
+    assert card.metrics["val/accuracy"] == max(row[2] for row in figures(trained))
+    assert network(torch.zeros(1, 3, 32, 32)).shape == (1, 3)
+
+
+def test_the_same_seed_gives_the_same_figures_and_another_seed_others(
+    trained: Engine, photos: Path, tmp_path: Path
+) -> None:
+    again, other = small(photos, tmp_path / "again"), small(photos, tmp_path / "other")
+    again.train()
+    other.train(seed=1)
+    assert figures(again) == figures(trained)
+    assert figures(other) != figures(trained)
+
+
+def test_the_number_of_workers_does_not_change_the_figures(trained: Engine, photos: Path, tmp_path: Path) -> None:
+    engine = small(photos, tmp_path, **{"data.num_workers": 2})
+    engine.train()
+    assert figures(engine) == figures(trained)
+
+
+@pytest.mark.parametrize("stopped_after", [1, 2])
+def test_a_stopped_run_ends_like_an_undisturbed_one(
+    stopped_after: int, trained: Engine, photos: Path, tmp_path: Path
+) -> None:
+    class StopAfter(Recorder):
+        def epoch(self, result: Any, max_epochs: int) -> None:
+            if result.epoch + 1 == stopped_after:
+                signal.raise_signal(signal.SIGINT)
+
+    first = small(photos, tmp_path, StopAfter())
+    result = first.train()
+    assert (result.interrupted, result.stop_reason, len(result.epochs)) == (True, "stopped by Ctrl-C", stopped_after)
+    assert result.model_path.is_file()
+    resumed = Engine(work_dir=tmp_path).train(resume=True)
+    assert len(resumed.epochs) == 3
+    assert resumed.run_dir.resolve() == result.run_dir.resolve()
+    assert figures(first) == figures(trained)
+    assert read_card(resumed.model_path).origin == "random weights"
+
+
+def test_ctrl_c_in_a_terminal_ends_cleanly_and_says_how_to_go_on(photos: Path, tmp_path: Path) -> None:
+    options = [f"--{key}={value}" for key, value in SMALL.items() if key != "max_epochs"]
+    command = [sys.executable, "-m", "otx", "train", "--data_root", photos, "--model", SMALL_MODEL, "--work_dir", tmp_path]
+    process = subprocess.Popen(
+        [*map(str, command), *options, "--max_epochs=500", "--training.early_stopping.patience=null"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr is not None
+    timer = threading.Timer(120, process.kill)
+    timer.start()
+    for line in process.stderr:
+        if line.lstrip().startswith("2/500"):
+            process.send_signal(signal.SIGINT)
+            break
+    out, err = process.communicate()
+    timer.cancel()
+    assert process.returncode == 130
+    assert "Traceback" not in err
+    assert "stopped by Ctrl-C" in out
+    assert "otx train --resume --checkpoint" in out
+    assert read_card(latest_run(tmp_path).model).classes
+
+
+def test_a_finished_run_is_not_resumed_without_more_epochs(trained: Engine) -> None:
+    checkpoint = latest_run(trained.work_dir).last_checkpoint
+    with pytest.raises(UsageError, match="has already trained 3 of 3 epochs") as caught:
+        Engine().train(checkpoint=checkpoint, resume=True)
+    assert "--max_epochs 13" in caught.value.fix
+
+
+def test_what_lies_in_no_run_cannot_be_resumed(tmp_path: Path) -> None:
+    (tmp_path / "last.ckpt").write_bytes(b"x")
+    with pytest.raises(UsageError, match=r"last.ckpt lies in no run folder"):
+        Engine().train(checkpoint=tmp_path / "last.ckpt", resume=True)
+
+
+def test_early_stopping_and_falling_learning_rates_are_said_in_words(photos: Path, tmp_path: Path, recorder: Recorder) -> None:
+    changes = {"max_epochs": 30, "optimizer.lr": 0.0, "training.early_stopping.patience": 2, "scheduler.patience": 0}
+    result = small(photos, tmp_path, recorder, **changes).train()
+    assert result.stop_reason == (
+        f"early stopping: val/accuracy has not risen above {result.best_accuracy:.4f} (epoch 1) for 2 epochs"
+    )
+    assert len(result.epochs) == 3
+    falling = small(photos, tmp_path / "b", recorder, **{"scheduler.patience": 0, "max_epochs": 6, "optimizer.lr": 1e-6})
+    falling.train()
+    assert any("val/accuracy is not rising: learning rate 1e-06 -> 5e-07." in note for note in recorder.notes)
+
+
+def test_early_stopping_counts_from_the_end_of_its_warm_up(photos: Path, tmp_path: Path) -> None:
+    changes = {"max_epochs": 30, "optimizer.lr": 0.0, "training.early_stopping.patience": 1}
+    result = small(photos, tmp_path, **changes, **{"training.early_stopping.warmup_epochs": 2}).train()
+    assert len(result.epochs) == 4
+
+
+def test_the_learning_rate_rises_linearly_in_the_warm_up(photos: Path, tmp_path: Path) -> None:
+    # 8 steps an epoch: the first ends inside a warm-up of 16 steps, the second at its end
+    result = small(photos, tmp_path, **{"scheduler.num_warmup_steps": 16, "data.train_subset.batch_size": 9}).train()
+    steps = [(epoch.epoch + 1) * 8 for epoch in result.epochs]
+    assert result.epochs[0].lr == pytest.approx(0.05 * (steps[0] + 1) / 17, rel=1e-6)
+    assert result.epochs[1].lr == pytest.approx(0.05)
+
+
+def test_a_broken_image_is_named_and_too_many_stop_the_run(photos: Path, tmp_path: Path, recorder: Recorder) -> None:
+    root = write_classes(tmp_path / "data", {"ant": 12, "bee": 12})
+    for number in range(3):
+        write_noise(root / "ant" / f"b{number}.jpg").write_bytes(b"\xff\xd8\xff broken")
+    with pytest.raises(DataError, match="3 of the 15 images of class 'ant' cannot be decoded: ant/b0.jpg"):
+        small(root, tmp_path / "ws", recorder).train()
+    assert not (tmp_path / "ws").exists()
+    assert sum("ant/b1.jpg" in warning for warning in recorder.warnings) == 1
+
+
+def test_a_loss_that_is_no_number_stops_the_run(photos: Path, tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="the loss became (nan|inf) in epoch 1") as caught:
+        small(photos, tmp_path, **{"optimizer.lr": 1e9}).train()
+    assert "--optimizer.lr, now 1000000000.0" in caught.value.fix
+
+
+def test_uneven_and_tiny_classes_train(tmp_path: Path) -> None:
+    root = write_classes(tmp_path / "data", {"ant": 20, "bee": 1, "cat": 3})
+    result = small(root, tmp_path / "ws", max_epochs=1).train()
+    assert np.isfinite(result.epochs[0].train_loss)
+
+
+def test_a_model_is_trained_further_on_the_same_classes_only(trained: Engine, photos: Path, tmp_path: Path) -> None:
+    model = latest_run(trained.work_dir).model
+    result = small(photos, tmp_path / "ws", max_epochs=1).train(checkpoint=model)
+    assert result.origin == f"the model {model}"
+    other = write_classes(tmp_path / "data", {"ant": 5, "bee": 5})
+    with pytest.raises(ModelError, match="knows the classes blue tit, cat, ähre; the data has ant, bee"):
+        small(other, tmp_path / "ws").train(checkpoint=model)
+    with pytest.raises(ModelError, match="holds a mobilenetv3_small_100, the recipe asks for a mobilenetv3_large_100"):
+        Engine(photos, work_dir=tmp_path / "ws", overrides=SMALL).train(checkpoint=model)
+
+
+def test_the_split_of_a_run_can_be_given_to_another(trained: Engine, photos: Path, tmp_path: Path) -> None:
+    split = latest_run(trained.work_dir).split
+    result = small(photos, tmp_path, max_epochs=1, seed=7, **{"data.split_file": str(split)}).train()
+    run = run_of(result.model_path)
+    assert run is not None
+    assert run.split.read_text() == split.read_text()
+
+
+@pytest.mark.slow
+def test_two_processes_train_together(photos: Path, tmp_path: Path) -> None:
+    options = [f"--{key}={value}" for key, value in SMALL.items()]
+    command = [sys.executable, "-m", "otx", "train", "--data_root", photos, "--model", SMALL_MODEL, "--work_dir", tmp_path]
+    subprocess.run([*map(str, command), *options, "--engine.num_devices=2"], check=True, timeout=300)
+    assert [path.name for path in tmp_path.iterdir() if path.name != ".latest"] == [latest_run(tmp_path).path.name]
+    assert read_card(latest_run(tmp_path).model).metrics["epoch"] >= 1
