@@ -38,6 +38,7 @@ class Stopper(EarlyStopping):
             patience=settings.patience or 1,
             min_delta=settings.min_delta,
             verbose=False,
+            check_on_train_epoch_end=False,
         )
         self.warmup_epochs = settings.warmup_epochs
 
