@@ -67,13 +67,13 @@ class Classifier(L.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
         self._note_bad(batch)
         loss = functional.cross_entropy(self(batch.images), batch.labels)
-        self.train_loss.update(loss.detach())
         if not math.isfinite(loss.item()):
             raise TrainingError(
                 f"the loss became {loss.item()} in epoch {self.current_epoch + 1}, step {batch_idx + 1}",
                 fix=f"lower the learning rate (--optimizer.lr, now {self.optimizer_settings.lr}); "
                 "the best model so far is kept",
             )
+        self.train_loss.update(loss.detach())
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
