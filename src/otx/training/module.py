@@ -47,7 +47,8 @@ class Classifier(L.LightningModule):
         self.register_buffer("mean", torch.tensor(preprocessing.mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(preprocessing.std).view(1, 3, 1, 1), persistent=False)
         self.train_loss = MeanMetric()
-        self.val_loss = MeanMetric()
+        # a validation loss may be no number where an untrained network explodes; it is shown as such
+        self.val_loss = MeanMetric(nan_strategy="disable")
         self.val_accuracy = MulticlassAccuracy(num_classes, average="micro")
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
