@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from images import write_classes, write_noise
 
+from images import write_classes, write_noise
 from otx import Engine
-from otx.results import EpochResult
 from otx.events import Progress
+from otx.results import EpochResult
 
 SMALL = {
     "model.pretrained": False,

@@ -111,7 +111,9 @@ def test_modelapi_reads_the_ir_and_gives_the_same_labels(
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_modelapi_reads_the_onnx_file_with_its_onnx_adapter(exported: dict[Any, Any], pictures: list[np.ndarray]) -> None:
+def test_modelapi_reads_the_onnx_file_with_its_onnx_adapter(
+    exported: dict[Any, Any], pictures: list[np.ndarray]
+) -> None:
     from model_api.adapters import ONNXRuntimeAdapter
     from model_api.models import ClassificationModel
 
@@ -138,9 +140,7 @@ def test_a_checkpoint_can_be_exported(trained: Engine, tmp_path: Path) -> None:
     assert trained.export(checkpoint=checkpoint, output=tmp_path).path == tmp_path / "exported_model.xml"
 
 
-def test_an_export_that_differs_is_not_kept(
-    trained: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_export_that_differs_is_not_kept(trained: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # no real export of these networks fails; a tolerance below rounding shows that the check can
     monkeypatch.setattr("otx.deploy.export.TOLERANCES", {"FP32": 0.0, "FP16": 1e-9})
     (tmp_path / "exported_model_fp16.xml").write_text("the old one")

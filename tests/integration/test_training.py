@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+
 from conftest import SMALL, SMALL_MODEL, Recorder
 from images import write_classes, write_noise
-
 from otx import Engine
 from otx.data.dataset import load_dataset
 from otx.deploy.modelfile import load_model, read_card
@@ -100,7 +100,18 @@ def test_a_stopped_run_ends_like_an_undisturbed_one(
 
 def test_ctrl_c_in_a_terminal_ends_cleanly_and_says_how_to_go_on(photos: Path, tmp_path: Path) -> None:
     options = [f"--{key}={value}" for key, value in SMALL.items() if key != "max_epochs"]
-    command = [sys.executable, "-m", "otx", "train", "--data_root", photos, "--model", SMALL_MODEL, "--work_dir", tmp_path]
+    command = [
+        sys.executable,
+        "-m",
+        "otx",
+        "train",
+        "--data_root",
+        photos,
+        "--model",
+        SMALL_MODEL,
+        "--work_dir",
+        tmp_path,
+    ]
     process = subprocess.Popen(
         [*map(str, command), *options, "--max_epochs=500", "--training.early_stopping.patience=null"],
         stdout=subprocess.PIPE,
@@ -136,14 +147,18 @@ def test_what_lies_in_no_run_cannot_be_resumed(tmp_path: Path) -> None:
         Engine().train(checkpoint=tmp_path / "last.ckpt", resume=True)
 
 
-def test_early_stopping_and_falling_learning_rates_are_said_in_words(photos: Path, tmp_path: Path, recorder: Recorder) -> None:
+def test_early_stopping_and_falling_learning_rates_are_said_in_words(
+    photos: Path, tmp_path: Path, recorder: Recorder
+) -> None:
     changes = {"max_epochs": 30, "optimizer.lr": 0.0, "training.early_stopping.patience": 2, "scheduler.patience": 0}
     result = small(photos, tmp_path, recorder, **changes).train()
     assert result.stop_reason == (
         f"early stopping: val/accuracy has not risen above {result.best_accuracy:.4f} (epoch 1) for 2 epochs"
     )
     assert len(result.epochs) == 3
-    falling = small(photos, tmp_path / "b", recorder, **{"scheduler.patience": 0, "max_epochs": 6, "optimizer.lr": 1e-6})
+    falling = small(
+        photos, tmp_path / "b", recorder, **{"scheduler.patience": 0, "max_epochs": 6, "optimizer.lr": 1e-6}
+    )
     falling.train()
     assert any("val/accuracy is not rising: learning rate 1e-06 -> 5e-07." in note for note in recorder.notes)
 
@@ -206,7 +221,18 @@ def test_the_split_of_a_run_can_be_given_to_another(trained: Engine, photos: Pat
 @pytest.mark.slow
 def test_two_processes_train_together(photos: Path, tmp_path: Path) -> None:
     options = [f"--{key}={value}" for key, value in SMALL.items()]
-    command = [sys.executable, "-m", "otx", "train", "--data_root", photos, "--model", SMALL_MODEL, "--work_dir", tmp_path]
+    command = [
+        sys.executable,
+        "-m",
+        "otx",
+        "train",
+        "--data_root",
+        photos,
+        "--model",
+        SMALL_MODEL,
+        "--work_dir",
+        tmp_path,
+    ]
     subprocess.run([*map(str, command), *options, "--engine.num_devices=2"], check=True, timeout=300)
     assert [path.name for path in tmp_path.iterdir() if path.name != ".latest"] == [latest_run(tmp_path).path.name]
     assert read_card(latest_run(tmp_path).model).metrics["epoch"] >= 1

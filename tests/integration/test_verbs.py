@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from conftest import SMALL, SMALL_MODEL, Recorder
 from images import write_classes, write_image
-
 from otx import Engine, list_models
 from otx.cli import main
 from otx.deploy.modelfile import read_card
@@ -57,7 +57,15 @@ def test_help_and_find_import_nothing_heavy(arguments: list[str]) -> None:
 
 
 def test_print_config_is_taken_back_unchanged(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    options = ["--data_root", "photos", "--data.train_subset.batch_size", "4", "--max_epochs=7", "--engine.device", "cpu"]
+    options = [
+        "--data_root",
+        "photos",
+        "--data.train_subset.batch_size",
+        "4",
+        "--max_epochs=7",
+        "--engine.device",
+        "cpu",
+    ]
     assert main(["train", "--config", "efficientnet_b0", *options, "--print_config"]) == 0
     first = capsys.readouterr().out
     (tmp_path / "configs.yaml").write_text(first)
@@ -69,7 +77,9 @@ def test_print_config_is_taken_back_unchanged(capsys: pytest.CaptureFixture[str]
 
 def test_train_gives_the_same_from_both_sides(trained: Engine, photos: Path, tmp_path: Path) -> None:
     options = [f"--{key}={value}" for key, value in SMALL.items()]
-    assert main(["train", "--data_root", str(photos), "--model", SMALL_MODEL, "--work_dir", str(tmp_path), *options]) == 0
+    assert (
+        main(["train", "--data_root", str(photos), "--model", SMALL_MODEL, "--work_dir", str(tmp_path), *options]) == 0
+    )
     ours, theirs = (json.loads(latest_run(folder).summary.read_text()) for folder in (trained.work_dir, tmp_path))
     for name in ("train_loss", "val_loss", "val_accuracy", "lr"):
         assert [epoch[name] for epoch in ours["epochs"]] == [epoch[name] for epoch in theirs["epochs"]]
@@ -201,7 +211,10 @@ def test_digits_stand_for_the_digits_of_scikit_learn(tmp_path: Path, digits_cach
         (["train", "--max_epoch", "3"], "unknown argument '--max_epoch': did you mean '--max_epochs'?"),
         (["train", "--max_epochs", "three"], "'max_epochs' must be a whole number, got 'three'"),
         (["train", "--max_epochs"], "--max_epochs: expected one argument"),
-        (["train", "--config", "efficientnet_b00"], "unknown recipe 'efficientnet_b00': did you mean 'efficientnet_b0'?"),
+        (
+            ["train", "--config", "efficientnet_b00"],
+            "unknown recipe 'efficientnet_b00': did you mean 'efficientnet_b0'?",
+        ),
         (["train", "--data_root", "nowhere"], "there is no folder nowhere"),
         (["train", "--data_root", "nowhere", "--model", "timm/resnet180"], "timm has no network 'resnet180'"),
         (["train", "--resume", "maybe"], "--resume: must be true or false, got 'maybe'"),

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from images import write_classes, write_image
 
+from images import write_classes, write_image
 from otx.data.dataset import load_dataset, load_test_images, refuse_if_too_many_bad, write_split
 from otx.data.split import share_of, split_class
 from otx.errors import DataError
@@ -62,7 +62,7 @@ def test_a_class_named_like_a_split_is_a_class(tmp_path: Path) -> None:
 def test_classes_are_in_the_order_of_torchvision(tmp_path: Path) -> None:
     from torchvision.datasets import ImageFolder
 
-    write_classes(tmp_path, {name: 3 for name in ("b", "A", "a b", "é", "10", "2", "_x")})
+    write_classes(tmp_path, dict.fromkeys(("b", "A", "a b", "é", "10", "2", "_x"), 3))
     assert list(load_dataset(tmp_path).classes) == ImageFolder(tmp_path).classes
 
 
@@ -86,7 +86,9 @@ def test_nested_folders_and_names_of_any_kind_belong_to_their_class(tmp_path: Pa
     for name in kept:
         write_image(tmp_path / "ant" / name.replace(".JPG", ".jpg")).rename(tmp_path / "ant" / name)
     dataset = load_dataset(tmp_path)
-    ants = {path for part in (dataset.train, dataset.val, dataset.test) for path in part.paths if path.startswith("ant")}
+    ants = {
+        path for part in (dataset.train, dataset.val, dataset.test) for path in part.paths if path.startswith("ant")
+    }
     assert ants == {f"ant/{name}" for name in kept}
 
 

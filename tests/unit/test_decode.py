@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from images import write_image, write_noise
 from PIL import Image
 
+from images import write_image, write_noise
 from otx.data.decode import check_image, check_images, decode_image
 from otx.errors import ImageError
 

@@ -1,0 +1,103 @@
+"""What is written is run: the README's commands, the quickstart's recipe, the rules of ARCHITECTURE.md."""
+
+from __future__ import annotations
+
+import ast
+import re
+import shlex
+import shutil
+from pathlib import Path
+
+import pytest
+
+from conftest import SMALL, SMALL_MODEL
+from otx import Engine, list_models
+from otx.cli import VERBS, main
+from otx.data.digits import resolve_data_root
+from otx.recipe import load_recipe
+
+ROOT = Path(__file__).parents[2]
+NAMES = {"3": "daisy", "5": "rose", "7": "tulip"}
+
+
+def commands(kind: str = "sh") -> list[list[str]]:
+    blocks = re.findall(rf"```{kind}\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    lines = [line.removeprefix("$ ") for block in blocks for line in block.splitlines()]
+    return [shlex.split(line.removeprefix("otx ")) for line in lines if line.startswith("otx ")]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder `my_photos` with three of the digits under the names of flowers."""
+    digits = resolve_data_root("digits")
+    for digit, name in NAMES.items():
+        (tmp_path / "my_photos" / name).mkdir(parents=True)
+        for image in sorted((digits / digit).iterdir())[:30]:
+            shutil.copy(image, tmp_path / "my_photos" / name)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def quick(arguments: list[str]) -> list[str]:
+    """The same training in seconds: a small network, small images, one epoch."""
+    small = {**SMALL, "max_epochs": 1, "model.name": SMALL_MODEL, "optimizer.lr": 0.005}
+    return [*arguments, *(f"--{key}={value}" for key, value in small.items())]
+
+
+def test_the_commands_of_the_readme_work(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    asked = commands()
+    assert {arguments[0] for arguments in asked} >= {"train", "test", "predict", "export"}
+    for arguments in asked:
+        shown = arguments[-2:] == [">", "configs.yaml"]
+        arguments = arguments[:-2] if shown else arguments
+        capsys.readouterr()
+        assert main(quick(arguments) if arguments[0] == "train" else arguments) == 0, arguments
+        if shown:
+            (folder / "configs.yaml").write_text(capsys.readouterr().out)
+    assert (folder / "predictions.csv").read_text().count("\n") > 30
+    assert (folder / "figures.json").is_file()
+
+
+def test_the_python_of_the_readme_works(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (block,) = re.findall(r"```python\n(from otx.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    init = Engine.__init__
+
+    def small_engine(self: Engine, *arguments: object, **options: object) -> None:
+        changes = {**SMALL, "max_epochs": 1, "model.name": SMALL_MODEL}
+        init(self, *arguments, **options, overrides=changes)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Engine, "__init__", small_engine)
+    exec(compile(ast.parse(block), "README.md", "exec"), {})
+    assert list((folder / "otx-workspace" / ".latest" / "export").glob("*.onnx"))
+
+
+def test_an_engine_of_a_config_trains_what_the_config_says(folder: Path) -> None:
+    (folder / "my.yaml").write_text(f"model:\n  name: {SMALL_MODEL}\nmax_epochs: 2\n")
+    changes = {key: value for key, value in SMALL.items() if key != "max_epochs"}
+    engine = Engine.from_config("my.yaml", data_root="my_photos", work_dir="ws", overrides=changes)
+    assert len(engine.train().epochs) == 2
+
+
+def test_the_readme_names_every_verb_and_every_recipe() -> None:
+    text = (ROOT / "README.md").read_text()
+    assert [verb for verb in VERBS if f"`otx {verb}`" not in text] == []
+    assert [name for name in list_models() if name not in text] == []
+
+
+def test_the_example_recipe_loads() -> None:
+    assert load_recipe(ROOT / "examples" / "digits.yaml").data_root == "digits"
+
+
+def test_data_models_and_deploy_do_not_import_training() -> None:
+    rooms = [path for room in ("data", "models", "deploy") for path in (ROOT / "src" / "otx" / room).glob("*.py")]
+    assert len(rooms) > 15
+    assert [path.name for path in rooms if "otx.training" in path.read_text()] == []
+
+
+def test_only_the_command_line_prints_and_only_the_recipe_knows_yaml() -> None:
+    files = {path.name: path.read_text() for path in (ROOT / "src" / "otx").rglob("*.py")}
+    assert {name for name, text in files.items() if re.search(r"^\s*print\(", text, re.MULTILINE)} == {
+        "cli.py",
+        "console.py",
+    }
+    assert {name for name, text in files.items() if "import yaml" in text} == {"recipe.py"}
