@@ -154,10 +154,16 @@ def _halve_weights(graph: Any) -> None:
 
     casts = []
     for tensor in graph.initializer:
-        if tensor.data_type == TensorProto.FLOAT and len(tensor.dims) > 1:
+        values = numpy_helper.to_array(tensor)
+        # biases are small, and what 16 bit cannot hold stays as it is
+        if (
+            tensor.data_type == TensorProto.FLOAT
+            and values.ndim > 1
+            and np.abs(values).max() < np.finfo(np.float16).max
+        ):
             name = f"{tensor.name}_fp16"
             casts.append(helper.make_node("Cast", [name], [tensor.name], to=TensorProto.FLOAT))
-            tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float16), name))
+            tensor.CopyFrom(numpy_helper.from_array(values.astype(np.float16), name))
     for number, cast in enumerate(casts):
         graph.node.insert(number, cast)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import math
 import signal
 import threading
 import time
@@ -19,7 +20,7 @@ from otx.events import Progress, Reporter
 from otx.recipe import EarlyStoppingSettings
 from otx.results import EpochResult
 from otx.training.module import Classifier
-from otx.workspace import write_csv
+from otx.workspace import RunFolder, write_csv
 
 COLUMNS = tuple(field.name for field in dataclasses.fields(EpochResult))
 
@@ -50,10 +51,9 @@ class Stopper(EarlyStopping):
 class Journal(L.Callback):
     """Measures and reports every epoch, writes `metrics.csv`, and hands over the model when it is the best so far."""
 
-    def __init__(
-        self, reporter: Reporter, metrics_file: Path, on_best: Callable[[Classifier, EpochResult], None]
-    ) -> None:
-        self.reporter, self.metrics_file, self.on_best = reporter, metrics_file, on_best
+    def __init__(self, reporter: Reporter, run: RunFolder, on_best: Callable[[Classifier, EpochResult], None]) -> None:
+        self.reporter, self.on_best = reporter, on_best
+        self.metrics_file, self.checkpoints = run.metrics, run.checkpoints
         self.epochs: list[EpochResult] = []
         self.lr = 0.0
         self._started = self._trained = self._shown = time.perf_counter()
@@ -62,8 +62,8 @@ class Journal(L.Callback):
 
     @property
     def best(self) -> EpochResult | None:
-        """The first epoch with the highest validation accuracy."""
-        return max(self.epochs, key=lambda epoch: (epoch.val_accuracy, -epoch.epoch), default=None)
+        """The epoch with the highest validation accuracy; among equals the one with the lowest validation loss."""
+        return max(self.epochs, key=rank, default=None)
 
     def state_dict(self) -> dict[str, Any]:
         return {"epochs": [epoch.to_dict() for epoch in self.epochs]}
@@ -96,18 +96,17 @@ class Journal(L.Callback):
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         assert isinstance(pl_module, Classifier)
-        accuracy = float(trainer.callback_metrics["val/accuracy"])
-        best = self.best
         result = EpochResult(
             epoch=trainer.current_epoch,
             train_loss=float(pl_module.train_loss.compute()),
             val_loss=float(trainer.callback_metrics["val/loss"]),
-            val_accuracy=accuracy,
+            val_accuracy=float(trainer.callback_metrics["val/accuracy"]),
             lr=float(trainer.optimizers[0].param_groups[0]["lr"]),
             images_per_second=self._images / max(self._trained - self._started, 1e-9),
             seconds=time.perf_counter() - self._started,
-            is_best=best is None or accuracy > best.val_accuracy,
+            is_best=False,
         )
+        result = dataclasses.replace(result, is_best=self.best is None or rank(result) > rank(self.best))
         self.epochs.append(result)
         self._keep(trainer, pl_module, result)
         for path in sorted(pl_module.bad_images - self._told):
@@ -120,7 +119,15 @@ class Journal(L.Callback):
             return
         if result.is_best:
             self.on_best(module, result)
+            for older in self.checkpoints.glob("epoch_*.ckpt"):
+                older.unlink()
+            trainer.save_checkpoint(self.checkpoints / f"epoch_{result.epoch:03}.ckpt")
         write_csv(self.metrics_file, COLUMNS, ([getattr(e, name) for name in COLUMNS] for e in self.epochs))
+
+
+def rank(epoch: EpochResult) -> tuple[float, float]:
+    """What makes one epoch better than another; a loss that is no number is the worst."""
+    return epoch.val_accuracy, -epoch.val_loss if math.isfinite(epoch.val_loss) else -math.inf
 
 
 def read_metrics(path: Path) -> list[dict[str, str]]:

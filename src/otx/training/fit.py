@@ -94,7 +94,7 @@ def fit(
         state = {name: value.detach().cpu().contiguous() for name, value in model.network.state_dict().items()}
         save_model(run.model, state, replace(card, metrics=metrics))
 
-    journal, ctrl_c = Journal(reporter, run.metrics, keep), CtrlC(reporter)
+    journal, ctrl_c = Journal(reporter, run, keep), CtrlC(reporter)
     stopper = Stopper(recipe.training.early_stopping)
     callbacks: list[L.Callback] = [journal, ctrl_c, _checkpoints(run)]
     if recipe.training.early_stopping.patience is not None:
@@ -111,21 +111,13 @@ def fit(
             interrupted = True
     if journal.best is None:
         raise TrainingError("the training was stopped before its first epoch was over; there is no model yet")
-    reason = "stopped by Ctrl-C" if interrupted else _reason(trainer, stopper, journal.best)
+    reason = "stopped by Ctrl-C" if interrupted else _reason(trainer, stopper, journal.epochs)
     return Outcome(tuple(journal.epochs), journal.best, reason, interrupted)
 
 
 def _checkpoints(run: RunFolder) -> ModelCheckpoint:
-    return ModelCheckpoint(
-        dirpath=run.checkpoints,
-        filename="epoch_{epoch:03d}",
-        auto_insert_metric_name=False,
-        monitor="val/accuracy",
-        mode="max",
-        save_top_k=1,
-        save_last=True,
-        enable_version_counter=False,
-    )
+    """Keeps `last.ckpt`, written at the end of every epoch; the journal keeps the best."""
+    return ModelCheckpoint(dirpath=run.checkpoints, filename="last", save_top_k=1, enable_version_counter=False)
 
 
 def _trainer(recipe: Recipe, run: RunFolder, device: str, precision: str, callbacks: list[L.Callback]) -> L.Trainer:
@@ -148,8 +140,9 @@ def _trainer(recipe: Recipe, run: RunFolder, device: str, precision: str, callba
     )
 
 
-def _reason(trainer: L.Trainer, stopper: Stopper, best: EpochResult) -> str:
+def _reason(trainer: L.Trainer, stopper: Stopper, epochs: list[EpochResult]) -> str:
     if stopper.stopped_epoch and trainer.current_epoch < (trainer.max_epochs or 0):
+        best = max(epochs, key=lambda epoch: (epoch.val_accuracy, -epoch.epoch))
         return (
             f"early stopping: val/accuracy has not risen above {best.val_accuracy:.4f} (epoch {best.epoch + 1}) "
             f"for {stopper.patience} epochs"
