@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from otx.errors import DataError, UsageError
 from otx.events import LogReporter, Reporter
+from otx.models.table import TIMM_PREFIX
 from otx.recipe import DEFAULT_RECIPE, TASK, Recipe, list_models, load_recipe, with_model
 from otx.results import ExportResult, ModelEntry, Prediction, TestResult, TrainResult
 from otx.workspace import DEFAULT_WORK_DIR, RunFolder, find_work_dir, latest_run, new_folder, run_of, set_latest
@@ -60,9 +61,7 @@ class Engine:
         for key, value in (("data_root", data_root), ("work_dir", work_dir), ("engine.device", device)):
             if value is not None:
                 changes[key] = str(value)
-        base = recipe if recipe is not None else load_recipe(DEFAULT_RECIPE)
-        if model is not None:
-            base = choose_model(base, str(model))
+        base = choose_recipe(recipe, None if model is None else str(model))
         self.recipe = base.override({**changes, "task": task})
         self._changes = changes
         self.checkpoint = None if checkpoint is None else Path(checkpoint)
@@ -313,13 +312,14 @@ class Engine:
         return images
 
 
-def choose_model(recipe: Recipe, model: str) -> Recipe:
-    """The recipe for `model`: a shipped recipe by name, ID or path; `timm/NAME` keeps `recipe`'s training."""
-    if model.startswith("timm/"):
-        return with_model(recipe, model)
-    chosen = load_recipe(model)
-    kept = {"data_root": recipe.data_root, "work_dir": recipe.work_dir}
-    return chosen.override({key: value for key, value in kept.items() if value is not None})
+def choose_recipe(recipe: Recipe | None, model: str | None) -> Recipe:
+    """The recipe to use: `model` alone names a recipe; beside one it, or `timm/NAME`, replaces the network only."""
+    if model is None:
+        return recipe or load_recipe(DEFAULT_RECIPE)
+    if model.startswith(TIMM_PREFIX) or recipe is not None:
+        base = recipe or load_recipe(DEFAULT_RECIPE)
+        return with_model(base, model if model.startswith(TIMM_PREFIX) else load_recipe(model).model.name)
+    return load_recipe(model)
 
 
 def find_models(task: str | None = TASK, pattern: str | None = None) -> tuple[ModelEntry, ...]:

@@ -162,3 +162,14 @@ def test_list_models_filters_by_pattern_and_refuses_other_tasks() -> None:
     assert list_models(task="MULTI_CLASS_CLS", pattern="EfficinetNet") == ["efficientnet_b0"]
     with pytest.raises(UsageError, match="unknown task 'DETECTION'"):
         list_models(task="DETECTION")
+
+
+def test_a_model_beside_a_recipe_replaces_the_network_only() -> None:
+    from otx.engine import choose_recipe
+
+    assert choose_recipe(None, None) == load_recipe("mobilenet_v3_large")
+    assert choose_recipe(None, "efficientnet_b0") == load_recipe("efficientnet_b0")
+    mine = load_recipe("mobilenet_v3_large").override({"max_epochs": 3})
+    assert choose_recipe(mine, "efficientnet_b0").optimizer.lr == 0.0058
+    both = [choose_recipe(mine, name) for name in ("efficientnet_b0", "timm/resnet18")]
+    assert [(recipe.model.name, recipe.max_epochs) for recipe in both] == [("efficientnet_b0", 3), ("timm/resnet18", 3)]
