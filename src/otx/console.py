@@ -125,7 +125,8 @@ def show_test(result: TestResult) -> None:
         ("images", f"{result.num_images} ({result.subset})"),
         ("images/s", f"{result.images_per_second:.1f}"),
     ]
-    out.print(table(str(result.checkpoint), [("figure", "left"), ("value", "right")], figures))
+    out.print(table("", [("figure", "left"), ("value", "right")], figures))
+    print(f"Model: {result.checkpoint}")
     for image in result.bad_images:
         print(f"not counted, cannot be decoded: {image.path}: {image.reason}", file=sys.stderr)
 

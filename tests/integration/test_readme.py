@@ -36,6 +36,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (tmp_path / "my_photos" / name).mkdir(parents=True)
         for image in sorted((digits / digit).iterdir())[:30]:
             shutil.copy(image, tmp_path / "my_photos" / name)
+    shutil.copytree(ROOT / "examples", tmp_path / "examples")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

@@ -33,6 +33,13 @@ def figures(engine: Engine) -> list[list[Any]]:
     return [[row[name] for name in FIGURES] for row in rows]
 
 
+def command(photos: Path, work_dir: Path, **changes: Any) -> list[str]:
+    """`otx train` of the small training, as a process of its own."""
+    fixed = ["--data_root", str(photos), "--model", SMALL_MODEL, "--work_dir", str(work_dir)]
+    options = [f"--{key}={value}" for key, value in {**SMALL, **changes}.items()]
+    return [sys.executable, "-m", "otx", "train", *fixed, *options]
+
+
 def small(photos: Path, work_dir: Path, recorder: Recorder | None = None, **changes: Any) -> Engine:
     return Engine(photos, model=SMALL_MODEL, work_dir=work_dir, overrides={**SMALL, **changes}, reporter=recorder)
 
@@ -99,21 +106,8 @@ def test_a_stopped_run_ends_like_an_undisturbed_one(
 
 
 def test_ctrl_c_in_a_terminal_ends_cleanly_and_says_how_to_go_on(photos: Path, tmp_path: Path) -> None:
-    options = [f"--{key}={value}" for key, value in SMALL.items() if key != "max_epochs"]
-    command = [
-        sys.executable,
-        "-m",
-        "otx",
-        "train",
-        "--data_root",
-        photos,
-        "--model",
-        SMALL_MODEL,
-        "--work_dir",
-        tmp_path,
-    ]
     process = subprocess.Popen(
-        [*map(str, command), *options, "--max_epochs=500", "--training.early_stopping.patience=null"],
+        command(photos, tmp_path, **{"max_epochs": 500, "training.early_stopping.patience": "null"}),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -220,19 +214,6 @@ def test_the_split_of_a_run_can_be_given_to_another(trained: Engine, photos: Pat
 
 @pytest.mark.slow
 def test_two_processes_train_together(photos: Path, tmp_path: Path) -> None:
-    options = [f"--{key}={value}" for key, value in SMALL.items()]
-    command = [
-        sys.executable,
-        "-m",
-        "otx",
-        "train",
-        "--data_root",
-        photos,
-        "--model",
-        SMALL_MODEL,
-        "--work_dir",
-        tmp_path,
-    ]
-    subprocess.run([*map(str, command), *options, "--engine.num_devices=2"], check=True, timeout=300)
+    subprocess.run(command(photos, tmp_path, **{"engine.num_devices": 2}), check=True, timeout=300)
     assert [path.name for path in tmp_path.iterdir() if path.name != ".latest"] == [latest_run(tmp_path).path.name]
     assert read_card(latest_run(tmp_path).model).metrics["epoch"] >= 1

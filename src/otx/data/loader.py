@@ -16,7 +16,7 @@ from torchvision.transforms import v2
 from otx.data.dataset import Subset
 from otx.data.decode import decode_image
 from otx.data.preprocessing import Preprocessing
-from otx.data.sampler import BalancedSampler, RandomSampler
+from otx.data.sampler import BalancedSampler, EpochSampler, RandomSampler
 from otx.errors import ImageError
 
 
@@ -99,7 +99,7 @@ class SeededSampler(Sampler[tuple[int, int]]):
     So the augmentation of an image does not depend on the number of workers, nor on whether a run was resumed.
     """
 
-    def __init__(self, inner: BalancedSampler | RandomSampler, seed: int, rank: int, world_size: int) -> None:
+    def __init__(self, inner: EpochSampler, seed: int, rank: int, world_size: int) -> None:
         self.inner, self.seed, self.rank, self.world_size = inner, seed, rank, world_size
         self.epoch = 0
 
@@ -150,7 +150,7 @@ def train_loader(
     pin_memory: bool,
 ) -> DataLoader[Batch]:
     """Batches of an epoch's draws; a last batch of a single image is left out, since batch norm cannot take it."""
-    inner: BalancedSampler | RandomSampler
+    inner: EpochSampler
     if balanced:
         inner = BalancedSampler(images.subset.labels, seed=seed, efficient=efficient, rank=rank, world_size=world_size)
     else:

@@ -45,43 +45,53 @@ def balanced_epoch(labels: Sequence[int], *, per_class: int, seed: int, epoch: i
     return rng.permutation(np.concatenate(drawn))
 
 
-class BalancedSampler(Sampler[int]):
-    """Every class equally often. Each of `world_size` processes gets its own part, all of the same length."""
+class EpochSampler(Sampler[int]):
+    """Draws each epoch anew and deals it over the processes: parts of the same length, without overlap.
+
+    Args:
+        count: indices of an epoch over all processes; what does not divide evenly is left out.
+        rank: the number of this process, from 0 to `world_size` - 1.
+    """
+
+    def __init__(self, count: int, *, rank: int = 0, world_size: int = 1) -> None:
+        self.length, self.rank, self.world_size = count // world_size, rank, world_size
+        self.epoch = 0
+
+    def draw(self, epoch: int) -> NDArray[np.int64]:
+        """The indices of an epoch, the same in every process."""
+        raise NotImplementedError
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __iter__(self) -> Iterator[int]:
+        yield from self.draw(self.epoch)[self.rank :: self.world_size][: self.length].tolist()
+
+
+class BalancedSampler(EpochSampler):
+    """Every class equally often."""
 
     def __init__(
         self, labels: Sequence[int], *, seed: int, efficient: bool = True, rank: int = 0, world_size: int = 1
     ) -> None:
-        self.labels, self.seed, self.rank, self.world_size = labels, seed, rank, world_size
         counts = np.unique(np.asarray(labels), return_counts=True)[1].tolist()
+        self.labels, self.seed = labels, seed
         self.per_class = images_per_class(counts, efficient=efficient)
-        self.length = self.per_class * len(counts) // world_size
-        self.epoch = 0
+        super().__init__(self.per_class * len(counts), rank=rank, world_size=world_size)
 
-    def set_epoch(self, epoch: int) -> None:
-        self.epoch = epoch
-
-    def __len__(self) -> int:
-        return self.length
-
-    def __iter__(self) -> Iterator[int]:
-        indices = balanced_epoch(self.labels, per_class=self.per_class, seed=self.seed, epoch=self.epoch)
-        yield from indices[self.rank :: self.world_size][: self.length].tolist()
+    def draw(self, epoch: int) -> NDArray[np.int64]:
+        return balanced_epoch(self.labels, per_class=self.per_class, seed=self.seed, epoch=epoch)
 
 
-class RandomSampler(Sampler[int]):
-    """Every image once, shuffled; dealt over the processes like `BalancedSampler`."""
+class RandomSampler(EpochSampler):
+    """Every image once, shuffled."""
 
     def __init__(self, count: int, *, seed: int, rank: int = 0, world_size: int = 1) -> None:
-        self.count, self.seed, self.rank, self.world_size = count, seed, rank, world_size
-        self.length = count // world_size
-        self.epoch = 0
+        self.count, self.seed = count, seed
+        super().__init__(count, rank=rank, world_size=world_size)
 
-    def set_epoch(self, epoch: int) -> None:
-        self.epoch = epoch
-
-    def __len__(self) -> int:
-        return self.length
-
-    def __iter__(self) -> Iterator[int]:
-        indices = np.random.default_rng((self.seed, self.epoch)).permutation(self.count)
-        yield from indices[self.rank :: self.world_size][: self.length].tolist()
+    def draw(self, epoch: int) -> NDArray[np.int64]:
+        return np.random.default_rng((self.seed, epoch)).permutation(self.count)
