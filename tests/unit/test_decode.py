@@ -167,7 +167,7 @@ def test_checking_a_folder_names_the_broken_ones_in_order(tmp_path: Path) -> Non
     assert [image.path for image in check_images(tmp_path, names)] == ["03.jpg", "31.jpg"]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.data(), st.sampled_from(["PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP"]))
 def test_damaged_bytes_give_an_image_or_an_image_error(data: st.DataObject, kind: str) -> None:
     content = bytearray(encoded(Image.fromarray(RGB.repeat(8, 0).repeat(8, 1)), kind))
