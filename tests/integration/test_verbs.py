@@ -105,7 +105,7 @@ def test_test_is_the_same_on_model_checkpoint_ir_and_onnx(trained: Engine, model
 def test_test_writes_confusion_matrix_and_figures(trained: Engine) -> None:
     result = trained.test()
     folder = (trained.work_dir / ".latest" / "test").resolve()
-    rows = list(csv.reader((folder / "confusion_matrix.csv").open()))
+    rows = list(csv.reader((folder / "confusion_matrix.csv").read_text().splitlines()))
     assert rows[0][1:] == ["blue tit", "cat", "ähre"]
     assert [[int(cell) for cell in row[1:]] for row in rows[1:]] == [list(row) for row in result.confusion]
     assert json.loads((folder / "results.json").read_text())["top1"] == result.top1
@@ -143,7 +143,7 @@ def test_predict_gives_the_same_from_both_sides(trained: Engine, model: Path, ph
         assert main(arguments) == 0
     predictions = trained.predict(photos / "cat")
     assert json.loads((tmp_path / "predictions.json").read_text()) == [item.to_dict() for item in predictions]
-    rows = list(csv.DictReader((tmp_path / "predictions.csv").open()))
+    rows = list(csv.DictReader((tmp_path / "predictions.csv").read_text().splitlines()))
     assert [(row["path"], row["label"]) for row in rows] == [(item.path, item.label or "") for item in predictions]
     assert [row["error"] for row in rows if row["path"].endswith("broken.jpg")] == [predictions[-1].error]
     assert len(rows) == 31
