@@ -152,8 +152,10 @@ def _train(arguments: list[str]) -> int:
         return 0
     result = engine.train(resume=options.get("resume", False))
     from otx.console import show_training
+    from otx.training.run import is_main
 
-    show_training(result)
+    if is_main():
+        show_training(result)
     return 130 if result.interrupted else 0
 
 

@@ -115,14 +115,16 @@ class Journal(L.Callback):
         self.reporter.epoch(result, int(trainer.max_epochs or 0))
 
     def _keep(self, trainer: L.Trainer, module: Classifier, result: EpochResult) -> None:
-        if not trainer.is_global_zero:
-            return
-        if result.is_best:
+        main = trainer.is_global_zero
+        if result.is_best and main:
             self.on_best(module, result)
             for older in self.checkpoints.glob("epoch_*.ckpt"):
                 older.unlink()
+        if result.is_best:
+            # every process takes part: the strategy waits for all of them
             trainer.save_checkpoint(self.checkpoints / f"epoch_{result.epoch:03}.ckpt")
-        write_csv(self.metrics_file, COLUMNS, ([getattr(e, name) for name in COLUMNS] for e in self.epochs))
+        if main:
+            write_csv(self.metrics_file, COLUMNS, ([getattr(e, name) for name in COLUMNS] for e in self.epochs))
 
 
 def rank(epoch: EpochResult) -> tuple[float, float]:

@@ -50,7 +50,7 @@ def train(
         DataError, ModelError, UsageError: something given cannot be used; nothing was started.
         TrainingError: the training failed.
     """
-    if not _is_main():
+    if not is_main():
         reporter = SilentReporter()
     started = time.perf_counter()
     device = pick_device(recipe.engine.device)
@@ -70,7 +70,7 @@ def train(
         recipe, dataset, preprocessing, start, card, folder, device, precision, reporter, resume=run is not None
     )
     result = _result(folder, outcome, start, precision)
-    if _is_main():
+    if is_main():
         hardware = {"device": device, "processor": platform.processor(), "torch_threads": torch.get_num_threads()}
         write_json(
             folder.summary,
@@ -142,7 +142,8 @@ def _rank(devices_a_node: int) -> int:
     return int(os.environ.get("NODE_RANK", "0")) * devices_a_node + int(os.environ.get("LOCAL_RANK", "0"))
 
 
-def _is_main() -> bool:
+def is_main() -> bool:
+    """Whether this is the process that writes and speaks, among those of a training."""
     return _rank(devices_a_node=1) == 0
 
 
@@ -218,7 +219,7 @@ def _card(recipe: Recipe, info: ModelInfo, dataset: Dataset, preprocessing: Prep
 
 def _new_run(recipe: Recipe, dataset: Dataset, bad: tuple[BadImage, ...]) -> RunFolder:
     """Make the run folder; the helper processes of a training on several devices find it in their environment."""
-    if not _is_main():
+    if not is_main():
         return RunFolder(Path(os.environ[RUN_VARIABLE]))
     work_dir = Path(recipe.work_dir)
     run = RunFolder(new_folder(work_dir))
