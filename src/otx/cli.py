@@ -17,6 +17,8 @@ VERBS = {
     "test": "measure a model on test images",
     "predict": "classify images",
     "export": "write a model as OpenVINO IR or ONNX",
+    "optimize": "write a model as INT8 IR, and measure what it gains and costs",
+    "explain": "draw where in an image a model sees a class",
 }
 USE_SETTINGS = (
     "data_root",
@@ -28,6 +30,9 @@ USE_SETTINGS = (
 )
 PREDICT_SETTINGS = ("work_dir", "engine.device", "data.max_image_pixels", "data.test_subset.batch_size")
 EXPORT_SETTINGS = ("data_root", "work_dir", "data.split_file")
+EXPLAIN_SETTINGS = (*EXPORT_SETTINGS, "engine.device", "data.max_image_pixels")
+TARGETS = "--explain_config.targets"
+ALGORITHM = "--explain_config.algorithm"
 OVERVIEW = """usage: otx VERB [options]
 
 A folder of images becomes a trained, measured and exported image classifier.
@@ -101,6 +106,8 @@ def _run(arguments: list[str]) -> int:
         "test": _test,
         "predict": _predict,
         "export": _export,
+        "optimize": _optimize,
+        "explain": _explain,
     }
     return commands[verb](rest)
 
@@ -201,15 +208,80 @@ def _export(arguments: list[str]) -> int:
     parser.add_argument(
         "--input_color", metavar="ORDER", help="what an embedded graph takes: RGB or BGR (default: RGB)"
     )
+    _add_flag(parser, "--explain", "let the file also give saliency maps and feature vectors")
+    _add_algorithm(parser)
     parser.add_argument("--output", metavar="FOLDER", help="where to write it (default: the run folder)")
+    parser.add_argument(
+        "--deploy", metavar="FOLDER", help="also write a folder that runs with OpenVINO, ModelAPI and Pillow alone"
+    )
     _add_settings(parser, EXPORT_SETTINGS)
     options = parser.parse(arguments)
-    names = ("export_format", "export_precision", "preprocessing", "input_color", "output")
-    result = _engine(options).export(**{name: options[name] for name in names if name in options})
+    names = ("export_format", "export_precision", "preprocessing", "input_color", "explain", "output", "deploy")
+    result = _engine(options).export(**_some(options, *names, algorithm=ALGORITHM))
     from otx.console import show_export
 
     show_export(result)
+    if "deploy" in options:
+        print(f"To run elsewhere: {options['deploy']} (see its README.md)")
     return 0
+
+
+def _optimize(arguments: list[str]) -> int:
+    parser = Parser("optimize")
+    parser.add_argument(
+        "--checkpoint", metavar="FILE", help="an IR, a model file or a checkpoint (default: the last export)"
+    )
+    parser.add_argument(
+        "--max_drop", type=float, metavar="X", help="accuracy it may lose, 0 to 1: turns layers back until that holds"
+    )
+    parser.add_argument(
+        "--subset_size", type=int, metavar="N", help="images of the training split to calibrate with (default: 300)"
+    )
+    _add_flag(parser, "--explain", "let the file also give saliency maps and feature vectors")
+    parser.add_argument("--output", metavar="FOLDER", help="where to write it (default: the run folder)")
+    _add_settings(parser, EXPORT_SETTINGS)
+    options = parser.parse(arguments)
+    result = _engine(options).optimize(**_some(options, "max_drop", "subset_size", "explain", "output"))
+    from otx.console import show_optimized
+
+    show_optimized(result)
+    return 0
+
+
+def _explain(arguments: list[str]) -> int:
+    parser = Parser("explain")
+    parser.add_argument(
+        "images", nargs="*", metavar="IMAGES", help="image files, folders and globs (default: the test split)"
+    )
+    _add_model_options(parser, "a model file, a checkpoint, or a file that was exported with --explain true")
+    parser.add_argument(
+        TARGETS, dest=TARGETS, metavar="WHICH", help="predicted, true, all, or the name of a class (default: predicted)"
+    )
+    _add_algorithm(parser)
+    parser.add_argument("--output", metavar="FOLDER", help="where to write (default: a new folder in the run folder)")
+    _add_settings(parser, EXPLAIN_SETTINGS)
+    options = parser.parse(arguments)
+    sources = options.get("images") or None
+    result = _engine(options).explain(sources, **_some(options, "output", targets=TARGETS, algorithm=ALGORITHM))
+    from otx.console import show_explanations
+
+    show_explanations(result)
+    return 1 if all(explanation.error for explanation in result.explanations) else 0
+
+
+def _add_algorithm(parser: Parser) -> None:
+    parser.add_argument(
+        ALGORITHM,
+        dest=ALGORITHM,
+        metavar="NAME",
+        help="auto, recipro_cam, vit_recipro_cam or activation_map (default: auto, what suits the network)",
+    )
+
+
+def _some(options: dict[str, Any], *names: str, **renamed: str) -> dict[str, Any]:
+    """The options that were given, as arguments of a method; `renamed` maps an argument to its option."""
+    arguments = {**{name: name for name in names}, **renamed}
+    return {argument: options[name] for argument, name in arguments.items() if name in options}
 
 
 def _add_flag(parser: Parser, option: str, text: str) -> None:

@@ -7,7 +7,16 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from otx.events import Progress
-from otx.results import EpochResult, ExportResult, ModelEntry, Prediction, TestResult, TrainResult
+from otx.results import (
+    EpochResult,
+    ExplainResult,
+    ExportResult,
+    ModelEntry,
+    OptimizeResult,
+    Prediction,
+    TestResult,
+    TrainResult,
+)
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -152,6 +161,38 @@ def show_export(result: ExportResult) -> None:
         f"Checked on {result.num_checked} images against PyTorch: top-1 equal, largest difference of a logit "
         f"{result.max_difference:.2g} (allowed {result.tolerance:g})."
     )
+
+
+def show_optimized(result: OptimizeResult) -> None:
+    first = result.variants[0]
+    columns = [("precision", "left"), ("top-1", "right"), ("size", "right"), ("of " + first.precision, "right")]
+    columns += [("latency", "right"), ("95 %", "right"), ("images/s", "right"), ("times " + first.precision, "right")]
+    rows = (
+        (
+            v.precision,
+            f"{v.top1:.4f}",
+            f"{v.size_bytes / 1e6:.2f} MB",
+            f"{v.size_bytes / first.size_bytes:.2f}",
+            f"{v.latency_ms:.2f} ms",
+            f"{v.latency_p95_ms:.2f} ms",
+            f"{v.images_per_second:.0f}",
+            f"{first.latency_ms / v.latency_ms:.2f}",
+        )
+        for v in result.variants
+    )
+    console().print(table("", columns, rows))
+    print(
+        f"Top-1 on {result.num_validation} validation images; latency of one image, images/s with all cores, "
+        f"measured in turns on this machine.\n{result.path}"
+    )
+
+
+def show_explanations(result: ExplainResult) -> None:
+    done = [explanation for explanation in result.explanations if explanation.error is None]
+    for explanation in result.explanations:
+        if explanation.error is not None:
+            print(f"left out, cannot be decoded: {explanation.path}: {explanation.error}", file=sys.stderr)
+    print(f"{len(done)} saliency maps in {result.folder}: *.overlay.png, *.map.png, explanations.csv")
 
 
 def show_error(text: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,21 +11,32 @@ from otx.errors import DataError, UsageError
 from otx.events import LogReporter, Reporter
 from otx.models.table import TIMM_PREFIX
 from otx.recipe import DEFAULT_RECIPE, TASK, Recipe, list_models, load_recipe, with_model
-from otx.results import ExportResult, ModelEntry, Prediction, TestResult, TrainResult
-from otx.workspace import DEFAULT_WORK_DIR, RunFolder, find_work_dir, latest_run, new_folder, run_of, set_latest
+from otx.results import (
+    ExplainResult,
+    ExportResult,
+    ModelEntry,
+    OptimizeResult,
+    Prediction,
+    TestResult,
+    TrainResult,
+)
+from otx.workspace import DEFAULT_WORK_DIR, LATEST, RunFolder, find_work_dir, latest_run, new_folder, run_of, set_latest
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from otx.data.dataset import Subset
+    from otx.data.dataset import Dataset, Subset
     from otx.deploy.card import ModelCard
+    from otx.deploy.explain import Subject
 
 EXPORT_FORMATS = ("OPENVINO", "ONNX")
 EXPORT_PRECISIONS = ("FP32", "FP16")
+ALGORITHMS = ("auto", "recipro_cam", "activation_map", "vit_recipro_cam")
 PREPROCESSINGS = ("modelapi", "embedded")
 COLORS = ("RGB", "BGR")
 CHECK_IMAGES = 32
+CALIBRATION_IMAGES = 300
 
 
 class Engine:
@@ -194,7 +206,10 @@ class Engine:
         export_precision: str = "FP32",
         preprocessing: str = "modelapi",
         input_color: str = "RGB",
+        explain: bool = False,
+        algorithm: str = "auto",
         output: str | Path | None = None,
+        deploy: str | Path | None = None,
     ) -> ExportResult:
         """Write a model as OpenVINO IR or ONNX file, and check that it answers as the model does.
 
@@ -204,7 +219,10 @@ class Engine:
             export_precision: `FP32` or `FP16` (the weights).
             preprocessing: `modelapi`: described in the file, done by its reader; `embedded`: part of the graph.
             input_color: order of the colours that an embedded graph takes, `RGB` or `BGR`.
+            explain: let the file also give `saliency_map` and `feature_vector`.
+            algorithm: of the saliency maps, see `explain`.
             output: folder for the file; default: the run folder.
+            deploy: also write this folder, which runs with nothing but OpenVINO, openvino-model-api and Pillow.
 
         Raises:
             ExportError: the exported file differs from the model; it is not kept.
@@ -213,12 +231,18 @@ class Engine:
         _one_of("--export_precision", export_precision, EXPORT_PRECISIONS)
         _one_of("--preprocessing", preprocessing, PREPROCESSINGS)
         _one_of("--input_color", input_color, COLORS)
+        _one_of("--explain_config.algorithm", algorithm, ALGORITHMS)
+        if deploy is not None:
+            from otx.deploy.folder import check_deploy
+
+            check_deploy(Path(deploy), export_format, preprocessing)
         path = self._model_file(checkpoint)
         if path.suffix not in (".safetensors", ".ckpt"):
             raise UsageError(f"{path} is exported already", fix="give the model file: RUN/model.safetensors")
         from otx.deploy.export import export_model
 
         folder = Path(output) if output is not None else self._run_folder(path)
+        images = self._sample_images(path)
         result = export_model(
             path,
             folder,
@@ -226,10 +250,99 @@ class Engine:
             export_precision=export_precision,
             preprocessing=preprocessing,
             input_color=input_color,
-            images=self._sample_images(path),
+            images=images,
+            explain=algorithm if explain else "",
         )
         set_latest(self.work_dir, "export", folder)
+        if deploy is not None:
+            from otx.deploy.folder import write_deploy_folder
+
+            write_deploy_folder(result.path, Path(deploy), images[0])
         return result
+
+    def optimize(
+        self,
+        *,
+        checkpoint: str | Path | None = None,
+        max_drop: float | None = None,
+        subset_size: int = CALIBRATION_IMAGES,
+        explain: bool = False,
+        output: str | Path | None = None,
+    ) -> OptimizeResult:
+        """Write a model as INT8 IR, and measure it beside FP32 and FP16 on the validation images.
+
+        Args:
+            checkpoint: an IR, a model file or a checkpoint; default: the last export, else the newest training.
+            max_drop: accuracy it may lose (0 to 1); layers are turned back to floats until that holds. None: no limit.
+            subset_size: images of the training split to calibrate with.
+            explain: let the file also give `saliency_map` and `feature_vector`; an IR that has them keeps them.
+            output: folder for the file; default: the run folder.
+
+        Raises:
+            DataError: the images that the model was trained on are gone.
+        """
+        if max_drop is not None and not 0 <= max_drop <= 1:
+            raise UsageError(f"--max_drop {max_drop:g}: must be from 0 to 1")
+        if subset_size < 1:
+            raise UsageError(f"--subset_size {subset_size}: must be at least 1")
+        path = self._model_to_optimize(checkpoint)
+        card = self._card(path)
+        dataset = self._dataset(path, card, self._root(card, None))
+        from otx.deploy.optimize import Photos, optimize_model, pick_evenly
+
+        folder = Path(output) if output is not None else self._run_folder(path)
+        limit = self.recipe.data.max_image_pixels
+        calibration = pick_evenly(dataset.train, subset_size, card.recipe["seed"])
+        with tempfile.TemporaryDirectory(prefix="otx.") as scratch:
+            result = optimize_model(
+                self._variants(path, Path(scratch), explain=explain),
+                folder,
+                Photos(dataset.root, calibration, card, limit),
+                Photos(dataset.root, dataset.val, card, limit),
+                max_drop=max_drop,
+                reporter=self.reporter,
+            )
+        set_latest(self.work_dir, "optimize", folder)
+        return result
+
+    def explain(
+        self,
+        sources: str | Path | Iterable[str | Path] | None = None,
+        *,
+        checkpoint: str | Path | None = None,
+        targets: str = "predicted",
+        algorithm: str = "auto",
+        output: str | Path | None = None,
+    ) -> ExplainResult:
+        """Write saliency maps: where in an image the model sees a class.
+
+        Args:
+            sources: files, folders and globs; default: the test split.
+            checkpoint: as for `test`; an exported file must have been exported with `explain`.
+            targets: the classes to show: `predicted`, `true` (test split only), `all`, or the name of one.
+            algorithm: `auto`, `recipro_cam`, `vit_recipro_cam` or `activation_map`.
+            output: folder to write to; default: a new one in the run folder.
+        """
+        _one_of("--explain_config.algorithm", algorithm, ALGORITHMS)
+        from otx.deploy.explain import check_targets, explain, write_explanations
+        from otx.deploy.predictor import load_predictor
+        from otx.events import Progress
+
+        path = self._model_file(checkpoint)
+        card = self._card(path)
+        check_targets(targets, card.classes, labelled=sources is None)
+        subjects = self._subjects(sources, path, card)
+        predictor = load_predictor(path, self.recipe.engine.device)
+        folder = Path(output) if output is not None else new_folder(self._run_folder(path) / "explain")
+        explanations = []
+        limit = self.recipe.data.max_image_pixels
+        rows = explain(predictor, subjects, folder, targets=targets, algorithm=algorithm, max_pixels=limit)
+        for row in rows:
+            explanations.append(row)
+            self.reporter.progress(Progress("explaining", len(explanations), max(len(explanations), len(subjects))))
+        write_explanations(explanations, folder)
+        set_latest(self.work_dir, "explain", folder)
+        return ExplainResult(folder, tuple(explanations))
 
     @property
     def work_dir(self) -> Path:
@@ -254,35 +367,99 @@ class Engine:
         run = run_of(path)
         return run.path if run else new_folder(self.work_dir)
 
-    def _test_images(self, path: Path, card: ModelCard, data_root: str | Path | None) -> tuple[Path, Subset, str]:
-        """The images to test, and in words which they are."""
-        from otx.data.dataset import load_dataset, load_test_images
+    def _model_to_optimize(self, given: str | Path | None) -> Path:
+        path = Path(given) if given is not None else self.checkpoint
+        if path is None:
+            path = latest_run(self.work_dir).model
+            exported = self.work_dir / LATEST / "export" / "exported_model.xml"
+            if exported.is_file() and exported.stat().st_mtime >= path.stat().st_mtime:
+                path = exported.resolve()
+            self.reporter.note(f"Model: {path}")
+        _must_exist(path)
+        return path
+
+    def _variants(self, path: Path, scratch: Path, *, explain: bool) -> dict[str, Path]:
+        """IRs of a model by precision; what is not there yet is written into a scratch folder."""
+        from otx.deploy.export import export_model
+        from otx.deploy.optimize import halve, precision_of
+
+        if path.suffix in (".safetensors", ".ckpt"):
+            path = export_model(
+                path,
+                scratch,
+                export_format="OPENVINO",
+                export_precision="FP32",
+                preprocessing="modelapi",
+                input_color="RGB",
+                images=self._sample_images(path),
+                explain="auto" if explain else "",
+            ).path
+        if path.suffix != ".xml":
+            raise UsageError(f"{path} is neither an IR nor a model file", allowed=["*.xml", "*.safetensors", "*.ckpt"])
+        precision = precision_of(path)
+        if precision == "INT8":
+            raise UsageError(f"{path} is INT8 already", fix="give the file it was made from")
+        if precision == "FP16":
+            return {"FP16": path}
+        return {"FP32": path, "FP16": halve(path, scratch / "exported_model_fp16.xml")}
+
+    def _subjects(self, sources: Any, path: Path, card: ModelCard) -> list[Subject]:
+        from otx.deploy.explain import Subject, subjects_of
+        from otx.deploy.predict import find_images
+
+        if sources is not None:
+            return list(subjects_of(find_images([sources] if isinstance(sources, (str, Path)) else sources)))
+        root, images, what = self._test_images(path, card, None)
+        self.reporter.note(f"Explaining the {len(images)} images of the {what}.")
+        pairs = zip(images.paths, images.labels, strict=True)
+        return [Subject(root / name, name, label) for name, label in pairs]
+
+    def _root(self, card: ModelCard, data_root: str | Path | None) -> Path:
+        """The folder of images: the one given, else the one the model was trained on."""
         from otx.data.digits import resolve_data_root
 
-        trained_on = Path(card.recipe["data_root"])
         given = data_root if data_root is not None else (self.recipe.data_root if self._data_root_given else None)
-        root = resolve_data_root(given) if given is not None else trained_on
+        root = resolve_data_root(given) if given is not None else Path(card.recipe["data_root"])
         if given is None and not root.is_dir():
             raise DataError(f"the folder the model was trained on is gone: {root}", fix="give --data_root FOLDER")
+        return root
+
+    def _split_file(self, path: Path, card: ModelCard, root: Path) -> Path | None:
+        if self.recipe.data.split_file is not None:
+            return Path(self.recipe.data.split_file)
         run = run_of(path)
+        return run.split if run and _same_data(root, Path(card.recipe["data_root"]), run) else None
+
+    def _dataset(self, path: Path, card: ModelCard, root: Path) -> Dataset:
+        """The images of a folder, split as they were for the training of the model."""
+        from otx.data.dataset import load_dataset
+
         data = card.recipe["data"]
-        split_file = self.recipe.data.split_file or (run.split if run and _same_data(root, trained_on, run) else None)
-        if split_file is None and root.resolve() != trained_on.resolve():
-            images, what = load_test_images(root, card.classes)
-            self.reporter.note(f"{root} is not the folder the model was trained on: testing on {what}.")
-            return root, images, what
         dataset = load_dataset(
             root,
             seed=card.recipe["seed"],
             test_share=data["test_share"],
             val_share=data["val_share"],
-            split_file=None if split_file is None else Path(split_file),
+            split_file=self._split_file(path, card, root),
         )
         if dataset.classes != card.classes:
             raise DataError(
                 f"the model knows the classes {', '.join(card.classes)}; {root} has {', '.join(dataset.classes)}",
                 fix="give the --data_root the model was trained on, or a folder of class folders it knows",
             )
+        return dataset
+
+    def _test_images(self, path: Path, card: ModelCard, data_root: str | Path | None) -> tuple[Path, Subset, str]:
+        """The images to test, and in words which they are."""
+        from otx.data.dataset import load_test_images
+
+        root = self._root(card, data_root)
+        is_own = root.resolve() == Path(card.recipe["data_root"]).resolve()
+        if not is_own and self._split_file(path, card, root) is None:
+            images, what = load_test_images(root, card.classes)
+            self.reporter.note(f"{root} is not the folder the model was trained on: testing on {what}.")
+            return root, images, what
+        dataset = self._dataset(path, card, root)
         for note in dataset.notes:
             self.reporter.note(note)
         return root, dataset.test, "test split"

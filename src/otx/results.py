@@ -132,3 +132,52 @@ class ExportResult(Result):
     tolerance: float
     num_checked: int
     size_bytes: int
+
+
+@dataclass(frozen=True)
+class Explanation(Result):
+    """Where one image shows one class: `probability` of that class, the picture and the raw map; or `error`."""
+
+    path: str
+    label: str | None
+    probability: float | None
+    predicted: str | None
+    overlay: Path | None
+    saliency_map: Path | None
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class ExplainResult(Result):
+    """What `otx explain` wrote, and where."""
+
+    folder: Path
+    explanations: tuple[Explanation, ...]
+
+
+@dataclass(frozen=True)
+class Variant(Result):
+    """One precision of a model. `top1` on validation images (0 to 1), `size_bytes` on disk, latency of a batch of one.
+
+    `images_per_second` with all cores at work. All but the size is of this machine, measured in turns in one run.
+    """
+
+    precision: str
+    path: Path | None
+    top1: float
+    size_bytes: int
+    latency_ms: float
+    latency_p95_ms: float
+    images_per_second: float
+
+
+@dataclass(frozen=True)
+class OptimizeResult(Result):
+    """An INT8 file. `drop` is what it lost of the first variant's accuracy; `max_drop` what it was allowed to."""
+
+    path: Path
+    drop: float
+    max_drop: float | None
+    num_calibration: int
+    num_validation: int
+    variants: tuple[Variant, ...]

@@ -25,6 +25,7 @@ class ModelCard:
         metrics: figures of the training (for instance `val/accuracy`), 0 to 1.
         versions: versions of the libraries that made it.
         input_color: order of the colours that an exported graph with embedded preprocessing takes, RGB or BGR.
+        explain: the algorithm of the saliency maps that an exported graph gives; empty where it gives none.
     """
 
     network: str
@@ -35,6 +36,7 @@ class ModelCard:
     metrics: dict[str, float] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
     input_color: str = "RGB"
+    explain: str = ""
 
     def to_json(self) -> str:
         return json.dumps({"format": FORMAT, **asdict(self)}, ensure_ascii=False)

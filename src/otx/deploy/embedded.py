@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import nn
 from torch.nn import functional
@@ -10,7 +12,8 @@ from otx.data.preprocessing import Preprocessing
 
 
 class Embedded(nn.Module):
-    """Takes decoded images (N, H, W, 3) uint8 of any size, colours in the order RGB or BGR; gives logits (N, C)."""
+    """Takes decoded images (N, H, W, 3) uint8 of any size, colours in the order RGB or BGR; gives what
+    the network gives."""
 
     mean: torch.Tensor
     std: torch.Tensor
@@ -23,10 +26,9 @@ class Embedded(nn.Module):
         self.register_buffer("mean", torch.tensor(preprocessing.mean).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(preprocessing.std).view(1, 3, 1, 1))
 
-    def forward(self, image: torch.Tensor) -> torch.Tensor:
+    def forward(self, image: torch.Tensor) -> Any:
         pixels = image.permute(0, 3, 1, 2).float()
         if self.is_bgr:
             pixels = pixels[:, [2, 1, 0]]
         pixels = functional.interpolate(pixels, size=self.size, mode="bilinear", align_corners=False, antialias=False)
-        logits: torch.Tensor = self.network((pixels - self.mean) / self.std)
-        return logits
+        return self.network((pixels - self.mean) / self.std)

@@ -36,11 +36,13 @@ def export_model(
     preprocessing: str,
     input_color: str,
     images: Sequence[Pixels],
+    explain: str = "",
 ) -> ExportResult:
     """Export a model file, compare it with PyTorch on `images` (H, W, 3), and move it into `output_dir`.
 
     The graph takes `image` and gives `logits` (N, C), N free: float32 (N, 3, H, W) of the card's size, normalised; or
-    with `preprocessing="embedded"` uint8 (N, H, W, 3) of any size, colours in the order `input_color`.
+    with `preprocessing="embedded"` uint8 (N, H, W, 3) of any size, colours in the order `input_color`. With `explain`,
+    the name of an algorithm of saliency.py, it also gives `saliency_map` (N, C, h, w) and `feature_vector` (N, D).
 
     Raises:
         ExportError: a logit differs by more than 1e-3 (FP32) or 1e-2 (FP16), or by more than this share of the
@@ -49,8 +51,10 @@ def export_model(
     network, card = load_model(checkpoint)
     embedded = preprocessing == "embedded"
     card = replace(card, input_color=input_color if embedded else "RGB")
+    if explain:
+        network, card = _explained(network, card, explain)
     name = "exported_model" + ("_embedded" if embedded else "") + ("_fp16" if export_precision == "FP16" else "")
-    beside = _folder_beside(output_dir)
+    beside = folder_beside(output_dir)
     try:
         file = beside / f"{name}{SUFFIXES[export_format][0]}"
         module, example = _module(network, card, embedded=embedded)
@@ -76,12 +80,29 @@ def export_model(
     )
 
 
-def _folder_beside(output_dir: Path) -> Path:
+def folder_beside(output_dir: Path) -> Path:
+    """A new hidden folder inside another, to write files in before they take their place.
+
+    Raises:
+        UsageError: the folder cannot be written to.
+    """
     try:
         output_dir.mkdir(parents=True, exist_ok=True)
         return Path(tempfile.mkdtemp(dir=output_dir, prefix=".export."))
     except OSError as error:
         raise UsageError(f"cannot write to {output_dir}: {error.strerror}", fix="choose another --output") from error
+
+
+def _explained(network: nn.Module, card: ModelCard, algorithm: str) -> tuple[nn.Module, ModelCard]:
+    from otx.deploy.saliency import Explained
+
+    explained = Explained(network, algorithm)
+    return explained, replace(card, explain=explained.algorithm)
+
+
+def outputs_of(card: ModelCard) -> list[str]:
+    """The names of an exported graph's outputs; the last two are openvino-model-api's."""
+    return ["logits", "saliency_map", "feature_vector"] if card.explain else ["logits"]
 
 
 def _module(network: nn.Module, card: ModelCard, *, embedded: bool) -> tuple[nn.Module, Any]:
@@ -109,7 +130,8 @@ def _write_openvino(
         warnings.simplefilter("ignore")
         model = openvino.convert_model(module, example_input=example, input=(openvino.PartialShape(shape), kind))
     model.inputs[0].set_names({"image"})
-    model.outputs[0].set_names({"logits"})
+    for port, name in zip(model.outputs, outputs_of(card), strict=True):
+        port.set_names({name})
     layout = openvino.Layout("NHWC" if embedded else "NCHW")
     openvino.layout_helpers.set_layout(model.inputs[0], layout)
     for key, value in model_info(card, embedded=embedded).items():
@@ -130,8 +152,8 @@ def _write_onnx(module: nn.Module, example: Any, file: Path, card: ModelCard, *,
             (example,),
             str(file),
             input_names=["image"],
-            output_names=["logits"],
-            dynamic_axes={"image": free, "logits": {0: "batch"}},
+            output_names=outputs_of(card),
+            dynamic_axes={"image": free, **{name: {0: "batch"} for name in outputs_of(card)}},
             opset_version=OPSET,
             dynamo=False,
         )

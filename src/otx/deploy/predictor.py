@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -11,10 +11,16 @@ from numpy.typing import NDArray
 
 from otx.deploy.card import ModelCard
 from otx.deploy.modelfile import load_model, read_card
+from otx.deploy.runtime import compile_exactly, openvino_core
 from otx.errors import ModelError, UsageError
 
 Pixels = NDArray[np.uint8]
 Logits = NDArray[np.float32]
+Maps = NDArray[np.float32]
+Run = Callable[[NDArray[Any]], list[NDArray[np.float32]]]
+LOGITS = ("logits",)
+EXPLANATION = ("logits", "saliency_map")
+NO_MAPS = "export it again with --explain true, or give the model file: RUN/model.safetensors"
 
 
 class Predictor(Protocol):
@@ -24,6 +30,13 @@ class Predictor(Protocol):
 
     def logits(self, images: Sequence[Pixels]) -> Logits:
         """Logits (N, C) of N images (H, W, 3), red first, of any sizes."""
+
+    def explain(self, images: Sequence[Pixels], algorithm: str = "auto") -> tuple[Logits, Maps]:
+        """Logits (N, C), and a saliency map of every class (N, C, h, w), from 0 to 1.
+
+        Raises:
+            UsageError: the network or the file has no maps of this algorithm.
+        """
 
 
 def load_predictor(path: Path, device: str = "auto") -> Predictor:
@@ -54,14 +67,26 @@ class TorchPredictor:
             raise UsageError("--engine.device gpu: torch sees no GPU on this machine", allowed=["auto", "cpu"])
         self._device = "cuda" if device != "cpu" and torch.cuda.is_available() else "cpu"
         self._network = network.to(self._device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._explained: dict[str, Any] = {}
 
     def logits(self, images: Sequence[Pixels]) -> Logits:
+        return self._run(self._network, images)[0]
+
+    def explain(self, images: Sequence[Pixels], algorithm: str = "auto") -> tuple[Logits, Maps]:
+        if algorithm not in self._explained:
+            from otx.deploy.saliency import Explained
+
+            self._explained[algorithm] = Explained(self._network, algorithm)
+        logits, maps, _ = self._run(self._explained[algorithm], images)
+        return logits, maps
+
+    def _run(self, network: Any, images: Sequence[Pixels]) -> list[NDArray[np.float32]]:
         import torch
 
         batch = torch.from_numpy(self.card.preprocessing.normalise(_resized(self.card, images))).to(self._device)
         with torch.inference_mode():
-            answer: Logits = self._network(batch.contiguous(memory_format=torch.channels_last)).float().cpu().numpy()
-        return answer
+            answer = network(batch.contiguous(memory_format=torch.channels_last))
+        return [each.float().cpu().numpy() for each in (answer if isinstance(answer, tuple) else (answer,))]
 
 
 class OpenVinoPredictor:
@@ -71,25 +96,36 @@ class OpenVinoPredictor:
         self.card = read_card(path)
         import openvino
 
-        core = openvino.Core()
+        core = openvino_core()
         name = {"auto": "CPU", "cpu": "CPU", "gpu": "GPU"}[device]
         if name not in {item.split(".")[0] for item in core.available_devices}:
             raise UsageError(f"--engine.device {device}: OpenVINO sees no {name} here", allowed=core.available_devices)
         try:
             model = core.read_model(path)
-            # processors with bf16 would otherwise compute in it, and answer otherwise than PyTorch does
-            self._compiled = core.compile_model(model, name, {"INFERENCE_PRECISION_HINT": "f32"})
+            self._compiled: dict[tuple[str, ...], Any] = {LOGITS: compile_exactly(model, LOGITS, device=name)}
         except RuntimeError as error:
             raise ModelError(f"{path} is damaged: {_line(error)}", fix="export it again") from error
+        self._model, self._name = model, name
         self._embedded = model.inputs[0].get_element_type() == openvino.Type.u8
 
     def logits(self, images: Sequence[Pixels]) -> Logits:
-        if self._embedded:
-            return _by_size(self.card, images, self._run)
-        return self._run(self.card.preprocessing.normalise(_resized(self.card, images)))
+        return self._run(images, LOGITS)[0]
 
-    def _run(self, batch: NDArray[Any]) -> Logits:
-        return np.asarray(self._compiled(batch)["logits"], np.float32)
+    def explain(self, images: Sequence[Pixels], algorithm: str = "auto") -> tuple[Logits, Maps]:
+        _check_maps(self.card, algorithm)
+        logits, maps = self._run(images, EXPLANATION)
+        return logits, maps
+
+    def _run(self, images: Sequence[Pixels], names: tuple[str, ...]) -> list[NDArray[np.float32]]:
+        if names not in self._compiled:
+            self._compiled[names] = compile_exactly(self._model, names, device=self._name)
+        compiled = self._compiled[names]
+
+        def run(batch: NDArray[Any]) -> list[NDArray[np.float32]]:
+            answer = compiled(batch)
+            return [np.asarray(answer[name], np.float32) for name in names]
+
+        return _run_graph(self.card, images, run, embedded=self._embedded)
 
 
 class OnnxPredictor:
@@ -112,29 +148,45 @@ class OnnxPredictor:
         self._input = self._session.get_inputs()[0]
 
     def logits(self, images: Sequence[Pixels]) -> Logits:
-        if self._input.type == "tensor(uint8)":
-            return _by_size(self.card, images, self._run)
-        return self._run(self.card.preprocessing.normalise(_resized(self.card, images)))
+        return self._run(images, LOGITS)[0]
 
-    def _run(self, batch: NDArray[Any]) -> Logits:
-        return np.asarray(self._session.run(["logits"], {self._input.name: batch})[0], np.float32)
+    def explain(self, images: Sequence[Pixels], algorithm: str = "auto") -> tuple[Logits, Maps]:
+        _check_maps(self.card, algorithm)
+        logits, maps = self._run(images, EXPLANATION)
+        return logits, maps
+
+    def _run(self, images: Sequence[Pixels], names: tuple[str, ...]) -> list[NDArray[np.float32]]:
+        def run(batch: NDArray[Any]) -> list[NDArray[np.float32]]:
+            return [np.asarray(each, np.float32) for each in self._session.run(names, {self._input.name: batch})]
+
+        return _run_graph(self.card, images, run, embedded=self._input.type == "tensor(uint8)")
 
 
 def _resized(card: ModelCard, images: Sequence[Pixels]) -> Pixels:
     return np.stack([card.preprocessing.resize(image) for image in images])
 
 
-def _by_size(card: ModelCard, images: Sequence[Pixels], run: Any) -> Logits:
-    """Run a graph that resizes itself: images of one size at a time, answers in the order given."""
+def _check_maps(card: ModelCard, algorithm: str) -> None:
+    if not card.explain:
+        raise UsageError("this exported file gives no saliency maps", fix=NO_MAPS)
+    if algorithm not in ("auto", card.explain):
+        raise UsageError(f"this exported file gives maps of {card.explain}, not of {algorithm}", fix=NO_MAPS)
+
+
+def _run_graph(card: ModelCard, images: Sequence[Pixels], run: Run, *, embedded: bool) -> list[NDArray[np.float32]]:
+    """Run a graph on images of any sizes; one that resizes itself gets images of one size at a time."""
+    if not embedded:
+        return run(card.preprocessing.normalise(_resized(card, images)))
     if card.input_color == "BGR":
         images = [image[:, :, ::-1] for image in images]
     groups: dict[tuple[int, ...], list[int]] = {}
     for index, image in enumerate(images):
         groups.setdefault(image.shape, []).append(index)
-    answers: dict[int, Logits] = {}
+    answers: dict[int, tuple[NDArray[np.float32], ...]] = {}
     for indices in groups.values():
-        answers |= zip(indices, run(np.stack([images[index] for index in indices])), strict=True)
-    return np.stack([answers[index] for index in range(len(images))])
+        outputs = run(np.stack([images[index] for index in indices]))
+        answers |= zip(indices, zip(*outputs, strict=True), strict=True)
+    return [np.stack(each) for each in zip(*(answers[index] for index in range(len(images))), strict=True)]
 
 
 def _line(error: Exception) -> str:

@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader
 from otx.data.loader import Batch
 from otx.deploy.card import ModelCard
 from otx.deploy.modelfile import save_model
+from otx.deploy.runtime import drop_signal_stack
 from otx.errors import TrainingError
 from otx.events import Reporter
 from otx.recipe import Recipe
@@ -102,6 +103,7 @@ def fit(
     with _quiet():
         trainer = _trainer(recipe, run, device, precision, callbacks)
         interrupted = False
+        drop_signal_stack()
         try:
             trainer.fit(module, train, val, ckpt_path=resume_from, weights_only=True if resume_from else None)
         except (Interrupted, KeyboardInterrupt):

@@ -1,0 +1,253 @@
+"""Make a model small: 8-bit integers instead of floats, with NNCF, and prove what that costs and gains."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import logging
+import re
+import shutil
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from otx.data.dataset import Subset
+from otx.data.decode import decode_image, ordered
+from otx.deploy.card import ModelCard
+from otx.deploy.export import folder_beside
+from otx.deploy.metadata import model_info
+from otx.deploy.modelfile import read_card
+from otx.deploy.predictor import Pixels
+from otx.deploy.runtime import compile_exactly, drop_signal_stack, openvino_core
+from otx.deploy.speed import measure_speed
+from otx.errors import DataError, ImageError, ModelError, UsageError
+from otx.events import Progress, Reporter
+from otx.results import OptimizeResult, Variant
+from otx.workspace import write_json
+
+NAME = "optimized_model"
+NOTABLE_DROP = 0.02
+BATCH = 32
+
+
+@dataclass(frozen=True)
+class Photos:
+    """Labelled images, decoded and resized again each time they are gone through; those that cannot be are left out."""
+
+    root: Path
+    images: Subset
+    card: ModelCard
+    max_pixels: int
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __iter__(self) -> Iterator[tuple[NDArray[np.float32], int]]:
+        """Network input (1, 3, H, W) and label."""
+        items = zip(self.images.paths, self.images.labels, strict=True)
+        for pixels, label in ordered(self._load, items):
+            if pixels is not None:
+                yield self.card.preprocessing.normalise(pixels[None]), label
+
+    def _load(self, item: tuple[str, int]) -> tuple[Pixels | None, int]:
+        path, label = item
+        try:
+            return self.card.preprocessing.resize(decode_image(self.root / path, self.max_pixels)), label
+        except ImageError:
+            return None, label
+
+
+def pick_evenly(images: Subset, count: int, seed: int) -> Subset:
+    """`count` of the images at random, as many of each class as there are; of a small class all.
+
+    Args:
+        seed: the same seed picks the same images.
+    """
+    rng = np.random.default_rng(seed)
+    order = rng.permutation(len(images))
+    labels = np.asarray(images.labels)[order]
+    # the first of each class, then the second of each class, ...
+    turn = np.empty(len(order), np.int64)
+    for label in np.unique(labels):
+        turn[labels == label] = np.arange((labels == label).sum())
+    chosen = sorted(order[np.argsort(turn, kind="stable")][:count].tolist())
+    return Subset(tuple(images.paths[i] for i in chosen), tuple(images.labels[i] for i in chosen))
+
+
+def optimize_model(
+    variants: dict[str, Path],
+    output_dir: Path,
+    calibration: Photos,
+    validation: Photos,
+    *,
+    max_drop: float | None,
+    reporter: Reporter,
+) -> OptimizeResult:
+    """Quantise an IR to INT8, measure it beside its other precisions, and move it into `output_dir`.
+
+    Args:
+        variants: IRs of the same model by precision; the first one is quantised, and what the drop is measured from.
+        calibration: images of the training split, from which the ranges of the activations are read.
+        validation: images that judge.
+        max_drop: how much of the validation accuracy may be lost (0 to 1); layers are turned back to floats until it
+            holds. None: the drop is measured only.
+
+    Raises:
+        DataError: there is no image to calibrate or to judge with.
+        UsageError: the folder cannot be written to.
+    """
+    first, source = next(iter(variants.items()))
+    beside = folder_beside(output_dir)
+    try:
+        model = openvino_core().read_model(source)
+        reporter.note(f"Calibrating on {len(calibration)} images of the training split.")
+        with _quiet_nncf():
+            small = _quantize(model, calibration, validation, max_drop, _is_transformer(model))
+        _describe(small, read_card(source), {"preset": "mixed", "subset_size": len(calibration), "max_drop": max_drop})
+        _save(small, beside / f"{NAME}.xml")
+        files = {**variants, "INT8": beside / f"{NAME}.xml"}
+        measured = _measure(files, validation, reporter)
+        for suffix in (".bin", ".xml"):
+            (beside / f"{NAME}{suffix}").replace(output_dir / f"{NAME}{suffix}")
+    except OSError as error:
+        raise UsageError(f"cannot write the INT8 file to {output_dir}: {error}") from error
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+    path = output_dir / f"{NAME}.xml"
+    kept = [*measured[:-1], replace(measured[-1], path=path)]
+    drop = kept[0].top1 - kept[-1].top1
+    result = OptimizeResult(path, drop, max_drop, len(calibration), len(validation), tuple(kept))
+    write_json(output_dir / f"{NAME}.json", result.to_dict())
+    _judge(result, first, reporter)
+    return result
+
+
+def _judge(result: OptimizeResult, first: str, reporter: Reporter) -> None:
+    lost = f"INT8 loses {result.drop:.4f} of the {first} accuracy on the validation images"
+    if result.max_drop is not None and result.drop > result.max_drop:
+        reporter.warn(f"{lost}, more than --max_drop {result.max_drop:g}: turning layers back could not make it less.")
+    elif result.max_drop is None and result.drop > NOTABLE_DROP:
+        reporter.warn(f"{lost}. --max_drop 0.01 turns layers back to floats until it loses no more than that.")
+
+
+def _quantize(model: Any, calibration: Photos, validation: Photos, max_drop: float | None, transformer: bool) -> Any:
+    import nncf
+
+    if len(calibration) == 0 or len(validation) == 0:
+        raise DataError("INT8 needs training images to calibrate with and validation images to judge it")
+    inputs = [image for image, _ in calibration]
+    options = {
+        "preset": nncf.QuantizationPreset.MIXED,
+        "subset_size": len(inputs),
+        "model_type": nncf.ModelType.TRANSFORMER if transformer else None,
+    }
+    if max_drop is None:
+        return nncf.quantize(model, nncf.Dataset(inputs), **options)
+    examples = list(validation)
+    return nncf.quantize_with_accuracy_control(
+        model,
+        calibration_dataset=nncf.Dataset(inputs),
+        validation_dataset=nncf.Dataset(examples),
+        validation_fn=_hits,
+        max_drop=max_drop,
+        drop_type=nncf.DropType.ABSOLUTE,
+        **options,
+    )
+
+
+def _hits(model: Any, examples: Iterable[tuple[NDArray[np.float32], int]]) -> tuple[float, list[float]]:
+    """Top-1 accuracy, and for each image whether it was right."""
+    right = [float(model(image)["logits"].argmax() == label) for image, label in examples]
+    return float(np.mean(right)), right
+
+
+def _is_transformer(model: Any) -> bool:
+    return any(node.get_type_name() in ("ScaledDotProductAttention", "Softmax") for node in model.get_ordered_ops())
+
+
+def precision_of(path: Path) -> str:
+    """`FP32`, `FP16` or `INT8`: the precision of an IR's weights.
+
+    Raises:
+        ModelError: it cannot be read.
+    """
+    try:
+        operations = openvino_core().read_model(path).get_ordered_ops()
+    except RuntimeError as error:
+        raise ModelError(f"{path} is damaged: {str(error).splitlines()[-1][:200]}", fix="export it again") from error
+    if any(node.get_type_name() == "FakeQuantize" for node in operations):
+        return "INT8"
+    halves = sum(
+        node.get_type_name() == "Constant" and node.get_element_type().get_type_name() == "f16" for node in operations
+    )
+    return "FP16" if halves else "FP32"
+
+
+def _describe(model: Any, card: ModelCard, settings: dict[str, Any]) -> None:
+    info = model_info(card, embedded=False) | {"optimization_config": json.dumps(settings)}
+    for key, value in info.items():
+        model.set_rt_info(value, ["model_info", key])
+
+
+def _save(model: Any, path: Path) -> None:
+    import openvino
+
+    openvino.save_model(model, path, compress_to_fp16=True)
+    # a third of the description is indentation, which counts beside weights this small
+    path.write_text(re.sub(r">\s+<", "><", path.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+def halve(source: Path, path: Path) -> Path:
+    """Write an IR with weights of 16 bit."""
+    import openvino
+
+    openvino.save_model(openvino_core().read_model(source), path, compress_to_fp16=True)
+    return path
+
+
+def _measure(files: dict[str, Path], validation: Photos, reporter: Reporter) -> list[Variant]:
+    compiled = {precision: compile_exactly(path, ("logits",)) for precision, path in files.items()}
+    right = dict.fromkeys(files, 0)
+    number = 0
+    for number, (image, label) in enumerate(validation, start=1):
+        for precision, network in compiled.items():
+            right[precision] += int(network(image)["logits"].argmax() == label)
+        if number % BATCH == 0:
+            reporter.progress(Progress("judging", number, len(validation)))
+    if number == 0:
+        raise DataError("none of the validation images can be decoded")
+    reporter.progress(Progress("measuring the speed", 1, 1))
+    speeds = measure_speed(files)
+    return [
+        Variant(
+            precision=precision,
+            path=path,
+            top1=right[precision] / number,
+            size_bytes=sum(path.with_suffix(suffix).stat().st_size for suffix in (".xml", ".bin")),
+            latency_ms=speeds[precision].median_ms,
+            latency_p95_ms=speeds[precision].p95_ms,
+            images_per_second=speeds[precision].images_per_second,
+        )
+        for precision, path in files.items()
+    ]
+
+
+@contextlib.contextmanager
+def _quiet_nncf() -> Iterator[None]:
+    """NNCF's own messages and bars, and those of what it imports, are for its developers."""
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
+    import nncf
+
+    level = nncf.nncf_logger.level
+    nncf.set_log_level(logging.ERROR)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        nncf.set_log_level(level)
+        drop_signal_stack()

@@ -1,0 +1,236 @@
+"""INT8: calibrated on training images alone, judged on validation images, and still what it was."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import venv
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from conftest import SMALL, SMALL_MODEL, Recorder
+from images import write_classes
+from otx import Engine
+from otx.data.dataset import Subset, load_dataset
+from otx.deploy.card import ModelCard
+from otx.deploy.modelfile import read_card, save_model
+from otx.deploy.optimize import Photos, pick_evenly, precision_of
+from otx.deploy.predictor import load_predictor
+from otx.errors import DataError, UsageError
+from otx.models.build import build_network
+from otx.workspace import latest_run
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Engine:
+    """An engine trained on folders that are split already."""
+    root = tmp_path_factory.mktemp("photos")
+    for number, (split, count) in enumerate((("train", 20), ("val", 6), ("test", 6))):
+        write_classes(root / split, {"blue tit": count, "cat": count}, seed=number)
+    engine = Engine(root, model=SMALL_MODEL, work_dir=tmp_path_factory.mktemp("ws"), overrides=SMALL)
+    engine.train(max_epochs=2)
+    return engine
+
+
+@pytest.fixture(scope="module")
+def optimized(small: Engine, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    return small.optimize(explain=True, subset_size=10, output=tmp_path_factory.mktemp("int8"))
+
+
+def test_the_table_holds_every_precision_and_is_written_as_json(optimized: Any) -> None:
+    assert [variant.precision for variant in optimized.variants] == ["FP32", "FP16", "INT8"]
+    sizes = [variant.size_bytes for variant in optimized.variants]
+    assert (
+        sizes[0]
+        > sizes[1]
+        > sizes[2]
+        == sum(optimized.path.with_suffix(suffix).stat().st_size for suffix in (".xml", ".bin"))
+    )
+    for variant in optimized.variants:
+        assert 0 < variant.latency_ms <= variant.latency_p95_ms
+        assert variant.images_per_second > 0
+        assert 0 <= variant.top1 <= 1
+    assert optimized.drop == pytest.approx(optimized.variants[0].top1 - optimized.variants[2].top1)
+    assert json.loads(optimized.path.with_suffix(".json").read_text(encoding="utf-8")) == optimized.to_dict()
+    assert (optimized.num_calibration, optimized.num_validation) == (10, 12)
+
+
+def test_the_int8_file_carries_everything(small: Engine, optimized: Any) -> None:
+    assert precision_of(optimized.path) == "INT8"
+    card = read_card(optimized.path)
+    assert card.explain == "recipro_cam"
+    assert card.classes == read_card(latest_run(small.work_dir).model).classes
+    float_file = small.export(explain=True, output=optimized.path.parent / "float").path
+    keys = [
+        {item.tag: item.get("value") for item in ElementTree.parse(path).find("rt_info/model_info") or []}
+        for path in (float_file, optimized.path)
+    ]
+    assert json.loads(keys[1].pop("optimization_config") or "") == {
+        "preset": "mixed",
+        "subset_size": 10,
+        "max_drop": None,
+    }
+    assert keys[0].pop("optimization_config") == "{}"
+    assert keys[0] == keys[1]
+
+
+def test_the_int8_file_works_in_every_verb(small: Engine, optimized: Any, tmp_path: Path) -> None:
+    result = small.test(checkpoint=optimized.path)
+    assert result.num_images == 12
+    photos = sorted(Path(small.recipe.data_root or "", "test").rglob("*.png"))
+    labels = [prediction.label for prediction in small.predict(photos, checkpoint=optimized.path)]
+    hits = sum(path.parent.name == label for path, label in zip(photos, labels, strict=True))
+    assert hits == round(12 * result.top1)
+    explained = small.explain(checkpoint=optimized.path, output=tmp_path)
+    assert len(explained.explanations) == 12
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_modelapi_gives_the_labels_of_the_int8_file(small: Engine, optimized: Any) -> None:
+    from model_api.adapters import OpenvinoAdapter, create_core
+    from model_api.models import ClassificationModel
+
+    exact = {"INFERENCE_PRECISION_HINT": "f32"}
+    theirs = ClassificationModel.create_model(OpenvinoAdapter(create_core(), str(optimized.path), plugin_config=exact))
+    ours = load_predictor(optimized.path)
+    rng = np.random.default_rng(0)
+    for height, width in ((32, 32), (50, 81), (20, 16)):
+        picture = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
+        assert theirs(picture).top_labels[0].id == ours.logits([picture]).argmax()
+
+
+def test_no_test_image_is_read_and_no_validation_image_calibrates(
+    small: Engine, optimized: Any, tmp_path: Path
+) -> None:
+    root = tmp_path / "photos"
+    shutil.copytree(Path(small.recipe.data_root or ""), root)
+    for split in ("test", "val"):
+        for path in (root / split).rglob("*.png"):
+            path.write_text("unreadable")
+    dataset = load_dataset(root)
+    card = read_card(optimized.path)
+    calibration = Photos(root, pick_evenly(dataset.train, 10, 0), card, 10**6)
+    assert len(list(calibration)) == 10
+    assert set(calibration.images.paths) <= set(dataset.train.paths)
+    model = latest_run(small.work_dir).model
+    with pytest.raises(DataError, match="none of the validation images can be decoded"):
+        Engine(root, work_dir=tmp_path / "ws").optimize(checkpoint=model, subset_size=10, output=tmp_path)
+    assert not (tmp_path / "optimized_model.xml").exists()
+    shutil.rmtree(root / "val")
+    shutil.copytree(Path(small.recipe.data_root or "") / "val", root / "val")
+    again = Engine(root, work_dir=tmp_path / "ws").optimize(checkpoint=model, subset_size=10, output=tmp_path)
+    assert again.variants[2].top1 == optimized.variants[2].top1
+
+
+def test_accuracy_control_keeps_the_limit(small: Engine, tmp_path: Path) -> None:
+    result = small.optimize(max_drop=0.0, subset_size=10, output=tmp_path)
+    assert result.drop <= 0.0
+    assert load_predictor(result.path).card.explain == ""
+
+
+def test_a_drop_is_said_with_the_option_that_limits_it(
+    small: Engine, recorder: Recorder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # a drop of this size cannot be ordered from a real network; the limit is moved below what there is
+    monkeypatch.setattr("otx.deploy.optimize.NOTABLE_DROP", -2.0)
+    Engine(work_dir=small.work_dir, reporter=recorder).optimize(subset_size=4, output=tmp_path)
+    assert "--max_drop 0.01" in recorder.warnings[-1]
+
+
+def test_the_last_export_is_what_is_optimized(small: Engine, recorder: Recorder, tmp_path: Path) -> None:
+    exported = small.export(export_precision="FP16", output=tmp_path / "fp16").path
+    exported.replace(exported.with_name("exported_model.xml"))
+    exported.with_suffix(".bin").replace(exported.with_name("exported_model.bin"))
+    result = Engine(work_dir=small.work_dir, reporter=recorder).optimize(subset_size=4, output=tmp_path)
+    assert recorder.notes[0] == f"Model: {tmp_path / 'fp16' / 'exported_model.xml'}"
+    assert [variant.precision for variant in result.variants] == ["FP16", "INT8"]
+
+
+def test_what_cannot_be_optimized_is_said(small: Engine, optimized: Any, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="is INT8 already"):
+        small.optimize(checkpoint=optimized.path, output=tmp_path)
+    onnx = small.export(export_format="ONNX", output=tmp_path).path
+    with pytest.raises(UsageError, match="is neither an IR nor a model file"):
+        small.optimize(checkpoint=onnx, output=tmp_path)
+    with pytest.raises(UsageError, match="--max_drop 2: must be from 0 to 1"):
+        small.optimize(max_drop=2.0)
+    with pytest.raises(UsageError, match="--subset_size 0: must be at least 1"):
+        small.optimize(subset_size=0)
+
+
+def test_calibration_images_are_stratified_and_seeded() -> None:
+    images = Subset(tuple(f"{number:03}" for number in range(100)), tuple([0] * 90 + [1] * 7 + [2] * 3))
+    chosen = pick_evenly(images, 20, seed=1)
+    assert np.bincount(chosen.labels).tolist() == [10, 7, 3]
+    assert chosen == pick_evenly(images, 20, seed=1) != pick_evenly(images, 20, seed=2)
+    assert len(pick_evenly(images, 1000, seed=1)) == 100
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("count", [2, 300])
+def test_two_classes_and_three_hundred_keep_their_names(count: int, trained: Engine, tmp_path: Path) -> None:
+    from model_api.models import ClassificationModel
+
+    own = read_card(latest_run(trained.work_dir).model)
+    classes = tuple(f"kind {number}" for number in range(count))
+    card = ModelCard(own.network, classes, own.preprocessing, "random weights", own.recipe)
+    network = build_network(own.network, count, own.preprocessing.height, own.preprocessing.width)
+    save_model(tmp_path / "model.safetensors", network.state_dict(), card)
+    path = Engine(work_dir=tmp_path).export(checkpoint=tmp_path / "model.safetensors", explain=True).path
+    assert read_card(path).classes == classes
+    model = ClassificationModel.create_model(str(path), device="CPU")
+    picture = np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)
+    answer = model(picture)
+    best = int(load_predictor(path).logits([picture]).argmax())
+    assert model.params.labels == [name.replace(" ", "_") for name in classes]
+    assert answer.saliency_map.shape[:2] == (1, count)
+    assert answer.raw_scores.shape == (count,)
+    assert answer.top_labels[0].id == best or answer.raw_scores[best] == pytest.approx(
+        answer.raw_scores.max(), rel=0.01
+    )
+
+
+def test_a_deploy_folder_runs_with_three_packages_alone(trained: Engine, tmp_path: Path) -> None:
+    folder = tmp_path / "to go"
+    trained.export(output=tmp_path, deploy=folder)
+    assert len((folder / "predict.py").read_text(encoding="utf-8").splitlines()) <= 22
+    venv.create(tmp_path / "venv", with_pip=True)
+    python = tmp_path / "venv" / "bin" / "python"
+    install = [python, "-m", "pip", "install", "--quiet", "-r", folder / "requirements.txt"]
+    if subprocess.run(install, capture_output=True, timeout=400, check=False).returncode:
+        pytest.skip("pip cannot reach its index")
+    done = subprocess.run(
+        [python, "predict.py", "sample.png"], cwd=folder, capture_output=True, text=True, timeout=100, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert f"```text\n{done.stdout}```" in (folder / "README.md").read_text(encoding="utf-8")
+
+
+def test_a_deploy_folder_overwrites_nothing(trained: Engine, tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("mine")
+    with pytest.raises(UsageError, match="there is something already\n  fix: name a new or an empty folder"):
+        trained.export(output=tmp_path, deploy=tmp_path)
+    with pytest.raises(UsageError, match="--deploy writes an IR for openvino-model-api"):
+        trained.export(output=tmp_path, deploy=tmp_path / "new", export_format="ONNX")
+
+
+def test_cores_that_come_and_go_do_not_crash_the_next_signal() -> None:
+    program = (
+        "import os, signal, numpy, openvino; from openvino import opset13\n"
+        "from otx.deploy.runtime import drop_signal_stack\n"
+        "signal.signal(signal.SIGCHLD, lambda *_: None)\n"
+        "def core():\n"
+        "    own, given = openvino.Core(), opset13.parameter([1], numpy.float32)\n"
+        "    return own, own.compile_model(openvino.Model([opset13.relu(given)], [given], 'm'), 'CPU')\n"
+        "first = core(); second = core(); del first; del second\n"
+        "drop_signal_stack()\n"
+        "os.kill(os.getpid(), signal.SIGCHLD)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, timeout=60, check=False)
+    assert done.returncode == 0
