@@ -12,6 +12,8 @@ otx-workspace/                 --work_dir
         checkpoints/           last.ckpt and epoch_NNN.ckpt (the best), to resume from
         tensorboard/
         exported_model.xml ... what `otx export` made of it
+        optimized_model.xml    what `otx optimize` made of it, and .json: its figures
+        explain/2026.../       one `otx explain`
         test/20261123_140000/  one `otx test`
 """
 

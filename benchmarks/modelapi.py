@@ -1,0 +1,39 @@
+"""Does openvino-model-api give the labels that otx gives? On every test image of a run, for each IR named.
+
+    python benchmarks/modelapi.py RUN/exported_model.xml RUN/optimized_model.xml
+
+ModelAPI's own classes are used as they are, once as they come (where the processor has bf16, OpenVINO computes in it)
+and once told to compute in float32, as otx does.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from model_api.adapters import OpenvinoAdapter, create_core
+from model_api.models import ClassificationModel
+
+from otx import Engine
+from otx.data.decode import decode_image
+from otx.deploy.modelfile import read_card
+
+EXACT = {"INFERENCE_PRECISION_HINT": "f32"}
+
+
+def main(paths: list[str]) -> None:
+    for path in map(Path, paths):
+        engine = Engine(checkpoint=path)
+        card = read_card(path)
+        root, images, _ = engine._test_images(path, card, None)
+        files = [root / name for name in images.paths]
+        ours = [prediction.label for prediction in engine.predict(files)]
+        for name, options in (("as it comes", {}), ("in float32", EXACT)):
+            model = ClassificationModel.create_model(OpenvinoAdapter(create_core(), str(path), plugin_config=options))
+            theirs = [card.classes[model(decode_image(file)).top_labels[0].id] for file in files]
+            same = sum(a == b for a, b in zip(ours, theirs, strict=True))
+            print(f"{path}: {same} of {len(files)} labels are the same, ModelAPI {name}", flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
