@@ -138,6 +138,12 @@ def _train(arguments: list[str]) -> int:
     parser.add_argument(
         "--checkpoint", metavar="FILE", help="begin from this model; with --resume: the run to go on with"
     )
+    parser.add_argument(
+        "--rename",
+        action="append",
+        metavar="OLD=NEW",
+        help="with --checkpoint: a class of the model that the data calls otherwise; may be given several times",
+    )
     _add_flag(parser, "--resume", "go on with a run from its last checkpoint (default: the newest run)")
     _add_flag(parser, "--print_config", "print the resolved recipe as YAML and stop")
     _add_settings(parser, None)
@@ -157,13 +163,23 @@ def _train(arguments: list[str]) -> int:
 
         print(dump_yaml(engine.recipe), end="")
         return 0
-    result = engine.train(resume=options.get("resume", False))
+    result = engine.train(resume=options.get("resume", False), rename=_renames(options.get("rename", [])))
     from otx.console import show_training
     from otx.training.run import is_main
 
     if is_main():
         show_training(result)
     return 130 if result.interrupted else 0
+
+
+def _renames(pairs: list[str]) -> dict[str, str]:
+    renames = {}
+    for pair in pairs:
+        old, equals, new = pair.partition("=")
+        if not old or not equals or not new:
+            raise UsageError(f"--rename {pair}: must be OLD=NEW", fix="--rename rose=roses")
+        renames[old] = new
+    return renames
 
 
 def _test(arguments: list[str]) -> int:

@@ -12,6 +12,7 @@ from otx.results import (
     ExplainResult,
     ExportResult,
     ModelEntry,
+    OldAndNew,
     OptimizeResult,
     Prediction,
     TestResult,
@@ -135,9 +136,23 @@ def show_test(result: TestResult) -> None:
         ("images/s", f"{result.images_per_second:.1f}"),
     ]
     out.print(table("", [("figure", "left"), ("value", "right")], figures))
+    if result.old_and_new is not None:
+        _show_old_and_new(out, result.old_and_new)
     print(f"Model: {result.checkpoint}")
     for image in result.bad_images:
         print(f"not counted, cannot be decoded: {image.path}: {image.reason}", file=sys.stderr)
+
+
+def _show_old_and_new(out: Console, figures: OldAndNew) -> None:
+    def share(value: float | None) -> str:
+        return "-" if value is None else f"{value:.4f}"
+
+    rows = [
+        (f"old classes ({figures.num_old})", share(figures.old_before), share(figures.old_after)),
+        ("new classes", "", share(figures.new_after)),
+        ("forgetting", "", share(figures.forgetting)),
+    ]
+    out.print(table("Top-1", [("", "left"), ("before", "right"), ("after", "right")], rows))
 
 
 def show_predictions(predictions: Sequence[Prediction], limit: int | None) -> None:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from otx.errors import DataError, UsageError
 from otx.events import LogReporter, Reporter
 from otx.models.table import TIMM_PREFIX
-from otx.recipe import DEFAULT_RECIPE, TASK, Recipe, list_models, load_recipe, with_model
+from otx.recipe import DEFAULT_RECIPE, TASK, Recipe, from_dict, list_models, load_recipe, with_model
 from otx.results import (
     ExplainResult,
     ExportResult,
     ModelEntry,
+    OldAndNew,
     OptimizeResult,
     Prediction,
     TestResult,
@@ -76,6 +78,7 @@ class Engine:
         base = choose_recipe(recipe, None if model is None else str(model))
         self.recipe = base.override({**changes, "task": task})
         self._changes = changes
+        self._recipe_given = recipe is not None or model is not None
         self.checkpoint = None if checkpoint is None else Path(checkpoint)
         self.reporter: Reporter = reporter or LogReporter()
         self._work_dir_given = "work_dir" in changes or self.recipe.work_dir != DEFAULT_WORK_DIR
@@ -100,12 +103,16 @@ class Engine:
         deterministic: bool | None = None,
         precision: str | None = None,
         checkpoint: str | Path | None = None,
+        rename: Mapping[str, str] | None = None,
         resume: bool = False,
     ) -> TrainResult:
         """Train a model.
 
         Args:
-            checkpoint: begin from this model instead of pretrained weights; with `resume`, the run to go on with.
+            checkpoint: begin from this model instead of pretrained weights; classes it does not know are added to
+                those it knows, and without a recipe or model of their own its settings hold. With `resume`, the run
+                to go on with.
+            rename: new names of that model's classes, `{"rose": "roses"}`.
             resume: go on with a run from its last checkpoint; default: the newest run.
 
         Raises:
@@ -120,11 +127,13 @@ class Engine:
 
         run: RunFolder | None = None
         recipe = self.recipe.override(changes)
+        if start is not None and not resume and not self._recipe_given:
+            recipe = self._further(start, changes)
         if resume:
             run = training.resume_run(start) if start else latest_run(self.work_dir)
             recipe = training.resumed_recipe(run, recipe, {**self._changes, **changes})
             start = None
-        result = training.train(recipe, self.reporter, checkpoint=start, run=run)
+        result = training.train(recipe, self.reporter, checkpoint=start, renames=rename, run=run)
         self.checkpoint = result.model_path
         return result
 
@@ -162,6 +171,7 @@ class Engine:
             max_pixels=self.recipe.data.max_image_pixels,
             reporter=self.reporter,
         )
+        result = replace(result, old_and_new=self._old_and_new(path, card, root, images, result))
         folder = new_folder(self._run_folder(path) / "test")
         write_test(result, folder)
         set_latest(self.work_dir, "test", folder)
@@ -169,6 +179,29 @@ class Engine:
         if output is not None:
             write_json(Path(output), result.to_dict())
         return result
+
+    def _old_and_new(
+        self, path: Path, card: ModelCard, root: Path, images: Subset, result: TestResult
+    ) -> OldAndNew | None:
+        """Accuracy on the classes a model began with and on those added, and what the model before had on the old."""
+        if not card.num_old:
+            return None
+        from otx.deploy.evaluate import compare_with_base
+
+        run = run_of(path)
+        base = run.base if run is not None and run.base.is_file() else None
+        if base is None:
+            self.reporter.warn("The model that classes were added to is gone: no accuracy before to compare with.")
+        return compare_with_base(
+            base,
+            result.confusion,
+            card.num_old,
+            root,
+            images,
+            batch_size=self.recipe.data.test_subset.batch_size,
+            max_pixels=self.recipe.data.max_image_pixels,
+            reporter=self.reporter,
+        )
 
     def predict(
         self,
@@ -344,6 +377,17 @@ class Engine:
         set_latest(self.work_dir, "explain", folder)
         return ExplainResult(folder, tuple(explanations))
 
+    def _further(self, start: Path, changes: Mapping[str, Any]) -> Recipe:
+        """The settings a model was trained with, for a further training on other images."""
+        card = self._card(start)
+        plain: dict[str, Any] = {**card.recipe, "work_dir": DEFAULT_WORK_DIR, "data_root": None}
+        plain["data"] = {**plain["data"], "split_file": None}
+        plain["model"] = {**plain["model"], "weights": None}
+        size = card.preprocessing
+        plain["data"]["input_size"] = [size.height, size.width]
+        self.reporter.note(f"The settings are those {start} was trained with, but for what is asked for now.")
+        return from_dict(plain, f"the recipe in {start}").override({**self._changes, **changes})
+
     @property
     def work_dir(self) -> Path:
         """The folder that holds the run folders; this folder where it is one and no other was asked for."""
@@ -441,13 +485,16 @@ class Engine:
             test_share=data["test_share"],
             val_share=data["val_share"],
             split_file=self._split_file(path, card, root),
+            min_classes=1 if card.num_old else 2,
         )
-        if dataset.classes != card.classes:
+        if not set(dataset.classes) <= set(card.classes) or (
+            len(dataset.classes) < len(card.classes) and not card.num_old
+        ):
             raise DataError(
                 f"the model knows the classes {', '.join(card.classes)}; {root} has {', '.join(dataset.classes)}",
                 fix="give the --data_root the model was trained on, or a folder of class folders it knows",
             )
-        return dataset
+        return dataset.with_classes(card.classes)
 
     def _test_images(self, path: Path, card: ModelCard, data_root: str | Path | None) -> tuple[Path, Subset, str]:
         """The images to test, and in words which they are."""
@@ -519,7 +566,9 @@ def _same_data(root: Path, trained_on: Path, run: RunFolder) -> bool:
         return True
     from otx.data.dataset import read_split
 
-    return all((root / row[1]).is_file() for row in read_split(run.split)[:100])
+    paths = [path for _, path, _, _ in read_split(run.split)]
+    folders = {entry.name for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith(".")}
+    return folders == {path.split("/")[0] for path in paths} and all((root / path).is_file() for path in paths[:100])
 
 
 def _one_of(option: str, value: str, allowed: tuple[str, ...]) -> None:

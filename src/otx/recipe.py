@@ -97,7 +97,19 @@ class EarlyStoppingSettings:
 
 @dataclass(frozen=True)
 class TrainingSettings:
-    loss: str = setting("cross_entropy", "what is minimised", choices=("cross_entropy",))
+    loss: str = setting(
+        "auto",
+        "what is minimised; auto: cross_entropy, but influence_balanced where classes join a model and its old ones",
+        choices=("auto", "cross_entropy", "influence_balanced", "class_balanced"),
+    )
+    label_smoothing: float = setting(0.0, "share of a label that is spread over all classes", low=0.0, high=0.99)
+    alpha: float = setting(1000.0, "influence_balanced: scale of the influence", low=0.0)
+    start_epoch: int = setting(5, "influence_balanced: epochs of plain cross-entropy before it", low=0)
+    distillation: bool | None = setting(
+        None,
+        "keep a model's old classes by its own answers (learning without forgetting); default: where they lack images",
+    )
+    distillation_weight: float = setting(1.0, "weight of the old model's answers", low=0.0)
     early_stopping: EarlyStoppingSettings = field(default_factory=EarlyStoppingSettings)
 
 

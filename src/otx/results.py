@@ -86,6 +86,20 @@ class BadImage(Result):
 
 
 @dataclass(frozen=True)
+class OldAndNew(Result):
+    """Top-1 of a model that classes were added to, 0 to 1; None where there is no such image.
+
+    `old_before` is that of the model before, on the same images of the old classes; `forgetting` what it lost there.
+    """
+
+    num_old: int
+    old_before: float | None
+    old_after: float | None
+    new_after: float | None
+    forgetting: float | None
+
+
+@dataclass(frozen=True)
 class TestResult(Result):
     """Figures of a test, all from 0 to 1 but `loss` (nats), `num_images` and `images_per_second`.
 
@@ -107,6 +121,7 @@ class TestResult(Result):
     classes: tuple[ClassResult, ...]
     confusion: tuple[tuple[int, ...], ...]
     bad_images: tuple[BadImage, ...]
+    old_and_new: OldAndNew | None = None
 
 
 @dataclass(frozen=True)

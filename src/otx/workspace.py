@@ -4,6 +4,7 @@ otx-workspace/                 --work_dir
     .latest/train              link to the newest run (also .latest/export, .latest/test)
     20261123_130100/           one training
         model.safetensors      the best model: all that the other verbs need
+        base.safetensors       the model that classes were added to, if any
         configs.yaml           the resolved recipe; `otx train --config` takes it
         split.csv              path, class, subset of every image
         bad_images.csv         images left out because they cannot be decoded
@@ -46,6 +47,10 @@ class RunFolder:
     @property
     def model(self) -> Path:
         return self.path / MODEL_FILE
+
+    @property
+    def base(self) -> Path:
+        return self.path / "base.safetensors"
 
     @property
     def config(self) -> Path:

@@ -48,6 +48,19 @@ class Dataset:
     test: Subset
     notes: tuple[str, ...] = ()
 
+    def with_classes(self, classes: tuple[str, ...]) -> Dataset:
+        """The same images, labelled by the places of their classes in another list, which knows all of them."""
+        if classes == self.classes:
+            return self
+        places = [classes.index(name) for name in self.classes]
+
+        def moved(subset: Subset) -> Subset:
+            return Subset(subset.paths, tuple(places[label] for label in subset.labels))
+
+        return dataclasses.replace(
+            self, classes=classes, train=moved(self.train), val=moved(self.val), test=moved(self.test)
+        )
+
     def without(self, bad: Collection[str]) -> Dataset:
         """The same data set without some images, given by their paths."""
         gone = frozenset(bad)
@@ -62,12 +75,14 @@ def load_dataset(
     test_share: float = 0.2,
     val_share: float = 0.1,
     split_file: Path | None = None,
+    min_classes: int = 2,
 ) -> Dataset:
     """Recognise the layout of a folder of images and split off what is missing.
 
     Args:
         root: holds `train/`, `val/` (or `valid/`, `validation/`), `test/` with class folders, or class folders.
         split_file: a CSV file (path, class, subset) that decides instead.
+        min_classes: 1 where the classes are added to those of a model.
 
     Raises:
         DataError: the folder or the split file cannot be used; nothing was started.
@@ -75,9 +90,9 @@ def load_dataset(
     root = Path(root)
     folder = scan(root)
     if split_file is not None:
-        return _from_split_file(folder, split_file)
+        return _from_split_file(folder, split_file, min_classes)
     train = folder.splits.get("train", folder.splits.get("all", {}))
-    _check_classes(folder, train)
+    _check_classes(folder, train, min_classes)
     classes = tuple(sorted(train))
     parts: dict[str, list[tuple[str, int]]] = {name: [] for name in SUBSETS}
     need_test = "val" not in folder.splits and "test" not in folder.splits
@@ -108,7 +123,7 @@ def _subset(items: Sequence[tuple[str, int]]) -> Subset:
     return Subset(tuple(path for path, _ in items), tuple(label for _, label in items))
 
 
-def _check_classes(folder: Folder, train: dict[str, list[str]]) -> None:
+def _check_classes(folder: Folder, train: dict[str, list[str]], min_classes: int) -> None:
     for split, classes in folder.splits.items():
         empty = [name for name, paths in classes.items() if not paths]
         place = folder.root / folder.folder_names.get(split, "")
@@ -117,7 +132,7 @@ def _check_classes(folder: Folder, train: dict[str, list[str]]) -> None:
                 f"class folders with no image in {place}: {some(empty)}",
                 fix="put images into them, or remove the folders",
             )
-    if len(train) < 2:
+    if len(train) < min_classes:
         names = some(train) or "none"
         raise DataError(
             f"a classifier needs two classes at least, {folder.root} has {len(train)} ({names})",
@@ -187,7 +202,7 @@ def read_split(path: Path) -> list[tuple[int, str, str, str]]:
     return [(line, row[0], row[1], row[2]) for line, row in rows]
 
 
-def _from_split_file(folder: Folder, split_file: Path) -> Dataset:
+def _from_split_file(folder: Folder, split_file: Path, min_classes: int) -> Dataset:
     rows = read_split(split_file)
     known = {path for classes in folder.splits.values() for paths in classes.values() for path in paths}
     for line, path, _, _ in rows:
@@ -208,8 +223,9 @@ def _from_split_file(folder: Folder, split_file: Path) -> Dataset:
     if not subsets["test"]:
         subsets["test"] = subsets["val"]
         notes.append(TEST_IS_VAL)
-    if len(classes) < 2 or not subsets["train"] or not subsets["val"]:
-        raise DataError(f"{split_file} must list training and validation images of two classes at least")
+    if len(classes) < min_classes or not subsets["train"] or not subsets["val"]:
+        least = "two classes" if min_classes == 2 else "a class"
+        raise DataError(f"{split_file} must list training and validation images of {least} at least")
     unlisted = len(known - {path for _, path, _, _ in rows})
     if unlisted:
         notes.append(f"{unlisted} images of {folder.root} are not listed in {split_file.name} and not used.")

@@ -25,6 +25,7 @@ class ModelCard:
         metrics: figures of the training (for instance `val/accuracy`), 0 to 1.
         versions: versions of the libraries that made it.
         input_color: order of the colours that an exported graph with embedded preprocessing takes, RGB or BGR.
+        num_old: how many of the classes, the first ones, were known to the model that others were added to; 0 for none.
         explain: the algorithm of the saliency maps that an exported graph gives; empty where it gives none.
     """
 
@@ -37,6 +38,7 @@ class ModelCard:
     versions: dict[str, str] = field(default_factory=dict)
     input_color: str = "RGB"
     explain: str = ""
+    num_old: int = 0
 
     def to_json(self) -> str:
         return json.dumps({"format": FORMAT, **asdict(self)}, ensure_ascii=False)

@@ -6,14 +6,15 @@ import time
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from otx.data.dataset import Subset
 from otx.deploy.classify import classify
 from otx.deploy.metrics import measure
-from otx.deploy.predictor import Predictor
+from otx.deploy.predictor import Predictor, load_predictor
 from otx.errors import DataError
 from otx.events import Progress, Reporter
-from otx.results import BadImage, TestResult
+from otx.results import BadImage, OldAndNew, TestResult
 from otx.workspace import write_csv, write_json
 
 
@@ -67,6 +68,50 @@ def evaluate(
         confusion=figures.confusion,
         bad_images=tuple(bad),
     )
+
+
+def compare_with_base(
+    base: Path | None,
+    confusion: tuple[tuple[int, ...], ...],
+    num_old: int,
+    root: Path,
+    images: Subset,
+    *,
+    batch_size: int,
+    max_pixels: int,
+    reporter: Reporter,
+) -> OldAndNew:
+    """Accuracy on old and on new classes, and of the model before on the same images of the old ones.
+
+    Args:
+        base: the model file that classes were added to, if it is there.
+        confusion: (C, C) of the model after, as in `TestResult`.
+        num_old: how many of the classes are old, the first ones.
+    """
+    matrix = np.asarray(confusion)
+    old_after, new_after = _accuracy(matrix[:num_old], 0), _accuracy(matrix[num_old:], num_old)
+    old = [(path, label) for path, label in zip(images.paths, images.labels, strict=True) if label < num_old]
+    old_before = None
+    if base is not None and old_after is not None:
+        before = evaluate(
+            load_predictor(base, "cpu"),
+            root,
+            Subset(tuple(path for path, _ in old), tuple(label for _, label in old)),
+            checkpoint=base,
+            subset="old classes",
+            batch_size=batch_size,
+            max_pixels=max_pixels,
+            reporter=reporter,
+        )
+        old_before = before.top1
+    forgetting = None if old_before is None or old_after is None else old_before - old_after
+    return OldAndNew(num_old, old_before, old_after, new_after, forgetting)
+
+
+def _accuracy(rows: NDArray[np.int64], first: int) -> float | None:
+    """Top-1 of some rows of a confusion matrix, the first of which is that of class `first`."""
+    total = int(rows.sum())
+    return float(np.trace(rows[:, first:])) / total if total else None
 
 
 def write_test(result: TestResult, folder: Path) -> None:

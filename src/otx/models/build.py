@@ -68,6 +68,13 @@ def _start_head_small(model: Any) -> None:
                 nn.init.zeros_(layer.bias)
 
 
+def head_names(model: Any) -> set[str]:
+    """The names of the weights of a network's classifier, whose first dimension is the classes."""
+    names = model.pretrained_cfg.get("classifier") or ()
+    prefixes = (names,) if isinstance(names, str) else tuple(names)
+    return {f"{prefix}.{part}" for prefix in prefixes for part in ("weight", "bias")}
+
+
 def check_network(network: str) -> None:
     """Raise ModelError, with the nearest name, where timm has no such network."""
     import timm

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from otx.errors import ModelError
-from otx.models.build import create
+from otx.models.build import create, head_names
 
 if TYPE_CHECKING:
     import torch
@@ -120,7 +120,7 @@ def load_weights(model: nn.Module, path: Path) -> str:
 
     state = _adapt(read_state(path), model)
     own = model.state_dict()
-    head = _head_names(model)
+    head = head_names(model)
     fits = {name: value for name, value in state.items() if name in own and own[name].shape == value.shape}
     shapes = [
         f"{name} {tuple(value.shape)}, not {tuple(own[name].shape)}"
@@ -144,12 +144,6 @@ def load_weights(model: nn.Module, path: Path) -> str:
 
 def _count(names: list[str], what: str) -> str:
     return f"; {len(names)} {what} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})" if names else ""
-
-
-def _head_names(model: Any) -> set[str]:
-    names = model.pretrained_cfg.get("classifier") or ()
-    prefixes = (names,) if isinstance(names, str) else tuple(names)
-    return {f"{prefix}.{part}" for prefix in prefixes for part in ("weight", "bias")}
 
 
 def _adapt(state: dict[str, torch.Tensor], model: nn.Module) -> dict[str, torch.Tensor]:

@@ -15,11 +15,18 @@ from torchmetrics.classification import MulticlassAccuracy
 from otx.data.loader import Batch
 from otx.data.preprocessing import Preprocessing
 from otx.errors import DataError, TrainingError
+from otx.models.build import head_names
 from otx.recipe import OptimizerSettings, SchedulerSettings
+from otx.training.incremental import BODY_FACTOR, HEAD_FACTOR, Past, freeze_statistics
+from otx.training.losses import distillation_loss
 
 
 class Classifier(L.LightningModule):
-    """Trains a network that maps images (N, 3, H, W) to logits (N, C) with cross-entropy.
+    """Trains a network that maps images (N, 3, H, W) to logits (N, C).
+
+    Args:
+        loss: called with logits (N, C), labels (N,), features (N, D) and the epoch, from 0.
+        past: an older network, whose classes are the first ones and whose answers are to be kept.
 
     Logs `val/accuracy` (top-1, 0 to 1) and `val/loss` (nats) over all processes; keeps `train_loss`, the mean of
     the epoch. `card` is written into every checkpoint, so that a checkpoint says what it is.
@@ -36,13 +43,15 @@ class Classifier(L.LightningModule):
         preprocessing: Preprocessing,
         optimizer: OptimizerSettings,
         scheduler: SchedulerSettings,
+        loss: nn.Module,
+        past: Past | None = None,
         seed: int,
         card: str,
     ) -> None:
         super().__init__()
         self.network = network.to(memory_format=torch.channels_last)
         self.optimizer_settings, self.scheduler_settings = optimizer, scheduler
-        self.seed, self.card = seed, card
+        self.loss, self.past, self.seed, self.card = loss, past, seed, card
         self.bad_images: set[str] = set()
         self.register_buffer("mean", torch.tensor(preprocessing.mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(preprocessing.std).view(1, 3, 1, 1), persistent=False)
@@ -53,9 +62,29 @@ class Classifier(L.LightningModule):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Logits (N, C) of images (N, 3, H, W) uint8."""
-        pixels = images.to(dtype=torch.float32, memory_format=torch.channels_last)
-        logits: torch.Tensor = self.network((pixels - self.mean) / self.std)
+        logits: torch.Tensor = self.network(self._input(images))
         return logits.float()
+
+    def _input(self, images: torch.Tensor) -> torch.Tensor:
+        pixels = images.to(dtype=torch.float32, memory_format=torch.channels_last)
+        return (pixels - self.mean) / self.std
+
+    def _with_features(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Logits (N, C), and what enters the classifier (N, D)."""
+        network: Any = self.network
+        entered: list[torch.Tensor] = []
+        head = network.get_classifier()
+        head = head[0] if isinstance(head, (tuple, list)) else head
+        hook = head.register_forward_pre_hook(lambda _, given: entered.append(given[0]))
+        try:
+            logits = self(images)
+        finally:
+            hook.remove()
+        return logits, entered[0].float()
+
+    def on_fit_start(self) -> None:
+        if self.past is not None:
+            self.past.teacher.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
         return Batch(batch.images.to(device, non_blocking=True), batch.labels.to(device, non_blocking=True), batch.bad)
@@ -64,10 +93,13 @@ class Classifier(L.LightningModule):
         # an epoch's random numbers depend on its number alone, so that a resumed run repeats them
         torch.manual_seed(self.seed * 1_000_003 + self.current_epoch)
         self.train_loss.reset()
+        if self.past is not None:
+            # images of new classes alone would move what normalises those of the old ones
+            freeze_statistics(self.network)
 
     def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
         self._note_bad(batch)
-        loss = functional.cross_entropy(self(batch.images), batch.labels)
+        loss = self._loss(batch)
         if not math.isfinite(loss.item()):
             raise TrainingError(
                 f"the loss became {loss.item()} in epoch {self.current_epoch + 1}, step {batch_idx + 1}",
@@ -76,6 +108,18 @@ class Classifier(L.LightningModule):
             )
         self.train_loss.update(loss.detach())
         return loss
+
+    def _loss(self, batch: Batch) -> torch.Tensor:
+        logits, features = self._with_features(batch.images)
+        if self.past is None:
+            loss: torch.Tensor = self.loss(logits, batch.labels, features, self.current_epoch)
+            return loss
+        with torch.no_grad():
+            wanted = self.past.teacher(self._input(batch.images)).float()
+        own, labels = self.past.among_present(logits, batch.labels)
+        kept = distillation_loss(logits[:, : wanted.shape[1]], wanted)
+        learnt: torch.Tensor = self.loss(own, labels, features, self.current_epoch)
+        return learnt + self.past.weight * kept
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         if len(batch.labels) == 0:
@@ -96,7 +140,9 @@ class Classifier(L.LightningModule):
             raise DataError(f"no image of a whole batch could be decoded: {', '.join(batch.bad[:3])}")
 
     def configure_optimizers(self) -> Any:
-        optimizer = _optimizer(self.network, self.optimizer_settings)
+        settings = self.optimizer_settings
+        factors = (BODY_FACTOR, HEAD_FACTOR) if self.past is not None else (1.0, 1.0)
+        optimizer = make_optimizer(self.network, settings, body=factors[0], head=factors[1])
         plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(
             optimizer, mode="max", factor=self.scheduler_settings.factor, patience=self.scheduler_settings.patience
         )
@@ -113,13 +159,24 @@ class Classifier(L.LightningModule):
         checkpoint["otx"] = self.card
 
 
-def _optimizer(network: nn.Module, settings: OptimizerSettings) -> torch.optim.Optimizer:
-    """The optimizer; biases and normalisation are spared the weight decay of AdamW, as is usual for transformers."""
+def make_optimizer(
+    network: nn.Module, settings: OptimizerSettings, *, body: float = 1.0, head: float = 1.0
+) -> torch.optim.Optimizer:
+    """The optimizer; biases and normalisation are spared the weight decay of AdamW, as is usual for transformers.
+
+    Args:
+        body: factor of the learning rate of all but the classifier.
+        head: factor of the learning rate of the classifier.
+    """
+    heads = head_names(network)
+    groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
+    for name, parameter in network.named_parameters():
+        spared = settings.name != "sgd" and parameter.ndim <= 1
+        groups.setdefault((head if name in heads else body, spared), []).append(parameter)
+    options = [
+        {"params": own, "lr": settings.lr * factor, "weight_decay": 0.0 if spared else settings.weight_decay}
+        for (factor, spared), own in groups.items()
+    ]
     if settings.name == "sgd":
-        return torch.optim.SGD(
-            network.parameters(), lr=settings.lr, momentum=settings.momentum, weight_decay=settings.weight_decay
-        )
-    decayed = [parameter for parameter in network.parameters() if parameter.ndim > 1]
-    spared = [parameter for parameter in network.parameters() if parameter.ndim <= 1]
-    groups: list[dict[str, Any]] = [{"params": decayed}, {"params": spared, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=settings.lr, weight_decay=settings.weight_decay)
+        return torch.optim.SGD(options, lr=settings.lr, momentum=settings.momentum)
+    return torch.optim.AdamW(options, lr=settings.lr)

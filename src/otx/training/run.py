@@ -6,12 +6,13 @@ import os
 import platform
 import time
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from otx.data.dataset import Dataset, load_dataset, refuse_if_too_many_bad, write_split
 from otx.data.decode import check_images
@@ -19,16 +20,18 @@ from otx.data.digits import resolve_data_root
 from otx.data.loader import Augmentation, ImageSubset, train_loader, val_loader
 from otx.data.preprocessing import Preprocessing
 from otx.deploy.card import ModelCard
-from otx.deploy.modelfile import load_model, read_card
+from otx.deploy.modelfile import load_model, read_card, save_model
 from otx.errors import ModelError, UsageError
 from otx.events import Progress, Reporter, SilentReporter
-from otx.models.build import check_network, model_info
+from otx.models.build import build_network, check_network, model_info
 from otx.models.table import ModelInfo
 from otx.models.weights import Start, start_network
 from otx.recipe import Recipe, dump_yaml, load_recipe
 from otx.results import BadImage, TrainResult
 from otx.training.callbacks import read_metrics
 from otx.training.fit import Outcome, fit, pick_device, pick_precision
+from otx.training.incremental import Merge, Past, carry_over, merge_classes
+from otx.training.losses import make_loss
 from otx.training.mixed import keep_depthwise_in_float32
 from otx.training.module import Classifier
 from otx.workspace import RunFolder, new_folder, run_of, set_latest, write_csv, write_json, write_text
@@ -38,12 +41,18 @@ LIBRARIES = ("otx", "torch", "timm", "lightning", "torchvision")
 
 
 def train(
-    recipe: Recipe, reporter: Reporter, *, checkpoint: Path | None = None, run: RunFolder | None = None
+    recipe: Recipe,
+    reporter: Reporter,
+    *,
+    checkpoint: Path | None = None,
+    renames: Mapping[str, str] | None = None,
+    run: RunFolder | None = None,
 ) -> TrainResult:
     """Train as the recipe says.
 
     Args:
-        checkpoint: begin from this model's weights; its classes must be those of the data.
+        checkpoint: begin from this model; classes of the data that it does not know are added to it.
+        renames: new names of the model's classes.
         run: go on with this run from its last checkpoint, instead of starting a new one.
 
     Raises:
@@ -57,17 +66,26 @@ def train(
     precision, why = pick_precision(recipe.precision, device)
     info = model_info(recipe.model.name)
     check_network(info.network)
-    dataset, bad = _usable_images(recipe, run, reporter)
+    base = _base(info, checkpoint, run)
+    dataset, bad = _usable_images(recipe, run, reporter, min_classes=1 if base else 2)
+    merge = _merge(base, dataset, renames, run)
+    if run is not None:
+        dataset = dataset.with_classes(read_card(run.last_checkpoint).classes)
+    elif merge is not None:
+        dataset = dataset.with_classes(merge.classes)
     preprocessing = make_preprocessing(recipe, info)
-    start = _start(recipe, info, dataset, preprocessing, checkpoint, run)
+    start = _start(recipe, info, dataset, preprocessing, base, run)
     reporter.note(f"Network {info.network} from {start.origin}; training in {why}, on {device}.")
     if start.warning:
         reporter.warn(start.warning)
-    card = _card(recipe, info, dataset, preprocessing, start)
+    lesson = _lesson(recipe, dataset, base, merge, reporter)
+    card = replace(_card(recipe, info, dataset, preprocessing, start), num_old=lesson.num_old)
     folder = run or _new_run(recipe, dataset, bad)
+    if lesson.num_old and base is not None and run is None and is_main():
+        save_model(folder.base, base.network.state_dict(), base.card)
     reporter.note(f"Run folder: {folder.path}")
     outcome = _fit(
-        recipe, dataset, preprocessing, start, card, folder, device, precision, reporter, resume=run is not None
+        recipe, dataset, preprocessing, start, lesson, card, folder, device, precision, reporter, resume=run is not None
     )
     result = _result(folder, outcome, start, precision)
     if is_main():
@@ -147,12 +165,19 @@ def is_main() -> bool:
     return _rank(devices_a_node=1) == 0
 
 
-def _usable_images(recipe: Recipe, run: RunFolder | None, reporter: Reporter) -> tuple[Dataset, tuple[BadImage, ...]]:
+def _usable_images(
+    recipe: Recipe, run: RunFolder | None, reporter: Reporter, *, min_classes: int
+) -> tuple[Dataset, tuple[BadImage, ...]]:
     root = resolve_data_root(recipe.data_root)
     split_file = run.split if run else (Path(recipe.data.split_file) if recipe.data.split_file else None)
     data = recipe.data
     dataset = load_dataset(
-        root, seed=recipe.seed, test_share=data.test_share, val_share=data.val_share, split_file=split_file
+        root,
+        seed=recipe.seed,
+        test_share=data.test_share,
+        val_share=data.val_share,
+        split_file=split_file,
+        min_classes=min_classes,
     )
     reporter.note(
         f"{root}: {len(dataset.classes)} classes, {len(dataset.train)} images to train, {len(dataset.val)} to validate,"
@@ -175,33 +200,111 @@ def _usable_images(recipe: Recipe, run: RunFolder | None, reporter: Reporter) ->
     return dataset.without([image.path for image in bad]), bad
 
 
+@dataclass(frozen=True)
+class Base:
+    """The model that a training begins from."""
+
+    network: nn.Module
+    card: ModelCard
+    path: Path
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What is minimised: a loss, and the answers of an older network where one has to be kept."""
+
+    loss: nn.Module
+    past: Past | None
+    num_old: int
+
+
+def _base(info: ModelInfo, checkpoint: Path | None, run: RunFolder | None) -> Base | None:
+    path = checkpoint if run is None else run.base
+    if path is None or (run is not None and not path.is_file()):
+        return None
+    network, card = load_model(path)
+    if card.network != info.network:
+        raise ModelError(
+            f"{path} holds a {card.network}, the recipe asks for a {info.network}",
+            fix=f"--model timm/{card.network}, or leave --checkpoint out",
+        )
+    return Base(network, card, path)
+
+
+def _merge(
+    base: Base | None, dataset: Dataset, renames: Mapping[str, str] | None, run: RunFolder | None
+) -> Merge | None:
+    """The classes of the base and of the data together."""
+    if run is not None and base is not None:
+        known = read_card(run.last_checkpoint)
+        return merge_classes(known.classes[: known.num_old], dataset.classes)
+    if base is None:
+        if renames and run is None:
+            raise UsageError("--rename renames classes of a model", fix="give --checkpoint MODEL")
+        return None
+    return merge_classes(base.card.classes, dataset.classes, renames)
+
+
+def _lesson(recipe: Recipe, dataset: Dataset, base: Base | None, merge: Merge | None, reporter: Reporter) -> Lesson:
+    """Choose the loss, and say what happens to the classes of a model that is trained further."""
+    settings, num_old, absent = recipe.training, 0, False
+    if merge is not None and base is not None:
+        num_old = len(base.card.classes)
+        absent = bool(set(merge.classes[:num_old]) - {dataset.classes[label] for label in set(dataset.train.labels)})
+        for note in merge.notes:
+            reporter.note(note)
+        for warning in merge.warnings:
+            reporter.warn(warning)
+    grown = len(dataset.classes) > num_old > 0
+    name = settings.loss
+    if name == "auto":
+        name = "influence_balanced" if grown and not absent else "cross_entropy"
+        if name == "influence_balanced":
+            reporter.note(f"Influence-balanced loss from epoch {settings.start_epoch + 1} on (--training.loss).")
+    keeps = absent if settings.distillation is None else settings.distillation and base is not None
+    if keeps:
+        reporter.note(
+            "Learning without forgetting: the old model's answers keep the classes that have no images here "
+            "(--training.distillation false turns it off)."
+        )
+    elif absent:
+        reporter.warn("Classes without images will be forgotten: --training.distillation is off.")
+    labels = dataset.train.labels
+    counts = [labels.count(label) for label in range(len(dataset.classes))]
+    past = None
+    if keeps and base is not None:
+        past = Past(base.network, [label for label, count in enumerate(counts) if count], settings.distillation_weight)
+        counts = [count for count in counts if count]
+    loss = make_loss(
+        name,
+        counts,
+        alpha=settings.alpha,
+        start_epoch=settings.start_epoch,
+        label_smoothing=settings.label_smoothing,
+    )
+    return Lesson(loss, past, num_old if grown or absent else 0)
+
+
 def _start(
     recipe: Recipe,
     info: ModelInfo,
     dataset: Dataset,
     preprocessing: Preprocessing,
-    checkpoint: Path | None,
+    base: Base | None,
     run: RunFolder | None,
 ) -> Start:
     torch.manual_seed(recipe.seed)
     size = (preprocessing.height, preprocessing.width)
-    if checkpoint is None or run is not None:
+    if run is not None:
         # a resumed run takes its weights from the checkpoint; the hub is not asked again
-        pretrained, weights = (False, None) if run else (recipe.model.pretrained, recipe.model.weights)
-        start = start_network(info.network, len(dataset.classes), *size, pretrained=pretrained, weights=weights)
-        return replace(start, origin=read_card(run.last_checkpoint).origin) if run else start
-    network, card = load_model(checkpoint)
-    if card.network != info.network:
-        raise ModelError(
-            f"{checkpoint} holds a {card.network}, the recipe asks for a {info.network}",
-            fix=f"--model timm/{card.network}, or leave --checkpoint out",
-        )
-    if card.classes != dataset.classes:
-        raise ModelError(
-            f"{checkpoint} knows the classes {', '.join(card.classes)}; the data has {', '.join(dataset.classes)}",
-            fix="give data with the same class folders, or leave --checkpoint out",
-        )
-    return Start(network.train(), f"the model {checkpoint}")
+        start = start_network(info.network, len(dataset.classes), *size, pretrained=False, weights=None)
+        return replace(start, origin=read_card(run.last_checkpoint).origin)
+    if base is None:
+        pretrained, weights = recipe.model.pretrained, recipe.model.weights
+        return start_network(info.network, len(dataset.classes), *size, pretrained=pretrained, weights=weights)
+    network = build_network(info.network, len(dataset.classes), *size)
+    carry_over(network, base.network)
+    return Start(network.train(), f"the model {base.path}")
 
 
 def _card(recipe: Recipe, info: ModelInfo, dataset: Dataset, preprocessing: Preprocessing, start: Start) -> ModelCard:
@@ -236,6 +339,7 @@ def _fit(
     dataset: Dataset,
     preprocessing: Preprocessing,
     start: Start,
+    lesson: Lesson,
     card: ModelCard,
     run: RunFolder,
     device: str,
@@ -260,6 +364,8 @@ def _fit(
         preprocessing=preprocessing,
         optimizer=recipe.optimizer,
         scheduler=recipe.scheduler,
+        loss=lesson.loss,
+        past=lesson.past,
         seed=recipe.seed,
         card=card.to_json(),
     )
