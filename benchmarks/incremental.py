@@ -40,13 +40,14 @@ SETTINGS = {
 
 
 def lay_out(source: Path, root: Path, counts: dict[str, int], seed: int) -> Path:
-    """Links to the chosen images: `counts` of each class in train/, 200 in test/."""
-    for split in ("train", "test"):
-        for name, count in counts.items():
-            images = sorted((source / split / name).iterdir())
-            first = seed * 600 if split == "train" else 0
+    """Links to the chosen images: `counts` of each class in train/, 100 others in val/, 200 in test/."""
+    for name, count in counts.items():
+        train, test = (sorted((source / split / name).iterdir()) for split in ("train", "test"))
+        first = seed * 600
+        chosen = {"train": train[first : first + count], "val": train[-100:], "test": test[:200]}
+        for split, images in chosen.items():
             (root / split / name).mkdir(parents=True)
-            for image in images[first : first + (count if split == "train" else 200)]:
+            for image in images:
                 (root / split / name / image.name).symlink_to(image)
     return root
 

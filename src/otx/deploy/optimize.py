@@ -107,7 +107,7 @@ def optimize_model(
         model = openvino_core().read_model(source)
         reporter.note(f"Calibrating on {len(calibration)} images of the training split.")
         with _quiet_nncf():
-            small = _compress(_quantize(model, calibration, validation, max_drop, _is_transformer(model)))
+            small = _quantize(model, calibration, validation, max_drop, _is_transformer(model))
         _describe(small, read_card(source), {"preset": "mixed", "subset_size": len(calibration), "max_drop": max_drop})
         _save(small, beside / f"{NAME}.xml")
         files = {**variants, "INT8": beside / f"{NAME}.xml"}
@@ -147,9 +147,9 @@ def _quantize(model: Any, calibration: Photos, validation: Photos, max_drop: flo
         "model_type": nncf.ModelType.TRANSFORMER if transformer else None,
     }
     if max_drop is None:
-        return nncf.quantize(model, nncf.Dataset(inputs), **options)
+        return _compress(nncf.quantize(model, nncf.Dataset(inputs), **options))
     examples = list(validation)
-    return nncf.quantize_with_accuracy_control(
+    small = nncf.quantize_with_accuracy_control(
         model,
         calibration_dataset=nncf.Dataset(inputs),
         validation_dataset=nncf.Dataset(examples),
@@ -158,6 +158,9 @@ def _quantize(model: Any, calibration: Photos, validation: Photos, max_drop: flo
         drop_type=nncf.DropType.ABSOLUTE,
         **options,
     )
+    packed = _compress(small.clone())
+    accuracy = [_hits(compile_exactly(each, ("logits",)), examples)[0] for each in (model, packed)]
+    return packed if accuracy[0] - accuracy[1] <= max_drop else small
 
 
 def _compress(model: Any) -> Any:

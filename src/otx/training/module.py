@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 from torchmetrics import MeanMetric
-from torchmetrics.classification import MulticlassAccuracy
+from torchmetrics.classification import MulticlassStatScores
 
 from otx.data.loader import Batch
 from otx.data.preprocessing import Preprocessing
@@ -28,7 +28,8 @@ class Classifier(L.LightningModule):
         loss: called with logits (N, C), labels (N,), features (N, D) and the epoch, from 0.
         past: an older network, whose classes are the first ones and whose answers are to be kept.
 
-    Logs `val/accuracy` (top-1, 0 to 1) and `val/loss` (nats) over all processes; keeps `train_loss`, the mean of
+    Logs `val/accuracy` (top-1, 0 to 1; with `balanced` the mean over the classes that have images, so that rare ones
+    count like others) and `val/loss` (nats) over all processes; keeps `train_loss`, the mean of
     the epoch. `card` is written into every checkpoint, so that a checkpoint says what it is.
     """
 
@@ -45,6 +46,7 @@ class Classifier(L.LightningModule):
         scheduler: SchedulerSettings,
         loss: nn.Module,
         past: Past | None = None,
+        balanced: bool = False,
         seed: int,
         card: str,
     ) -> None:
@@ -52,13 +54,14 @@ class Classifier(L.LightningModule):
         self.network = network.to(memory_format=torch.channels_last)
         self.optimizer_settings, self.scheduler_settings = optimizer, scheduler
         self.loss, self.past, self.seed, self.card = loss, past, seed, card
+        self.balanced = balanced
         self.bad_images: set[str] = set()
         self.register_buffer("mean", torch.tensor(preprocessing.mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(preprocessing.std).view(1, 3, 1, 1), persistent=False)
         self.train_loss = MeanMetric()
         # a validation loss may be no number where an untrained network explodes; it is shown as such
         self.val_loss = MeanMetric(nan_strategy="disable")
-        self.val_accuracy = MulticlassAccuracy(num_classes, average="micro")
+        self.val_counts = MulticlassStatScores(num_classes, average="none")
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Logits (N, C) of images (N, 3, H, W) uint8."""
@@ -126,13 +129,20 @@ class Classifier(L.LightningModule):
             return
         logits = self(batch.images)
         self.val_loss.update(functional.cross_entropy(logits, batch.labels), weight=len(batch.labels))
-        self.val_accuracy.update(logits, batch.labels)
+        self.val_counts.update(logits, batch.labels)
 
     def on_validation_epoch_end(self) -> None:
-        self.log("val/accuracy", self.val_accuracy.compute())
+        self.log("val/accuracy", self._accuracy())
         self.log("val/loss", self.val_loss.compute())
-        self.val_accuracy.reset()
+        self.val_counts.reset()
         self.val_loss.reset()
+
+    def _accuracy(self) -> torch.Tensor:
+        counts = self.val_counts.compute()
+        hits, images = counts[:, 0].float(), counts[:, 4].float()
+        if self.balanced:
+            return (hits / images)[images > 0].mean()
+        return hits.sum() / images.sum()
 
     def _note_bad(self, batch: Batch) -> None:
         self.bad_images.update(batch.bad)

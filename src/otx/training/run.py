@@ -261,6 +261,10 @@ def _lesson(recipe: Recipe, dataset: Dataset, base: Base | None, merge: Merge | 
         name = "influence_balanced" if grown and not absent else "cross_entropy"
         if name == "influence_balanced":
             reporter.note(f"Influence-balanced loss from epoch {settings.start_epoch + 1} on (--training.loss).")
+    if grown or absent:
+        reporter.note(
+            "val/accuracy is the mean over the classes here, so that rare old ones count as much as new ones."
+        )
     keeps = absent if settings.distillation is None else settings.distillation and base is not None
     if keeps:
         reporter.note(
@@ -366,6 +370,7 @@ def _fit(
         scheduler=recipe.scheduler,
         loss=lesson.loss,
         past=lesson.past,
+        balanced=lesson.num_old > 0,
         seed=recipe.seed,
         card=card.to_json(),
     )
