@@ -22,7 +22,6 @@ from otx.results import TestResult
 METHODS = {
     "cross-entropy, random sampler": ("cross_entropy", "random"),
     "cross-entropy, balanced sampler": ("cross_entropy", "balanced"),
-    "influence-balanced, random sampler": ("influence_balanced", "random"),
     "influence-balanced, balanced sampler": ("influence_balanced", "balanced"),
 }
 SETTINGS = {

@@ -321,7 +321,8 @@ class Engine:
         path = self._model_to_optimize(checkpoint)
         card = self._card(path)
         dataset = self._dataset(path, card, self._root(card, None))
-        from otx.deploy.optimize import Photos, optimize_model, pick_evenly
+        from otx.data.dataset import pick_evenly
+        from otx.deploy.optimize import Photos, optimize_model
 
         folder = Path(output) if output is not None else self._run_folder(path)
         limit = self.recipe.data.max_image_pixels

@@ -102,6 +102,9 @@ class TrainingSettings:
         "what is minimised; auto: cross_entropy, but influence_balanced where classes join a model and its old ones",
         choices=("auto", "cross_entropy", "influence_balanced", "class_balanced"),
     )
+    head_first: bool = setting(
+        True, "with pretrained weights: begin with a classifier fitted to features computed once (logistic regression)"
+    )
     label_smoothing: float = setting(0.0, "share of a label that is spread over all classes", low=0.0, high=0.99)
     alpha: float = setting(1000.0, "influence_balanced: scale of the influence", low=0.0)
     start_epoch: int = setting(5, "influence_balanced: epochs of plain cross-entropy before it", low=0)

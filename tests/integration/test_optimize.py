@@ -17,10 +17,10 @@ import pytest
 from conftest import SMALL, SMALL_MODEL, Recorder
 from images import write_classes
 from otx import Engine
-from otx.data.dataset import Subset, load_dataset
+from otx.data.dataset import Subset, load_dataset, pick_evenly
 from otx.deploy.card import ModelCard
 from otx.deploy.modelfile import read_card, save_model
-from otx.deploy.optimize import Photos, pick_evenly, precision_of
+from otx.deploy.optimize import Photos, precision_of
 from otx.deploy.predictor import load_predictor
 from otx.errors import DataError, UsageError
 from otx.models.build import build_network

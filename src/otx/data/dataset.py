@@ -9,6 +9,8 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from otx.data.folder import Folder, scan, some
 from otx.data.split import split_class
 from otx.errors import DataError, nearest
@@ -164,6 +166,23 @@ def _lacking(classes: tuple[str, ...], subsets: dict[str, Subset]) -> list[str]:
         if missing and len(missing) < len(classes):
             notes.append(f"No {name} image of {some(missing)}: how well that is recognised is not measured there.")
     return notes
+
+
+def pick_evenly(images: Subset, count: int, seed: int) -> Subset:
+    """`count` of the images at random, as many of each class as there are; of a small class all.
+
+    Args:
+        seed: the same seed picks the same images.
+    """
+    rng = np.random.default_rng(seed)
+    order = rng.permutation(len(images))
+    labels = np.asarray(images.labels)[order]
+    # the first of each class, then the second of each class, ...
+    turn = np.empty(len(order), np.int64)
+    for label in np.unique(labels):
+        turn[labels == label] = np.arange((labels == label).sum())
+    chosen = sorted(order[np.argsort(turn, kind="stable")][:count].tolist())
+    return Subset(tuple(images.paths[i] for i in chosen), tuple(images.labels[i] for i in chosen))
 
 
 def write_split(dataset: Dataset, path: Path) -> None:

@@ -62,23 +62,6 @@ class Photos:
             return None, label
 
 
-def pick_evenly(images: Subset, count: int, seed: int) -> Subset:
-    """`count` of the images at random, as many of each class as there are; of a small class all.
-
-    Args:
-        seed: the same seed picks the same images.
-    """
-    rng = np.random.default_rng(seed)
-    order = rng.permutation(len(images))
-    labels = np.asarray(images.labels)[order]
-    # the first of each class, then the second of each class, ...
-    turn = np.empty(len(order), np.int64)
-    for label in np.unique(labels):
-        turn[labels == label] = np.arange((labels == label).sum())
-    chosen = sorted(order[np.argsort(turn, kind="stable")][:count].tolist())
-    return Subset(tuple(images.paths[i] for i in chosen), tuple(images.labels[i] for i in chosen))
-
-
 def optimize_model(
     variants: dict[str, Path],
     output_dir: Path,

@@ -22,11 +22,16 @@ HUB_SECONDS = 5.0
 
 @dataclass(frozen=True)
 class Start:
-    """A network ready to be trained. `origin` says in words what its weights are; `warning` what went otherwise."""
+    """A network ready to be trained.
+
+    `origin` says in words what its weights are, `warning` what went otherwise; `pretrained`: they have learnt
+    something, the classifier has not.
+    """
 
     network: nn.Module
     origin: str
     warning: str = ""
+    pretrained: bool = False
 
 
 def start_network(
@@ -39,7 +44,7 @@ def start_network(
     """
     if weights is not None:
         model = create(network, num_classes, height, width)
-        return Start(model, load_weights(model, Path(weights)))
+        return Start(model, load_weights(model, Path(weights)), pretrained=True)
     if not pretrained:
         return Start(create(network, num_classes, height, width), "random weights")
     return _from_hub(network, num_classes, height, width)
@@ -60,7 +65,8 @@ def _from_hub(network: str, num_classes: int, height: int, width: int) -> Start:
         else:
             _knock()
         with _quiet_hub():
-            return Start(create(network, num_classes, height, width, **options), f"pretrained weights {source}")
+            model = create(network, num_classes, height, width, **options)
+            return Start(model, f"pretrained weights {source}", pretrained=True)
     except ModelError:
         raise
     except Exception as error:  # the hub's client raises its own, httpx's and the system's errors, version by version

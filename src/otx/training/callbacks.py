@@ -65,6 +65,12 @@ class Journal(L.Callback):
         """The epoch with the highest validation accuracy; among equals the one with the lowest validation loss."""
         return max(self.epochs, key=rank, default=None)
 
+    def begin(self, module: Classifier, before: EpochResult, max_epochs: int) -> None:
+        """Keep the network as it is before the first epoch: nothing may be better."""
+        self.epochs.append(before)
+        self.on_best(module, before)
+        self.reporter.epoch(before, max_epochs)
+
     def state_dict(self) -> dict[str, Any]:
         return {"epochs": [epoch.to_dict() for epoch in self.epochs]}
 
@@ -73,7 +79,7 @@ class Journal(L.Callback):
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         lr = trainer.optimizers[0].param_groups[0]["lr"]
-        if self.epochs and lr < self.epochs[-1].lr:
+        if self.epochs and 0 < lr < self.epochs[-1].lr:
             before = self.epochs[-1].lr
             self.reporter.note(f"val/accuracy is not rising: learning rate {before:.2g} -> {lr:.2g}.")
         self._started = self._trained = time.perf_counter()

@@ -83,8 +83,12 @@ def fit(
     precision: str,
     reporter: Reporter,
     resume_from: Path | None,
+    before: EpochResult | None = None,
 ) -> Outcome:
     """Train until the epochs are done, early stopping or Ctrl-C; the best model is in the run folder at any time.
+
+    Args:
+        before: figures of the network as it is given, where it can do something already.
 
     Raises:
         TrainingError: the loss is no number any more.
@@ -97,6 +101,8 @@ def fit(
 
     journal, ctrl_c = Journal(reporter, run, keep), CtrlC(reporter)
     stopper = Stopper(recipe.training.early_stopping)
+    if before is not None:
+        journal.begin(module, before, recipe.max_epochs)
     callbacks: list[L.Callback] = [journal, ctrl_c, _checkpoints(run)]
     if recipe.training.early_stopping.patience is not None:
         callbacks.insert(1, stopper)

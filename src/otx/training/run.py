@@ -11,10 +11,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
-from otx.data.dataset import Dataset, load_dataset, refuse_if_too_many_bad, write_split
+from otx.data.dataset import Dataset, load_dataset, pick_evenly, refuse_if_too_many_bad, write_split
 from otx.data.decode import check_images
 from otx.data.digits import resolve_data_root
 from otx.data.loader import Augmentation, ImageSubset, train_loader, val_loader
@@ -27,9 +28,10 @@ from otx.models.build import build_network, check_network, model_info
 from otx.models.table import ModelInfo
 from otx.models.weights import Start, start_network
 from otx.recipe import Recipe, dump_yaml, load_recipe
-from otx.results import BadImage, TrainResult
+from otx.results import BadImage, EpochResult, TrainResult
 from otx.training.callbacks import read_metrics
 from otx.training.fit import Outcome, fit, pick_device, pick_precision
+from otx.training.head import MAX_IMAGES, Features, features_of, fit_head, has_linear_head
 from otx.training.incremental import Merge, Past, carry_over, merge_classes
 from otx.training.losses import make_loss
 from otx.training.mixed import keep_depthwise_in_float32
@@ -79,13 +81,29 @@ def train(
     if start.warning:
         reporter.warn(start.warning)
     lesson = _lesson(recipe, dataset, base, merge, reporter)
+    if device == "cpu" and precision == "bf16":
+        keep_depthwise_in_float32(start.network)
+    before = None
+    if recipe.training.head_first and start.pretrained and has_linear_head(start.network) and is_main():
+        before = _fit_head(recipe, dataset, preprocessing, start, device, precision, reporter)
     card = replace(_card(recipe, info, dataset, preprocessing, start), num_old=lesson.num_old)
     folder = run or _new_run(recipe, dataset, bad)
     if lesson.num_old and base is not None and run is None and is_main():
         save_model(folder.base, base.network.state_dict(), base.card)
     reporter.note(f"Run folder: {folder.path}")
     outcome = _fit(
-        recipe, dataset, preprocessing, start, lesson, card, folder, device, precision, reporter, resume=run is not None
+        recipe,
+        dataset,
+        preprocessing,
+        start,
+        lesson,
+        card,
+        folder,
+        device,
+        precision,
+        reporter,
+        before=before,
+        resume=run is not None,
     )
     result = _result(folder, outcome, start, precision)
     if is_main():
@@ -136,7 +154,7 @@ def resumed_recipe(run: RunFolder, asked: Recipe, changes: Mapping[str, Any]) ->
 
 def check_resumable(run: RunFolder, recipe: Recipe) -> None:
     """Raise UsageError where a run has no epoch left to train."""
-    done = len(read_metrics(run.metrics)) if run.metrics.is_file() else 0
+    done = int(read_metrics(run.metrics)[-1]["epoch"]) + 1 if run.metrics.is_file() else 0
     if done >= recipe.max_epochs:
         raise UsageError(
             f"{run.path} has already trained {done} of {recipe.max_epochs} epochs",
@@ -273,15 +291,17 @@ def _lesson(recipe: Recipe, dataset: Dataset, base: Base | None, merge: Merge | 
         )
     elif absent:
         reporter.warn("Classes without images will be forgotten: --training.distillation is off.")
-    labels = dataset.train.labels
-    counts = [labels.count(label) for label in range(len(dataset.classes))]
+    counts = np.bincount(dataset.train.labels, minlength=len(dataset.classes))
     past = None
     if keeps and base is not None:
-        past = Past(base.network, [label for label, count in enumerate(counts) if count], settings.distillation_weight)
-        counts = [count for count in counts if count]
+        past = Past(base.network, np.flatnonzero(counts).tolist(), settings.distillation_weight)
+        counts = counts[counts > 0]
+    if recipe.data.train_subset.sampler == "balanced":
+        # what an epoch draws, not what is there: a rare class is not to be made up for twice
+        counts = np.ones_like(counts)
     loss = make_loss(
         name,
-        counts,
+        counts.tolist(),
         alpha=settings.alpha,
         start_epoch=settings.start_epoch,
         label_smoothing=settings.label_smoothing,
@@ -338,6 +358,50 @@ def _new_run(recipe: Recipe, dataset: Dataset, bad: tuple[BadImage, ...]) -> Run
     return run
 
 
+def _fit_head(
+    recipe: Recipe,
+    dataset: Dataset,
+    preprocessing: Preprocessing,
+    start: Start,
+    device: str,
+    precision: str,
+    reporter: Reporter,
+) -> EpochResult | None:
+    """Begin with a fitted classifier; its figures, where all validation images were looked at."""
+    place = "cuda" if device == "gpu" else "cpu"
+    network = start.network.to(place, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    mean, std = (torch.tensor(v, device=place).view(1, 3, 1, 1) for v in (preprocessing.mean, preprocessing.std))
+    parts = [pick_evenly(part, MAX_IMAGES, recipe.seed) for part in (dataset.train, dataset.val)]
+    total = sum(len(part) for part in parts)
+    features: list[Features] = []
+    for part in parts:
+        done = sum(len(labels) for _, labels in features)
+        loader = val_loader(
+            ImageSubset(dataset.root, part, preprocessing, max_pixels=recipe.data.max_image_pixels),
+            batch_size=recipe.data.val_subset.batch_size,
+            rank=0,
+            world_size=1,
+            num_workers=recipe.data.num_workers,
+            pin_memory=False,
+        )
+        features.append(
+            features_of(
+                network,
+                loader,
+                lambda images: ((images.float() - mean) / std).contiguous(memory_format=torch.channels_last),
+                device=place,
+                half=precision == "bf16",
+                on_progress=lambda n, done=done: reporter.progress(Progress("features", done + n, total)),  # type: ignore[misc]
+            )
+        )
+    before = fit_head(network, features[0], features[1], len(dataset.classes))
+    reporter.note(
+        f"The classifier alone, fitted to features of {len(parts[0])} images: {before.val_accuracy:.4f} on "
+        f"{len(parts[1])} validation images."
+    )
+    return before if len(parts[1]) == len(dataset.val) else None
+
+
 def _fit(
     recipe: Recipe,
     dataset: Dataset,
@@ -350,6 +414,7 @@ def _fit(
     precision: str,
     reporter: Reporter,
     *,
+    before: EpochResult | None,
     resume: bool,
 ) -> Outcome:
     data, subset = recipe.data, recipe.data.train_subset
@@ -360,8 +425,6 @@ def _fit(
         dataset.root, dataset.train, preprocessing, max_pixels=data.max_image_pixels, augmentation=augmentation
     )
     val_images = ImageSubset(dataset.root, dataset.val, preprocessing, max_pixels=data.max_image_pixels)
-    if device == "cpu" and precision == "bf16":
-        keep_depthwise_in_float32(start.network)
     module = Classifier(
         start.network,
         num_classes=len(dataset.classes),
@@ -402,6 +465,7 @@ def _fit(
         precision=precision,
         reporter=reporter,
         resume_from=run.last_checkpoint if resume else None,
+        before=before,
     )
 
 
