@@ -1,4 +1,4 @@
-"""otx: a folder of images becomes a trained, measured and exported image classifier.
+"""otx: a folder of images becomes a trained, measured, exported, quantised and explained image classifier.
 
 >>> from otx import Engine
 >>> Engine(data_root="my_photos").train()  # doctest: +SKIP
@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from otx.engine import Engine
     from otx.recipe import Recipe, list_models
+    from otx.training.losses import InfluenceBalancedLoss
 
-__all__ = ["Engine", "Recipe", "list_models"]
+__all__ = ["Engine", "InfluenceBalancedLoss", "Recipe", "list_models"]
 
 
 def __getattr__(name: str) -> Any:
@@ -21,6 +22,10 @@ def __getattr__(name: str) -> Any:
         from otx.engine import Engine
 
         return Engine
+    if name == "InfluenceBalancedLoss":
+        from otx.training.losses import InfluenceBalancedLoss
+
+        return InfluenceBalancedLoss
     if name in ("Recipe", "list_models"):
         from otx import recipe
 

@@ -105,7 +105,7 @@ def show_models(entries: Sequence[ModelEntry]) -> None:
 def show_training(result: TrainResult) -> None:
     lines = [
         f"The training ended: {result.stop_reason}.",
-        f"Best: epoch {result.best_epoch + 1}, top-1 {result.best_accuracy:.4f} on the validation images.",
+        f"Best: {_epoch(result.best_epoch)}, top-1 {result.best_accuracy:.4f} on the validation images.",
         f"Model: {result.model_path} (from {result.origin})",
     ]
     if result.interrupted:
@@ -113,6 +113,10 @@ def show_training(result: TrainResult) -> None:
     else:
         lines.append(f"Next: otx test --checkpoint {result.model_path}")
     print("\n".join(lines))
+
+
+def _epoch(number: int) -> str:
+    return f"epoch {number + 1}" if number >= 0 else "the fitted classifier, before the first epoch"
 
 
 def show_test(result: TestResult) -> None:

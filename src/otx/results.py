@@ -39,7 +39,10 @@ class ModelEntry(Result):
 
 @dataclass(frozen=True)
 class EpochResult(Result):
-    """One epoch of training. `seconds` is the whole epoch, `images_per_second` its training part alone."""
+    """One epoch of training, counted from 0; -1 is a network with a fitted classifier, before the first.
+
+    `seconds` is the whole epoch, `images_per_second` its training part alone.
+    """
 
     epoch: int
     train_loss: float

@@ -1,0 +1,113 @@
+"""The classifier first: fitted to features computed once, kept where nothing later is better, and resumed exactly."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from conftest import SMALL, SMALL_MODEL, Recorder
+from otx import Engine
+from otx.deploy.modelfile import load_model
+from otx.models.build import build_network
+from otx.training.head import fit_head, has_linear_head
+from otx.workspace import latest_run
+
+
+class Headed(nn.Module):
+    """The least that a network of timm is to `fit_head`."""
+
+    def __init__(self, width: int, num_classes: int) -> None:
+        super().__init__()
+        self.classifier = nn.Linear(width, num_classes)
+
+    def get_classifier(self) -> nn.Linear:
+        return self.classifier
+
+
+def blobs(counts: list[int], seed: int, spread: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
+    """Features (N, 8) of classes around points of their own."""
+    rng = np.random.default_rng(seed)
+    centres = np.random.default_rng(0).normal(0, 3, (len(counts), 8))
+    labels = np.repeat(np.arange(len(counts)), counts)
+    return (centres[labels] + rng.normal(0, spread, (len(labels), 8))).astype(np.float32), labels
+
+
+@pytest.mark.parametrize("counts", [[40, 40], [100, 30, 3], [50] * 6])
+def test_a_fitted_head_separates_what_can_be_separated(counts: list[int]) -> None:
+    network = Headed(8, len(counts))
+    val = blobs([20] * len(counts), seed=2)
+    before = fit_head(network, blobs(counts, seed=1), val, len(counts))
+    assert before.val_accuracy > 0.9
+    logits = network.classifier(torch.from_numpy(val[0])).detach()
+    labels = torch.from_numpy(val[1])
+    assert before.val_accuracy == pytest.approx(float((logits.argmax(1) == labels).float().mean()))
+    assert before.val_loss == pytest.approx(float(nn.functional.cross_entropy(logits, labels)), rel=1e-4)
+    assert (before.epoch, before.is_best) == (-1, True)
+
+
+def test_rare_classes_weigh_as_much_as_others() -> None:
+    network, spread = Headed(8, 2), 4.0
+    val = blobs([500, 500], 2, spread)
+    fit_head(network, blobs([900, 60], 1, spread), val, 2)
+    right = network.classifier(torch.from_numpy(val[0])).argmax(1).numpy() == val[1]
+    assert abs(right[:500].mean() - right[500:].mean()) < 0.2
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Weights of the small network, as if somebody had trained them."""
+    torch.manual_seed(3)
+    path = tmp_path_factory.mktemp("weights") / "weights.safetensors"
+    state = build_network("mobilenetv3_small_100", 3, 32, 32).state_dict()
+    save_file({name: value for name, value in state.items() if not name.startswith("classifier")}, path)
+    return path
+
+
+def train(photos: Path, weights: Path, work_dir: Path, **changes: Any) -> tuple[Any, Recorder]:
+    recorder = Recorder()
+    given = {**SMALL, "model.weights": str(weights), "data.check_images": True, **changes}
+    engine = Engine(photos, model=SMALL_MODEL, work_dir=work_dir, overrides=given, reporter=recorder)
+    return engine.train(), recorder
+
+
+def test_a_training_from_weights_begins_with_a_fitted_head(photos: Path, weights: Path, tmp_path: Path) -> None:
+    result, said = train(photos, weights, tmp_path, max_epochs=1)
+    assert any(note.startswith("The classifier alone, fitted to features of ") for note in said.notes)
+    assert [epoch.epoch for epoch in said.epochs] == [-1, 0]
+    # classes of one colour each: even features of random weights tell them apart
+    assert said.epochs[0].val_accuracy > 0.8
+    assert result.best_accuracy == max(epoch.val_accuracy for epoch in said.epochs)
+    if result.best_epoch == -1:
+        network, _ = load_model(result.model_path)
+        fresh = torch.load(latest_run(tmp_path).last_checkpoint, weights_only=True)["state_dict"]
+        assert not torch.equal(network.state_dict()["conv_stem.weight"], fresh["network.conv_stem.weight"])
+
+
+def test_it_can_be_left_out_and_random_weights_do_without(photos: Path, weights: Path, tmp_path: Path) -> None:
+    _, said = train(photos, weights, tmp_path, max_epochs=1, **{"training.head_first": False})
+    assert [epoch.epoch for epoch in said.epochs] == [0]
+    _, said = train(photos, weights, tmp_path, max_epochs=1, **{"model.weights": None})
+    assert [epoch.epoch for epoch in said.epochs] == [0]
+
+
+def test_a_resumed_run_ends_like_an_undisturbed_one(photos: Path, weights: Path, tmp_path: Path) -> None:
+    train(photos, weights, tmp_path / "whole", max_epochs=3)
+    train(photos, weights, tmp_path / "half", max_epochs=1)
+    Engine(work_dir=tmp_path / "half").train(resume=True, max_epochs=3)
+    figures = [
+        [line.split(",")[:5] for line in latest_run(tmp_path / name).metrics.read_text().splitlines()]
+        for name in ("whole", "half")
+    ]
+    assert figures[0] == figures[1]
+    assert [row[0] for row in figures[0][1:]] == ["-1", "0", "1", "2"]
+
+
+def test_a_head_of_another_kind_is_left_alone() -> None:
+    assert has_linear_head(build_network("resnet10t", 3, 32, 32))
+    assert not has_linear_head(build_network("deit_tiny_distilled_patch16_224", 3, 32, 32))
