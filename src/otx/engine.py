@@ -567,6 +567,8 @@ def _same_data(root: Path, trained_on: Path, run: RunFolder) -> bool:
         return True
     from otx.data.dataset import read_split
 
+    if not root.is_dir():
+        return False
     paths = [path for _, path, _, _ in read_split(run.split)]
     folders = {entry.name for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith(".")}
     return folders == {path.split("/")[0] for path in paths} and all((root / path).is_file() for path in paths[:100])

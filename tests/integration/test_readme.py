@@ -30,12 +30,14 @@ def commands(kind: str = "sh") -> list[list[str]]:
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder `my_photos` with three of the digits under the names of flowers."""
+    """Folders `my_photos` and `more_photos` with some of the digits under the names of flowers."""
     digits = resolve_data_root("digits")
     for digit, name in NAMES.items():
         (tmp_path / "my_photos" / name).mkdir(parents=True)
         for image in sorted((digits / digit).iterdir())[:30]:
             shutil.copy(image, tmp_path / "my_photos" / name)
+    for name in ("iris", "rose"):
+        shutil.copytree(digits / {"iris": "1", "rose": "5"}[name], tmp_path / "more_photos" / name)
     shutil.copytree(ROOT / "examples", tmp_path / "examples")
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -49,7 +51,7 @@ def quick(arguments: list[str]) -> list[str]:
 
 def test_the_commands_of_the_readme_work(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     asked = commands()
-    assert {arguments[0] for arguments in asked} >= {"train", "test", "predict", "export"}
+    assert {arguments[0] for arguments in asked} >= {"train", "test", "predict", "export", "optimize", "explain"}
     for arguments in asked:
         shown = arguments[-2:] == [">", "configs.yaml"]
         arguments = arguments[:-2] if shown else arguments
