@@ -161,7 +161,7 @@ def _train(arguments: list[str]) -> int:
     if options.get("print_config"):
         from otx.recipe import dump_yaml
 
-        print(dump_yaml(engine.recipe), end="")
+        print(dump_yaml(engine.recipe if options.get("resume") else engine.training_recipe()), end="")
         return 0
     result = engine.train(resume=options.get("resume", False), rename=_renames(options.get("rename", [])))
     from otx.console import show_training

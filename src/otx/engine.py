@@ -79,7 +79,7 @@ class Engine:
         self.recipe = base.override({**changes, "task": task})
         self._changes = changes
         self._recipe_given = recipe is not None or model is not None
-        self.checkpoint = None if checkpoint is None else Path(checkpoint)
+        self.checkpoint = self._start = None if checkpoint is None else Path(checkpoint)
         self.reporter: Reporter = reporter or LogReporter()
         self._work_dir_given = "work_dir" in changes or self.recipe.work_dir != DEFAULT_WORK_DIR
         self._data_root_given = self.recipe.data_root is not None
@@ -121,14 +121,12 @@ class Engine:
         """
         given = {"max_epochs": max_epochs, "seed": seed, "deterministic": deterministic, "precision": precision}
         changes = {key: value for key, value in given.items() if value is not None}
-        start = Path(checkpoint) if checkpoint is not None else self.checkpoint
+        start = Path(checkpoint) if checkpoint is not None else self._start
         _must_exist(start)
         from otx.training import run as training
 
         run: RunFolder | None = None
-        recipe = self.recipe.override(changes)
-        if start is not None and not resume and not self._recipe_given:
-            recipe = self._further(start, changes)
+        recipe = self.recipe.override(changes) if resume else self.training_recipe(start, changes)
         if resume:
             run = training.resume_run(start) if start else latest_run(self.work_dir)
             recipe = training.resumed_recipe(run, recipe, {**self._changes, **changes})
@@ -378,8 +376,11 @@ class Engine:
         set_latest(self.work_dir, "explain", folder)
         return ExplainResult(folder, tuple(explanations))
 
-    def _further(self, start: Path, changes: Mapping[str, Any]) -> Recipe:
-        """The settings a model was trained with, for a further training on other images."""
+    def training_recipe(self, start: Path | None = None, changes: Mapping[str, Any] | None = None) -> Recipe:
+        """The settings of a training: this engine's, or those of the model it begins from where none were asked for."""
+        start, changes = start or self._start, changes or {}
+        if start is None or self._recipe_given:
+            return self.recipe.override(changes)
         card = self._card(start)
         plain: dict[str, Any] = {**card.recipe, "work_dir": DEFAULT_WORK_DIR, "data_root": None}
         plain["data"] = {**plain["data"], "split_file": None}

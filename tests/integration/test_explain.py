@@ -236,6 +236,12 @@ def test_networks_of_other_kinds_are_explained(network: str) -> None:
     assert torch.equal(flat[:, 0], flat[:, 1])
 
 
+def test_a_network_without_a_map_of_features_is_said() -> None:
+    explained = Explained(build_network("mixer_s32_224", 3, 224, 224).eval())
+    with pytest.raises(UsageError, match="MlpMixer has no map of features"):
+        explained(torch.zeros(1, 3, 224, 224))
+
+
 def test_a_mask_is_the_gaussian_of_the_paper() -> None:
     masks = place_masks(3, 4)
     expected = torch.zeros(3, 4)

@@ -160,6 +160,24 @@ def test_a_renamed_folder_is_the_class_it_was(old: Engine, colours: Path, tmp_pa
     assert RunFolder(latest_run(tmp_path / "ws").path).base.exists() is False
 
 
+def test_print_config_shows_the_settings_of_the_model(
+    old: Engine, colours: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = latest_run(old.work_dir).model
+    arguments = ["train", "--data_root", str(colours / "all"), "--checkpoint", str(model), "--print_config"]
+    assert main(arguments) == 0
+    printed = capsys.readouterr().out
+    assert "name: timm/resnet10t" in printed
+    assert "input_size: [32, 32]" in printed
+    assert f"data_root: {colours / 'all'}" in printed
+
+
+def test_a_second_training_of_an_engine_begins_anew(colours: Path, tmp_path: Path) -> None:
+    engine = Engine(colours / "old", model=SMALL_MODEL, work_dir=tmp_path, overrides=SETTINGS)
+    origins = [engine.train(max_epochs=1).origin for _ in range(2)]
+    assert origins == ["random weights", "random weights"]
+
+
 def test_what_does_not_fit_is_said(old: Engine, colours: Path, tmp_path: Path) -> None:
     model = latest_run(old.work_dir).model
     with pytest.raises(ModelError, match="holds a resnet10t, the recipe asks for a mobilenetv3_small_100"):

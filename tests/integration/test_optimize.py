@@ -158,6 +158,9 @@ def test_what_cannot_be_optimized_is_said(small: Engine, optimized: Any, tmp_pat
     onnx = small.export(export_format="ONNX", output=tmp_path).path
     with pytest.raises(UsageError, match="is neither an IR nor a model file"):
         small.optimize(checkpoint=onnx, output=tmp_path)
+    embedded = small.export(preprocessing="embedded", output=tmp_path).path
+    with pytest.raises(UsageError, match="was exported with --preprocessing embedded"):
+        small.optimize(checkpoint=embedded, output=tmp_path)
     with pytest.raises(UsageError, match="--max_drop 2: must be from 0 to 1"):
         small.optimize(max_drop=2.0)
     with pytest.raises(UsageError, match="--subset_size 0: must be at least 1"):

@@ -168,11 +168,15 @@ def precision_of(path: Path) -> str:
 
     Raises:
         ModelError: it cannot be read.
+        UsageError: it holds its preprocessing, which is not to be quantised.
     """
     try:
-        operations = openvino_core().read_model(path).get_ordered_ops()
+        model = openvino_core().read_model(path)
     except RuntimeError as error:
         raise ModelError(f"{path} is damaged: {str(error).splitlines()[-1][:200]}", fix="export it again") from error
+    if model.inputs[0].get_element_type().get_type_name() == "u8":
+        raise UsageError(f"{path} was exported with --preprocessing embedded", fix="export it without, then optimize")
+    operations = model.get_ordered_ops()
     if any(node.get_type_name() == "FakeQuantize" for node in operations):
         return "INT8"
     halves = sum(

@@ -34,6 +34,8 @@ class Explained(nn.Module):
 
     def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         before_last, features = self._features(images)
+        if not self.is_transformer and features.ndim != 4:
+            raise UsageError(f"{type(self.network).__name__} has no map of features that could be shown")
         logits = self.network.forward_head(features)
         if self.algorithm == "vit_recipro_cam":
             maps = self._vit_recipro_cam(before_last)
@@ -93,8 +95,7 @@ def choose_algorithm(network: nn.Module, algorithm: str) -> str:
     Raises:
         UsageError: the one asked for does not suit it.
     """
-    transformer = _is_transformer(network)
-    suited = ("vit_recipro_cam" if transformer else "recipro_cam", "activation_map")
+    suited = (_recipro_cam_of(network), "activation_map")
     if algorithm == "auto":
         return suited[0]
     if algorithm not in suited:
@@ -102,6 +103,15 @@ def choose_algorithm(network: nn.Module, algorithm: str) -> str:
             f"--explain_config.algorithm {algorithm} does not suit {type(network).__name__}", allowed=suited
         )
     return algorithm
+
+
+def _recipro_cam_of(network: Any) -> str:
+    from timm.models.vision_transformer import Block
+
+    if not _is_transformer(network):
+        return "recipro_cam"
+    # blocks of other kinds join attention and network otherwise
+    return "vit_recipro_cam" if type(network.blocks[-1]) is Block else "activation_map"
 
 
 def _is_transformer(network: nn.Module) -> bool:
