@@ -83,6 +83,18 @@ def test_the_number_of_workers_does_not_change_the_figures(trained: Engine, phot
     assert figures(engine) == figures(trained)
 
 
+def test_workers_start_in_a_process_that_has_used_opencv_on_several_threads(photos: Path, tmp_path: Path) -> None:
+    program = (
+        "import sys, cv2, numpy; from otx import Engine; cv2.setNumThreads(2)\n"
+        "cv2.resize(numpy.zeros((2000, 2000, 3), numpy.float32), (1500, 1500))\n"
+        f"Engine({str(photos)!r}, model={SMALL_MODEL!r}, work_dir={str(tmp_path)!r}, overrides={SMALL!r}).train("
+        "max_epochs=1)"
+    ).replace("'data.num_workers': 0", "'data.num_workers': 2")
+    assert (
+        subprocess.run([sys.executable, "-c", program], capture_output=True, timeout=100, check=False).returncode == 0
+    )
+
+
 @pytest.mark.parametrize("stopped_after", [1, 2])
 def test_a_stopped_run_ends_like_an_undisturbed_one(
     stopped_after: int, trained: Engine, photos: Path, tmp_path: Path

@@ -15,7 +15,7 @@ from torchvision.transforms import v2
 
 from otx.data.dataset import Subset
 from otx.data.decode import decode_image
-from otx.data.preprocessing import Preprocessing
+from otx.data.preprocessing import Preprocessing, opencv
 from otx.data.sampler import BalancedSampler, EpochSampler, RandomSampler
 from otx.errors import ImageError
 
@@ -177,6 +177,8 @@ def _loader(
     drop_last: bool,
 ) -> DataLoader[Batch]:
     workers = count_workers(num_workers, len(images))
+    # also where somebody else has used it before in this process
+    opencv().setNumThreads(1)
     loader: DataLoader[Any] = DataLoader(
         images,
         batch_size=batch_size,
@@ -192,7 +194,4 @@ def _loader(
 
 
 def _one_thread(_: int) -> None:
-    import cv2
-
     torch.set_num_threads(1)
-    cv2.setNumThreads(1)

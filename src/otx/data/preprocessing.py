@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+
+@functools.cache
+def opencv() -> Any:
+    """OpenCV without threads of its own.
+
+    They do not live on in a forked process, where the next call would wait for them for ever; images are decoded and
+    resized side by side in threads or processes of ours.
+    """
+    import cv2
+
+    cv2.setNumThreads(1)
+    return cv2
 
 
 @dataclass(frozen=True)
@@ -35,8 +49,7 @@ class Preprocessing:
         It is the resize that openvino-model-api builds into a graph (`resize_type=standard`), so that an
         exported model sees there what it sees here.
         """
-        import cv2
-
+        cv2 = opencv()
         if image.shape[:2] == (self.height, self.width):
             return image
         # on 8 bit OpenCV rounds down, OpenVINO to the nearest: one pixel in eight would differ

@@ -84,7 +84,7 @@ def optimize_model(
         DataError: there is no image to calibrate or to judge with.
         UsageError: the folder cannot be written to.
     """
-    first, source = next(iter(variants.items()))
+    source = next(iter(variants.values()))
     beside = folder_beside(output_dir)
     try:
         model = openvino_core().read_model(source)
@@ -106,11 +106,13 @@ def optimize_model(
     drop = kept[0].top1 - kept[-1].top1
     result = OptimizeResult(path, drop, max_drop, len(calibration), len(validation), tuple(kept))
     write_json(output_dir / f"{NAME}.json", result.to_dict())
-    _judge(result, first, reporter)
+    judge(result, reporter)
     return result
 
 
-def _judge(result: OptimizeResult, first: str, reporter: Reporter) -> None:
+def judge(result: OptimizeResult, reporter: Reporter) -> None:
+    """Say it where more accuracy was lost than was allowed, or than a person would expect."""
+    first = result.variants[0].precision
     lost = f"INT8 loses {result.drop:.4f} of the {first} accuracy on the validation images"
     if result.max_drop is not None and result.drop > result.max_drop:
         reporter.warn(f"{lost}, more than --max_drop {result.max_drop:g}: turning layers back could not make it less.")

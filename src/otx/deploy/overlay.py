@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from otx.data.preprocessing import opencv
 from otx.workspace import atomic
 
 PANEL = 448
@@ -42,8 +43,7 @@ def draw_overlay(pixels: NDArray[np.uint8], saliency_map: NDArray[np.float32], c
 
 def heat(image: Image.Image, saliency_map: NDArray[np.float32]) -> Image.Image:
     """The image under the colours of its map."""
-    import cv2
-
+    cv2 = opencv()
     large = cv2.resize(saliency_map, image.size, interpolation=cv2.INTER_CUBIC).clip(0, 1)
     colours = cv2.applyColorMap(np.round(large * 255).astype(np.uint8), cv2.COLORMAP_JET)[:, :, ::-1]
     return Image.blend(image, Image.fromarray(np.ascontiguousarray(colours)), STRENGTH)
