@@ -54,7 +54,7 @@ class Preprocessing:
             return image
         # on 8 bit OpenCV rounds down, OpenVINO to the nearest: one pixel in eight would differ
         resized = cv2.resize(image.astype(np.float32), (self.width, self.height), interpolation=cv2.INTER_LINEAR)
-        return np.rint(resized).astype(np.uint8)
+        return np.asarray(np.rint(resized), np.uint8)
 
     def normalise(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Turn images (N, height, width, 3) into network input (N, 3, height, width)."""
