@@ -38,7 +38,10 @@ class InfluenceBalancedLoss(nn.Module):
         self.register_buffer("weights", _mean_one([1 / max(count, 1) for count in class_counts]), persistent=False)
 
     def forward(self, logits: torch.Tensor, labels: torch.Tensor, features: torch.Tensor, epoch: int) -> torch.Tensor:
-        """The mean loss of logits (N, C), labels (N,) and features (N, D) in an epoch, counted from 0."""
+        """The mean loss of logits (N, C), labels (N,) and features (N, D) in an epoch, counted from 0.
+
+        Give features without gradient in a training: dividing by them, the loss falls when they merely grow.
+        """
         if epoch < self.start_epoch:
             return functional.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
         wrong = (logits.softmax(dim=1) - functional.one_hot(labels, logits.shape[1])).abs().sum(dim=1)

@@ -73,7 +73,10 @@ class Classifier(L.LightningModule):
         return (pixels - self.mean) / self.std
 
     def _with_features(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Logits (N, C), and what enters the classifier (N, D)."""
+        """Logits (N, C), and what enters the classifier (N, D), as plain values.
+
+        No gradient goes through the features: a loss that divides by them could be lowered by making them larger.
+        """
         network: Any = self.network
         entered: list[torch.Tensor] = []
         head = network.get_classifier()
@@ -83,7 +86,7 @@ class Classifier(L.LightningModule):
             logits = self(images)
         finally:
             hook.remove()
-        return logits, entered[0].float()
+        return logits, entered[0].detach().float()
 
     def on_fit_start(self) -> None:
         if self.past is not None:
