@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 from torchvision import transforms
@@ -85,8 +86,8 @@ def main() -> None:
     print(f"otx is {ratio:.2f} x as fast, {options.workers} workers, {os.cpu_count()} cores")
 
 
-MEAN = np.reshape(IMAGENET_MEAN, (1, 3, 1, 1)) * 255
-STD = np.reshape(IMAGENET_STD, (1, 3, 1, 1)) * 255
+MEAN = torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1) * 255
+STD = torch.tensor(IMAGENET_STD).view(1, 3, 1, 1) * 255
 
 if __name__ == "__main__":
     main()

@@ -177,3 +177,22 @@ def test_damaged_bytes_give_an_image_or_an_image_error(data: st.DataObject, kind
         assert decode_image(bytes(content), 10**6).shape[2] == 3
     except ImageError as error:
         assert error.what
+
+
+def test_a_plain_jpeg_has_pillows_pixels(tmp_path: Path) -> None:
+    for number, (size, sampling) in enumerate([((61, 47), 0), ((500, 375), 2), ((17, 400), 1)]):
+        path = tmp_path / f"{number}.jpg"
+        noise = np.random.default_rng(number).integers(0, 256, (size[1] // 4 + 1, size[0] // 4 + 1, 3), np.uint8)
+        Image.fromarray(noise).resize(size).save(path, quality=87, subsampling=sampling, progressive=number == 1)
+        with Image.open(path) as image:
+            expected = np.asarray(image)
+        np.testing.assert_array_equal(decode_image(path), expected)
+
+
+def test_a_jpeg_cut_off_or_with_something_behind_it_is_left_to_pillow(tmp_path: Path) -> None:
+    path = tmp_path / "whole.jpg"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (90, 80, 3), np.uint8)).save(path)
+    data = path.read_bytes()
+    np.testing.assert_array_equal(decode_image(data + b"a note"), decode_image(data))
+    with pytest.raises(ImageError, match="truncated"):
+        decode_image(data[:-200])

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+from otx.data.preprocessing import opencv
 from otx.errors import ImageError
 from otx.results import BadImage
 
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 MAX_PIXELS = 100_000_000
 WHITE = (255, 255, 255)
+ORIENTATION = 0x0112
+END_OF_JPEG = b"\xff\xd9"
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
 
@@ -43,8 +46,12 @@ def decode_image(source: str | Path | bytes, max_pixels: int = MAX_PIXELS) -> ND
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
+            data = source if isinstance(source, bytes) else Path(source).read_bytes()
+            with Image.open(io.BytesIO(data)) as image:
                 _check_size(image, max_pixels)
+                pixels = _plain_jpeg(image, data)
+                if pixels is not None:
+                    return pixels
                 image.load()
                 ImageOps.exif_transpose(image, in_place=True)
                 return _to_rgb(image)
@@ -56,6 +63,22 @@ def decode_image(source: str | Path | bytes, max_pixels: int = MAX_PIXELS) -> ND
         raise ImageError("not enough memory to decode it") from error
     except Exception as error:  # damaged files raise whatever the decoder stumbles over
         raise ImageError(_reason(error)) from error
+
+
+def _plain_jpeg(image: PilImage, data: bytes) -> NDArray[np.uint8] | None:
+    """The pixels of a whole JPEG in colour that is not turned: OpenCV gives Pillow's values in half the time.
+
+    None for all others, and where OpenCV fails: Pillow knows more kinds, and says what is wrong. OpenCV fills what is
+    cut off with grey, so that the end of the file must be there.
+    """
+    if image.format != "JPEG" or image.mode != "RGB" or not data.endswith(END_OF_JPEG):
+        return None
+    if image.getexif().get(ORIENTATION, 1) != 1:
+        return None
+    cv2 = opencv()
+    flags = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
+    pixels: NDArray[np.uint8] | None = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    return pixels
 
 
 def _check_size(image: PilImage, max_pixels: int) -> None:
