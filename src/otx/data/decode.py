@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from otx.data.preprocessing import opencv
 from otx.errors import ImageError
@@ -47,6 +47,8 @@ def decode_image(source: str | Path | bytes, max_pixels: int = MAX_PIXELS) -> ND
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             data = source if isinstance(source, bytes) else Path(source).read_bytes()
+            if not data:
+                raise ImageError("the file is empty")
             with Image.open(io.BytesIO(data)) as image:
                 _check_size(image, max_pixels)
                 pixels = _plain_jpeg(image, data)
@@ -139,6 +141,8 @@ def check_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> str | None:
         return error.what
     except FileNotFoundError:
         return "no such file"
+    except UnidentifiedImageError as error:
+        return "the file is empty" if Path(path).stat().st_size == 0 else _reason(error)
     except Exception as error:  # as in decode_image
         return _reason(error)
     return None
