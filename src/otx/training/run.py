@@ -22,6 +22,7 @@ from otx.data.loader import Augmentation, ImageSubset, train_loader, val_loader
 from otx.data.preprocessing import Preprocessing
 from otx.deploy.card import ModelCard
 from otx.deploy.modelfile import load_model, read_card, save_model
+from otx.deploy.runtime import keep_freed_memory
 from otx.errors import ModelError, UsageError
 from otx.events import Progress, Reporter, SilentReporter
 from otx.models.build import build_network, check_network, model_info
@@ -65,6 +66,8 @@ def train(
         reporter = SilentReporter()
     started = time.perf_counter()
     device = pick_device(recipe.engine.device)
+    if device == "cpu":
+        keep_freed_memory()
     precision, why = pick_precision(recipe.precision, device)
     info = model_info(recipe.model.name)
     check_network(info.network)
