@@ -8,8 +8,11 @@ otx-workspace/                 --work_dir
         configs.yaml           the resolved recipe; `otx train --config` takes it
         split.csv              path, class, subset of every image
         bad_images.csv         images left out because they cannot be decoded
+        suspicions.json        images that may be mislabelled, duplicates, or in two subsets
         metrics.csv            a row an epoch
         run.json               how it ended
+        report.html            the page about the run, made after every training and test
+        validation/            the best model on the validation images: the files of a test
         checkpoints/           last.ckpt and epoch_NNN.ckpt (the best), to resume from
         tensorboard/
         exported_model.xml ... what `otx export` made of it
@@ -36,6 +39,7 @@ from otx.errors import UsageError
 DEFAULT_WORK_DIR = "otx-workspace"
 LATEST = ".latest"
 MODEL_FILE = "model.safetensors"
+VALIDATION = "validation"
 
 
 @dataclass(frozen=True)
@@ -71,6 +75,14 @@ class RunFolder:
     @property
     def summary(self) -> Path:
         return self.path / "run.json"
+
+    @property
+    def report(self) -> Path:
+        return self.path / "report.html"
+
+    @property
+    def suspicions(self) -> Path:
+        return self.path / "suspicions.json"
 
     @property
     def checkpoints(self) -> Path:

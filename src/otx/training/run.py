@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import time
@@ -63,7 +64,7 @@ def train(
     """
     if not is_main():
         reporter = SilentReporter()
-    started = time.perf_counter()
+    began, started = time.time(), time.perf_counter()
     device = pick_device(recipe.engine.device)
     precision, why = pick_precision(recipe.precision, device)
     info = model_info(recipe.model.name)
@@ -88,6 +89,7 @@ def train(
         before = _fit_head(recipe, dataset, preprocessing, start, device, precision, reporter)
     card = replace(_card(recipe, info, dataset, preprocessing, start), num_old=lesson.num_old)
     folder = run or _new_run(recipe, dataset, bad)
+    origin = _asked(checkpoint, renames, run)
     if lesson.num_old and base is not None and run is None and is_main():
         save_model(folder.base, base.network.state_dict(), base.card)
     reporter.note(f"Run folder: {folder.path}")
@@ -107,17 +109,45 @@ def train(
     )
     result = _result(folder, outcome, start, precision)
     if is_main():
-        hardware = {"device": device, "processor": platform.processor(), "torch_threads": torch.get_num_threads()}
         write_json(
             folder.summary,
             {
                 **result.to_dict(),
+                **origin,
+                "started": _stamp(began),
+                "ended": _stamp(time.time()),
                 "seconds": time.perf_counter() - started,
                 "versions": card.versions,
-                "hardware": hardware,
+                "hardware": _hardware(device),
             },
         )
     return result
+
+
+def _stamp(seconds: float) -> str:
+    """A time as the run folders are named."""
+    return time.strftime("%Y%m%d_%H%M%S", time.localtime(seconds))
+
+
+def _asked(checkpoint: Path | None, renames: Mapping[str, str] | None, run: RunFolder | None) -> dict[str, Any]:
+    """What the recipe does not hold of what was asked for; of a resumed run, what it was begun with."""
+    if run is not None and run.summary.is_file():
+        before = json.loads(run.summary.read_text(encoding="utf-8"))
+        return {name: before[name] for name in ("checkpoint", "renames")}
+    return {"checkpoint": None if checkpoint is None else str(checkpoint.resolve()), "renames": dict(renames or {})}
+
+
+def _hardware(device: str) -> dict[str, Any]:
+    gpu = {"gpu": torch.cuda.get_device_name()} if device == "gpu" else {}
+    return {
+        "device": device,
+        **gpu,
+        "processor": platform.processor() or platform.machine(),
+        "cores": os.cpu_count(),
+        "torch_threads": torch.get_num_threads(),
+        "system": platform.platform(),
+        "python": platform.python_version(),
+    }
 
 
 def resume_run(checkpoint: Path) -> RunFolder:

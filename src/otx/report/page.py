@@ -1,0 +1,251 @@
+"""Write `report.html`: one file that needs nothing else."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import shlex
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from otx.recipe import dump_yaml, from_dict, to_options
+from otx.report import plots
+from otx.report.figures import (
+    CONFIDENCE_95,
+    ThresholdRow,
+    confident_mistakes,
+    confusions,
+    hesitant_hits,
+    num_right,
+    reliability,
+    threshold_table,
+)
+from otx.report.pictures import Exhibit, exhibits, explainer, thumbnails
+from otx.report.record import Measurement, Record, lr_drops, read_record
+from otx.report.sentences import summarise
+from otx.workspace import write_text
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+GALLERY = 8
+MATRIX_CLASSES = 40
+BARS = 40
+CONFUSIONS_LISTED = 10
+SUBSETS = {"train": "training", "val": "validation", "test": "test"}
+
+
+def write_report(folder: Path) -> Path:
+    """Write the page of a run folder from what is in it; returns its path.
+
+    Raises:
+        UsageError: the folder is no run folder.
+        DataError: a file in it is damaged.
+    """
+    record = read_record(folder)
+    write_text(record.folder.report, render_report(record))
+    return record.folder.report
+
+
+def render_report(record: Record) -> str:
+    """The page of a run."""
+    measured = record.measurement
+    return render(
+        "report.html",
+        title=f"{record.name}: what it learned",
+        record=record,
+        summary=summarise(record),
+        curves=_curves(record),
+        measured=None if measured is None else _measured(record, measured),
+        sizes=_sizes(record),
+        recipe=_recipe(record),
+        command=command_of(record),
+        subsets=SUBSETS,
+    )
+
+
+def _curves(record: Record) -> dict[str, str]:
+    """The curves of a training by what they show."""
+    epochs, best = record.epochs, record.best
+    if not epochs:
+        return {}
+    marks = [] if best is None else [(best.epoch, "best")]
+    if record.summary is not None and record.summary["stop_reason"].startswith("early stopping"):
+        marks.append((epochs[-1].epoch, "early stop"))
+    drops = [(epoch.epoch, f"{epoch.lr:.2g}") for epoch in lr_drops(epochs)]
+    return {
+        "loss": plots.losses(epochs, marks),
+        "accuracy": plots.curve({"validation": epochs}, "val_accuracy", "accuracy", number=".4f", marks=marks),
+        "learning rate": plots.curve({"learning rate": epochs}, "lr", "learning rate", number=".3g", marks=drops),
+    }
+
+
+@dataclass(frozen=True)
+class ClassRow:
+    """A row of the table of classes. `mistaken_for` is the class it is taken for most, if it ever is."""
+
+    name: str
+    training: int
+    count: int
+    precision: float
+    recall: float
+    f1: float
+    mistaken_for: str
+
+
+def class_rows(record: Record, measured: Measurement) -> list[ClassRow]:
+    """The table of classes."""
+    most: dict[str, str] = {}
+    for pair in confusions(measured.result):
+        most.setdefault(pair.label, f"{pair.predicted} ({pair.count})")
+    return [
+        ClassRow(
+            item.name,
+            record.sizes[item.name, "train"],
+            item.count,
+            item.precision,
+            item.recall,
+            item.f1,
+            most.get(item.name, ""),
+        )
+        for item in measured.result.classes
+    ]
+
+
+def _measured(record: Record, measured: Measurement) -> dict[str, Any]:
+    """What the page shows of a measurement."""
+    result, images = measured.result, measured.images
+    index = {name: place for place, name in enumerate(measured.classes)}
+    images = tuple(sorted(images, key=lambda item: (index[item.label], index[item.predicted], -item.probability)))
+    table = threshold_table(images)
+    shown = matrix_classes(measured)
+    predictor, note = explainer(measured, record.folder.model)
+    root = result.data_root
+    return {
+        "result": result,
+        "is_validation": measured.is_validation,
+        "right": num_right(result),
+        "rows": class_rows(record, measured),
+        "matrix": plots.matrix(measured.classes, result.confusion, shown),
+        "left_out": len(measured.classes) - len(shown),
+        "confusions": [(index[c.label], index[c.predicted], c) for c in confusions(result)[:CONFUSIONS_LISTED]],
+        "mistakes": list(exhibits(confident_mistakes(images, GALLERY), root, predictor)),
+        "hits": list(exhibits(hesitant_hits(images, GALLERY), root, predictor)),
+        "saliency": note,
+        "reliability": plots.reliability_diagram(reliability(images)),
+        "coverage": plots.coverage_curve(table),
+        "thresholds": table,
+        "data": {
+            **_photos(images, index),
+            "classes": measured.classes,
+            "root": root.as_uri(),
+            "thumbs": thumbnails(images, root),
+            "thresholds": [threshold_words(row, len(images)) for row in table],
+        },
+    }
+
+
+def matrix_classes(measured: Measurement) -> list[int]:
+    """The classes that a matrix has room for: all, or those that take part in most mistakes."""
+    counts = measured.result.confusion
+    classes = range(len(counts))
+    if len(counts) <= MATRIX_CLASSES:
+        return list(classes)
+    mistakes = [sum(counts[i]) + sum(row[i] for row in counts) - 2 * counts[i][i] for i in classes]
+    return sorted(sorted(classes, key=lambda i: -mistakes[i])[:MATRIX_CLASSES])
+
+
+def threshold_words(row: ThresholdRow, total: int) -> list[str]:
+    """A row of the threshold table as the page says it: threshold, answered, right of these."""
+    right = f"{row.right / row.covered:.1%} ({row.right:,} of {row.covered:,})" if row.covered else "–"
+    return [f"{row.threshold:.2f}", f"{row.covered / total:.1%} ({row.covered:,} of {total:,})", right]
+
+
+def _photos(images: Sequence[Any], index: Mapping[str, int]) -> dict[str, Any]:
+    """The images as (folder, file, confidence), and where those of each cell of the matrix begin and end."""
+    folders: dict[str, int] = {}
+    photos, cells = [], {}
+    for place, image in enumerate(images):
+        folder, _, name = image.path.rpartition("/")
+        photos.append([folders.setdefault(folder, len(folders)), name, round(image.probability, 4)])
+        cell = f"{index[image.label]}-{index[image.predicted]}"
+        cells[cell] = [cells.get(cell, [place])[0], place + 1]
+    return {"folders": list(folders), "photos": photos, "cells": cells}
+
+
+def _sizes(record: Record) -> dict[str, Any]:
+    """Images by class and subset, as plot and as sums."""
+    subsets = {key: title for key, title in SUBSETS.items() if any(subset == key for _, subset in record.sizes)}
+    if not subsets:
+        return {}
+    totals = {
+        title: sum(count for (_, own), count in record.sizes.items() if own == key) for key, title in subsets.items()
+    }
+    names = sorted({name for name, _ in record.sizes}, key=lambda name: -record.sizes[name, "train"])
+    shown = names if len(names) <= BARS else names[: BARS // 2] + names[-BARS // 2 :]
+    return {
+        "totals": totals,
+        "plot": plots.class_sizes(record.sizes, shown, subsets),
+        "left_out": len(names) - len(shown),
+        "num_classes": len(names),
+    }
+
+
+def _recipe(record: Record) -> str:
+    if record.card is not None:
+        return dump_yaml(from_dict(record.card.recipe, "the model file"))
+    return record.folder.config.read_text(encoding="utf-8") if record.folder.config.is_file() else ""
+
+
+def command_of(record: Record) -> str:
+    """The command that trains the same model again; empty where the model file is gone."""
+    if record.card is None or record.summary is None:
+        return ""
+    recipe = from_dict({**record.card.recipe, "work_dir": "otx-workspace"}, "the model file")
+    words = ["otx", "train", *to_options(recipe)]
+    if record.summary["checkpoint"] is not None:
+        words += ["--checkpoint", record.summary["checkpoint"]]
+    for old, new in record.summary["renames"].items():
+        words += ["--rename", f"{old}={new}"]
+    return shlex.join(words)
+
+
+def render(template: str, **values: Any) -> str:
+    """Fill a template; the page may run no script but its own, and reach no network."""
+    script = read_part("page.js")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
+    text = (
+        environment()
+        .get_template(template)
+        .render(
+            script=script, digest=digest, style=read_part("page.css"), made=time.strftime("%Y-%m-%d %H:%M"), **values
+        )
+    )
+    # file names that are no valid UTF-8 come as surrogates
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
+def read_part(name: str) -> str:
+    return files("otx.report").joinpath("templates", name).read_text(encoding="utf-8")
+
+
+@cache
+def environment() -> Environment:
+    """The templates; everything that is filled in is escaped."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    made = Environment(
+        loader=PackageLoader("otx.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "ensure_ascii": False}
+    return made
