@@ -425,6 +425,39 @@ class Engine:
         set_latest(self.work_dir, "explain", folder)
         return ExplainResult(folder, tuple(explanations))
 
+    def report(
+        self,
+        runs: str | Path | Iterable[str | Path] | None = None,
+        *,
+        output: str | Path | None = None,
+    ) -> Path:
+        """Write the page of a run again, or one page of several runs side by side.
+
+        Args:
+            runs: run folders, or files in them; default: the newest training.
+            output: an HTML file; default: `report.html` in the run folder, or in a new folder for several runs.
+
+        Raises:
+            UsageError: there is no such run, or `output` is a file that is no report.
+        """
+        from otx.report.compare import names_of, render_comparison
+        from otx.report.page import check_output, write_report
+        from otx.report.record import read_record
+        from otx.workspace import write_text
+
+        given = [runs] if isinstance(runs, (str, Path)) else list(runs or [latest_run(self.work_dir).path])
+        folders = [_folder_of_run(Path(run)) for run in given]
+        path = None if output is None else Path(output)
+        if path is not None:
+            check_output(path)
+        if len(folders) == 1:
+            return write_report(folders[0], path)
+        records = [read_record(folder) for folder in folders]
+        page = render_comparison(dict(zip(names_of(records), records, strict=True)))
+        path = path or new_folder(self.work_dir / "reports") / "report.html"
+        write_text(path, page)
+        return path
+
     def training_recipe(self, start: Path | None = None, changes: Mapping[str, Any] | None = None) -> Recipe:
         """The settings of a training: this engine's, or those of the model it begins from where none were asked for."""
         start, changes = start or self._start, changes or {}
@@ -622,6 +655,14 @@ def _same_data(root: Path, trained_on: Path, run: RunFolder) -> bool:
     paths = [path for _, path, _, _ in read_split(run.split)]
     folders = {entry.name for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith(".")}
     return folders == {path.split("/")[0] for path in paths} and all((root / path).is_file() for path in paths[:100])
+
+
+def _folder_of_run(path: Path) -> Path:
+    """The run folder that a person named, by itself or by a file in it."""
+    if not path.exists():
+        raise UsageError(f"there is no run {path}", fix="`ls otx-workspace` shows the runs")
+    run = None if path.is_dir() else run_of(path)
+    return run.path if run is not None else path
 
 
 def _one_of(option: str, value: str, allowed: tuple[str, ...]) -> None:

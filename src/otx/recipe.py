@@ -14,6 +14,7 @@ from otx.schema import all_settings, build, setting, to_plain
 
 TASK = "MULTI_CLASS_CLS"
 DEFAULT_RECIPE = "mobilenet_v3_large"
+LABELS = ("recipe_id", "name", "work_dir")
 RECIPES = Path(__file__).resolve().parent / "recipes"
 
 
@@ -295,12 +296,15 @@ def dump_yaml(recipe: Recipe) -> str:
 
 
 def to_options(recipe: Recipe) -> list[str]:
-    """The options of `otx train` that give this recipe: `["--config", "efficientnet_b0", "--max_epochs", "7"]`."""
+    """The options of `otx train` for the same training: `["--config", "efficientnet_b0", "--max_epochs", "7"]`.
+
+    What the recipe is called, and where the run goes, are left out.
+    """
     shipped = recipe.name if recipe.name in recipe_names() else DEFAULT_RECIPE
     base, options = load_recipe(shipped), ["--config", shipped]
     for info in all_settings(Recipe):
         value = _get(recipe, info.key)
-        if value != _get(base, info.key):
+        if info.key not in LABELS and value != _get(base, info.key):
             options += [f"--{info.key}", _option(value)]
     return options
 

@@ -19,6 +19,7 @@ otx-workspace/                 --work_dir
         optimized_model.xml    what `otx optimize` made of it, and .json: its figures
         explain/2026.../       one `otx explain`
         test/20261123_140000/  one `otx test`
+    reports/2026.../           report.html of several runs
 """
 
 from __future__ import annotations
@@ -93,17 +94,22 @@ class RunFolder:
         return self.checkpoints / "last.ckpt"
 
 
+def stamp(seconds: float) -> str:
+    """A time as folders are named after it: 20261123_130100."""
+    return time.strftime("%Y%m%d_%H%M%S", time.localtime(seconds))
+
+
 def new_folder(parent: Path) -> Path:
     """Make a folder named after the time, that no other run has.
 
     Raises:
         UsageError: the folder cannot be written to.
     """
-    stamp = time.strftime("%Y%m%d_%H%M%S")
+    name = stamp(time.time())
     try:
         parent.mkdir(parents=True, exist_ok=True)
         for attempt in range(1000):
-            folder = parent / (stamp if attempt == 0 else f"{stamp}_{attempt}")
+            folder = parent / (name if attempt == 0 else f"{name}_{attempt}")
             with contextlib.suppress(FileExistsError):
                 folder.mkdir()
                 return folder

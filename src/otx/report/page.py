@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import json
 import shlex
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from otx.recipe import dump_yaml, from_dict, to_options
+from otx.errors import UsageError
 from otx.report import plots
 from otx.report.figures import (
-    CONFIDENCE_95,
     ThresholdRow,
     confident_mistakes,
     confusions,
@@ -26,7 +25,7 @@ from otx.report.figures import (
     reliability,
     threshold_table,
 )
-from otx.report.pictures import Exhibit, exhibits, explainer, thumbnails
+from otx.report.pictures import exhibits, explainer, thumbnails
 from otx.report.record import Measurement, Record, lr_drops, read_record
 from otx.report.sentences import summarise
 from otx.workspace import write_text
@@ -34,6 +33,7 @@ from otx.workspace import write_text
 if TYPE_CHECKING:
     from jinja2 import Environment
 
+GENERATOR = b'<meta name="generator" content="otx report">'
 GALLERY = 8
 MATRIX_CLASSES = 40
 BARS = 40
@@ -41,16 +41,30 @@ CONFUSIONS_LISTED = 10
 SUBSETS = {"train": "training", "val": "validation", "test": "test"}
 
 
-def write_report(folder: Path) -> Path:
+def write_report(folder: Path, output: Path | None = None) -> Path:
     """Write the page of a run folder from what is in it; returns its path.
 
+    Args:
+        output: default: `report.html` in the run folder.
+
     Raises:
-        UsageError: the folder is no run folder.
+        UsageError: the folder is no run folder, or the page cannot be written.
         DataError: a file in it is damaged.
     """
     record = read_record(folder)
-    write_text(record.folder.report, render_report(record))
-    return record.folder.report
+    path = output or record.folder.report
+    write_text(path, render_report(record))
+    return path
+
+
+def check_output(path: Path) -> None:
+    """Raise UsageError where a page would take the place of something that is none."""
+    if path.suffix.lower() not in (".html", ".htm"):
+        raise UsageError(f"--output {path}: a report is written as .html", allowed=[".html", ".htm"])
+    if path.is_dir():
+        raise UsageError(f"--output {path} is a folder", fix=f"--output {path / 'report.html'}")
+    if path.is_file() and GENERATOR not in path.read_bytes()[:1000]:
+        raise UsageError(f"--output {path} exists, and is no report of otx", fix="choose another name")
 
 
 def render_report(record: Record) -> str:
@@ -80,9 +94,9 @@ def _curves(record: Record) -> dict[str, str]:
         marks.append((epochs[-1].epoch, "early stop"))
     drops = [(epoch.epoch, f"{epoch.lr:.2g}") for epoch in lr_drops(epochs)]
     return {
-        "loss": plots.losses(epochs, marks),
-        "accuracy": plots.curve({"validation": epochs}, "val_accuracy", "accuracy", number=".4f", marks=marks),
-        "learning rate": plots.curve({"learning rate": epochs}, "lr", "learning rate", number=".3g", marks=drops),
+        "Loss": plots.losses(epochs, marks),
+        "Accuracy": plots.curve({"validation": epochs}, "val_accuracy", number=".4f", marks=marks),
+        "Learning rate": plots.curve({"learning rate": epochs}, "lr", number=".3g", marks=drops, falls=True, zero=True),
     }
 
 
@@ -129,7 +143,7 @@ def _measured(record: Record, measured: Measurement) -> dict[str, Any]:
     root = result.data_root
     return {
         "result": result,
-        "is_validation": measured.is_validation,
+        "kept_aside": record.kept_aside,
         "right": num_right(result),
         "rows": class_rows(record, measured),
         "matrix": plots.matrix(measured.classes, result.confusion, shown),
@@ -163,7 +177,7 @@ def matrix_classes(measured: Measurement) -> list[int]:
 
 def threshold_words(row: ThresholdRow, total: int) -> list[str]:
     """A row of the threshold table as the page says it: threshold, answered, right of these."""
-    right = f"{row.right / row.covered:.1%} ({row.right:,} of {row.covered:,})" if row.covered else "–"
+    right = f"{row.right / row.covered:.1%} ({row.right:,} of {row.covered:,})" if row.covered else "none"
     return [f"{row.threshold:.2f}", f"{row.covered / total:.1%} ({row.covered:,} of {total:,})", right]
 
 
@@ -247,5 +261,11 @@ def environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    made.filters["moment"] = moment
     made.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "ensure_ascii": False}
     return made
+
+
+def moment(stamp: str | None) -> str:
+    """A stamp of a run folder as people write a time."""
+    return "" if not stamp else time.strftime("%Y-%m-%d %H:%M:%S", time.strptime(stamp, "%Y%m%d_%H%M%S"))

@@ -119,8 +119,10 @@ def explainer(measured: Measurement, model: Path) -> tuple[Predictor | None, str
     for path in files:
         try:
             predictor = load_predictor(path, "cpu")
-            predictor.explain([np.zeros((8, 8, 3), np.uint8)])
+            _, maps = predictor.explain([np.zeros((8, 8, 3), np.uint8)])
         except (ModelError, UsageError):
             continue
+        if maps.shape[-2:] == (1, 1):
+            return None, f"No saliency maps: {path.name} sees an image of its input size as one place."
         return predictor, f"The coloured pictures show where {path.name} saw the class it named."
     return None, "No saliency maps: the model file is gone, or gives none (`otx export --explain true`)."

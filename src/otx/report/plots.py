@@ -7,7 +7,7 @@ a screen reader reads and the page shows under the pointer.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from otx.deploy.metrics import CalibrationBin
@@ -36,7 +36,7 @@ CONFIG = {
         "tickColor": LINE,
         "labelLimit": 140,
     },
-    "legend": {"labelColor": SOFT, "labelFontSize": 11, "title": None, "orient": "top", "symbolStrokeWidth": 2},
+    "legend": {"labelColor": SOFT, "labelFontSize": 11, "title": None, "orient": "bottom", "symbolStrokeWidth": 2},
     "text": {"color": INK, "fontSize": 11},
 }
 # what vl-convert puts before a link within the page
@@ -63,17 +63,14 @@ def svg(spec: Mapping[str, Any]) -> str:
     return str(drawn).replace(BASE, 'href="#')
 
 
-def _finite(rows: Iterable[dict[str, Any]], key: str) -> Rows:
-    return [row for row in rows if math.isfinite(row[key])]
-
-
 def curve(
     series: Mapping[str, Sequence[EpochResult]],
     field: str,
-    title: str,
     *,
     number: str,
     marks: Sequence[tuple[int, str]] = (),
+    falls: bool = False,
+    zero: bool = False,
 ) -> str:
     """A figure of the epochs, a line for each series.
 
@@ -81,50 +78,57 @@ def curve(
         field: an attribute of `EpochResult`.
         number: format of a value, for instance `.4f`.
         marks: epochs (from 0) to mark with an upright line, and what to write beside it.
+        falls: the values fall, so that there is room for words in the upper right corner, else in the lower.
+        zero: begin the axis at 0.
     """
     rows = [
-        {
-            "series": name,
-            "epoch": epoch.epoch + 1,
-            "value": getattr(epoch, field),
-            "text": f"{name}, epoch {epoch.epoch + 1}: {getattr(epoch, field):{number}}",
-        }
+        {"series": name, "epoch": epoch.epoch + 1, "value": getattr(epoch, field)}
         for name, epochs in series.items()
         for epoch in epochs
     ]
-    return svg(_lines(_finite(rows, "value"), list(series), title, marks))
+    return svg(_lines(rows, list(series), number, _marked(marks, falls=falls), SERIES, zero=zero))
 
 
 def losses(epochs: Sequence[EpochResult], marks: Sequence[tuple[int, str]]) -> str:
     """The loss on training and on validation images."""
     rows = [
-        {
-            "series": name,
-            "epoch": epoch.epoch + 1,
-            "value": value,
-            "text": f"{name}, epoch {epoch.epoch + 1}: {value:.4f}",
-        }
+        {"series": name, "epoch": epoch.epoch + 1, "value": value}
         for epoch in epochs
         for name, value in (("training", epoch.train_loss), ("validation", epoch.val_loss))
     ]
-    return svg(_lines(_finite(rows, "value"), ["training", "validation"], "loss", marks, colors=(PLAIN, ACCENT)))
+    names = ["training", "validation"]
+    return svg(_lines(rows, names, ".4f", _marked(marks, falls=True), (PLAIN, ACCENT), zero=False))
 
 
 def _lines(
-    rows: Rows, names: list[str], title: str, marks: Sequence[tuple[int, str]], colors: Sequence[str] = SERIES
+    rows: Rows, names: list[str], number: str, marked: list[dict[str, Any]], colors: Sequence[str], *, zero: bool
 ) -> dict[str, Any]:
+    shown = [
+        {**row, "text": f"{row['series']}, epoch {row['epoch']}: {row['value']:{number}}"}
+        for row in rows
+        if math.isfinite(row["value"])
+    ]
     scale = {"domain": names, "range": [colors[index % len(colors)] for index in range(len(names))]}
-    legend = None if len(names) == 1 else {}
     shared = {
         "x": {"field": "epoch", "type": "quantitative", "axis": EPOCH_AXIS, "scale": {"zero": False, "nice": False}},
-        "y": {"field": "value", "type": "quantitative", "title": title, "scale": {"zero": False}},
-        "color": {"field": "series", "type": "nominal", "scale": scale, "legend": legend},
+        "y": {
+            "field": "value",
+            "type": "quantitative",
+            "axis": {"title": None, "tickCount": 5, "format": "~g"},
+            "scale": {"zero": zero},
+        },
+        "color": {
+            "field": "series",
+            "type": "nominal",
+            "scale": scale,
+            "legend": None if len(names) == 1 else {"columns": 2},
+        },
     }
-    layers: list[dict[str, Any]] = [
-        _marked(marks),
-        {"data": {"values": rows}, "mark": {"type": "line", "strokeWidth": 2}, "encoding": shared},
+    layers = [
+        *marked,
+        {"data": {"values": shown}, "mark": {"type": "line", "strokeWidth": 2}, "encoding": shared},
         {
-            "data": {"values": rows},
+            "data": {"values": shown},
             "mark": {"type": "point", "filled": True, "size": 30, "opacity": 1},
             "encoding": {**shared, "description": {"field": "text"}},
         },
@@ -132,27 +136,26 @@ def _lines(
     return {"width": WIDTH, "height": HEIGHT, "layer": layers}
 
 
-def _marked(marks: Sequence[tuple[int, str]]) -> dict[str, Any]:
-    """Upright lines with words at their upper end."""
-    rows = [{"epoch": epoch + 1, "text": text, "row": 10 + 13 * place} for place, (epoch, text) in enumerate(marks)]
+def _marked(marks: Sequence[tuple[int, str]], *, falls: bool) -> list[dict[str, Any]]:
+    """Upright lines with words beside them, each a row below or above the one before."""
     x = {"field": "epoch", "type": "quantitative"}
-    return {
-        "data": {"values": rows},
-        "layer": [
+    layers: list[dict[str, Any]] = []
+    for place, (epoch, text) in enumerate(marks):
+        y = 8 + 13 * place if falls else HEIGHT - 8 - 13 * place
+        values = {"values": [{"epoch": epoch + 1, "text": text}]}
+        layers += [
             {
+                "data": values,
                 "mark": {"type": "rule", "color": SOFT, "strokeDash": [3, 3]},
                 "encoding": {"x": x, "description": {"field": "text"}},
             },
-            *(
-                {
-                    "transform": [{"filter": f"datum.row === {row['row']}"}],
-                    "mark": {"type": "text", "align": "right", "dx": -4, "color": SOFT, "y": row["row"]},
-                    "encoding": {"x": x, "text": {"field": "text"}},
-                }
-                for row in rows
-            ),
-        ],
-    }
+            {
+                "data": values,
+                "mark": {"type": "text", "align": "right", "dx": -4, "color": SOFT, "y": y, "aria": False},
+                "encoding": {"x": x, "text": {"field": "text"}},
+            },
+        ]
+    return layers
 
 
 def matrix(classes: Sequence[str], counts: Sequence[Sequence[int]], shown: Sequence[int]) -> str:
@@ -251,11 +254,12 @@ def reliability_diagram(bins: Sequence[CalibrationBin]) -> str:
     y = {"field": "accuracy", "type": "quantitative", "scale": unit, "title": "accuracy"}
     layers: list[dict[str, Any]] = [
         {
-            "mark": {"type": "bar", "color": PLAIN, "fillOpacity": 0.45, "stroke": PLAIN, "strokeWidth": 1},
+            "mark": {"type": "rect", "color": PLAIN, "fillOpacity": 0.35, "stroke": PLAIN, "strokeWidth": 1},
             "encoding": {
                 "x": {"field": "low", "type": "quantitative", "scale": unit, "title": "confidence"},
                 "x2": {"field": "high"},
                 "y": y,
+                "y2": {"datum": 0},
                 "description": {"field": "text"},
             },
         },
@@ -308,7 +312,7 @@ def coverage_curve(table: Sequence[ThresholdRow]) -> str:
     layers: list[dict[str, Any]] = [
         {"mark": {"type": "line", "strokeWidth": 2, "color": ACCENT}, "encoding": {**shared, "order": order}},
         {
-            "mark": {"type": "point", "filled": True, "size": 60, "color": ACCENT, "opacity": 1},
+            "mark": {"type": "point", "filled": True, "size": 14, "color": ACCENT, "opacity": 1},
             "encoding": {**shared, "description": {"field": "text"}},
         },
     ]

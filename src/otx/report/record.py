@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import json
-import math
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,10 +31,6 @@ class Measurement:
     @property
     def classes(self) -> tuple[str, ...]:
         return tuple(item.name for item in self.result.classes)
-
-    @property
-    def is_validation(self) -> bool:
-        return self.result.subset == VALIDATION_SPLIT
 
     @property
     def model_file(self) -> Path | None:
@@ -70,6 +66,15 @@ class Record:
     def best(self) -> EpochResult | None:
         """The epoch whose weights are in the model file."""
         return next((epoch for epoch in reversed(self.epochs) if epoch.is_best), None)
+
+    @property
+    def kept_aside(self) -> bool:
+        """Whether the images measured are those that chose the best epoch: also where a run's test is its val."""
+        if self.measurement is None:
+            return False
+        own_test = any(subset == "test" for _, subset in self.sizes)
+        subset = self.measurement.result.subset
+        return subset == VALIDATION_SPLIT or (subset == "test split" and bool(self.sizes) and not own_test)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -164,5 +169,4 @@ def _epochs(path: Path) -> tuple[EpochResult, ...]:
 
 def lr_drops(epochs: tuple[EpochResult, ...]) -> tuple[EpochResult, ...]:
     """The epochs that began with a lower learning rate than the one before."""
-    pairs = zip(epochs, epochs[1:], strict=False)
-    return tuple(after for before, after in pairs if 0 < after.lr < before.lr and math.isfinite(before.lr))
+    return tuple(after for before, after in itertools.pairwise(epochs) if 0 < after.lr < before.lr)

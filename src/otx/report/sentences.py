@@ -31,7 +31,7 @@ def summarise(record: Record) -> Summary:
     if measured is None:
         last, grounds = _about_training(record) or _about_sizes(_training_sizes(record))
         return Summary((_from_epochs(record), "Which classes it confuses is measured by `otx test`.", last), grounds)
-    what = KEPT_ASIDE if measured.is_validation else NEW
+    what = KEPT_ASIDE if record.kept_aside else NEW
     last, grounds = _advice(record, measured)
     return Summary(
         (accuracy_in_words(num_right(measured.result), measured.result.num_images, what), _confused(measured), last),
@@ -157,14 +157,14 @@ def _weak(weak: list[ClassResult], sizes: Mapping[str, int], measured: Measureme
 
 def _about_training(record: Record) -> tuple[str, str] | None:
     best, summary = record.best, record.summary
-    if best is None or summary is None or len(record.epochs) < 2 or best is not record.epochs[-1]:
+    if best is None or summary is None or best is not record.epochs[-1] or best.epoch < 1:
         return None
     if not summary["stop_reason"].startswith("all "):
         return None
     return (
         "It was still getting better when the training ended: more epochs would help most.",
-        f"The last of the {len(record.epochs)} epochs was the best one: --max_epochs {2 * len(record.epochs)} would "
-        "let it go on; it stops by itself when it gains no more.",
+        f"The last of the {best.epoch + 1} epochs was the best one: --max_epochs {2 * (best.epoch + 1)} would let it "
+        "go on.",
     )
 
 

@@ -37,7 +37,7 @@ from otx.training.incremental import Merge, Past, carry_over, merge_classes
 from otx.training.losses import make_loss
 from otx.training.mixed import keep_depthwise_in_float32
 from otx.training.module import Classifier
-from otx.workspace import RunFolder, new_folder, run_of, set_latest, write_csv, write_json, write_text
+from otx.workspace import RunFolder, new_folder, run_of, set_latest, stamp, write_csv, write_json, write_text
 
 RUN_VARIABLE = "OTX_RUN_DIR"
 LIBRARIES = ("otx", "torch", "timm", "lightning", "torchvision")
@@ -114,19 +114,14 @@ def train(
             {
                 **result.to_dict(),
                 **origin,
-                "started": _stamp(began),
-                "ended": _stamp(time.time()),
+                "started": stamp(began),
+                "ended": stamp(time.time()),
                 "seconds": time.perf_counter() - started,
                 "versions": card.versions,
                 "hardware": _hardware(device),
             },
         )
     return result
-
-
-def _stamp(seconds: float) -> str:
-    """A time as the run folders are named."""
-    return time.strftime("%Y%m%d_%H%M%S", time.localtime(seconds))
 
 
 def _asked(checkpoint: Path | None, renames: Mapping[str, str] | None, run: RunFolder | None) -> dict[str, Any]:

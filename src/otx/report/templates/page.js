@@ -85,6 +85,9 @@ function showThreshold() {
   byId("threshold-value").textContent = threshold;
   byId("covered").textContent = covered;
   byId("accuracy").textContent = accuracy;
+  document.querySelectorAll("#coverage .mark-symbol path").forEach((point, place) => {
+    point.classList.toggle("chosen", place === Number(byId("threshold").value));
+  });
 }
 
 for (const button of document.querySelectorAll(".sortable th button")) {
@@ -93,5 +96,8 @@ for (const button of document.querySelectorAll(".sortable th button")) {
 document.addEventListener("click", followLink);
 document.addEventListener("mousemove", showTip);
 window.addEventListener("hashchange", followAddress);
-if (byId("threshold")) byId("threshold").addEventListener("input", showThreshold);
+if (byId("threshold")) {
+  byId("threshold").addEventListener("input", showThreshold);
+  showThreshold();
+}
 followAddress();
