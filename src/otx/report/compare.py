@@ -13,7 +13,7 @@ from otx.report import plots
 from otx.report.figures import num_right
 from otx.report.page import render
 from otx.report.record import Measurement, Record
-from otx.report.sentences import KEPT_ASIDE, NEW, accuracy_in_words
+from otx.report.sentences import HELD_BACK, NEW, accuracy_in_words
 from otx.schema import all_settings
 
 NOT_COMPARED = ("data_root", "work_dir", "name", "recipe_id", "task")
@@ -60,7 +60,7 @@ def _sentences(records: Mapping[str, Record]) -> list[str]:
         if run.measurement is None:
             said.append(f"“{name}” has not been measured.")
         else:
-            result, what = run.measurement.result, KEPT_ASIDE if run.kept_aside else NEW
+            result, what = run.measurement.result, HELD_BACK if run.held_back else NEW
             sentence = accuracy_in_words(num_right(result), result.num_images, what)
             said.append(f"“{name}”{sentence.removeprefix('It')}")
     if not same_images(list(records.values())):
@@ -98,7 +98,7 @@ def sign_test(gained: int, lost: int) -> float:
     """
     total = gained + lost
     tail = sum(math.comb(total, count) for count in range(min(gained, lost) + 1))
-    return min(1.0, 2 * tail / 2**total)
+    return min(1.0, tail / 2 ** (total - 1))
 
 
 def _figures(runs: Sequence[Record]) -> list[Row]:
@@ -128,7 +128,8 @@ def _facts(runs: Sequence[Record]) -> list[tuple[str, tuple[str, ...]]]:
         return tuple(str(fact(run)) for run in runs)
 
     return [
-        ("measured on", of(lambda r: f"{r.measurement.result.subset}, {r.measurement.result.num_images:,}" if r.measurement else "")),
+        ("measured on", of(lambda r: r.measurement.result.subset if r.measurement else "")),
+        ("images", of(lambda r: f"{r.measurement.result.num_images:,}" if r.measurement else "")),
         ("measured with", of(lambda r: r.measurement.result.checkpoint.name if r.measurement else "")),
         ("network", of(lambda r: r.card.network if r.card else "")),
         ("began from", of(lambda r: r.card.origin if r.card else "")),

@@ -13,8 +13,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from otx.recipe import dump_yaml, from_dict, to_options
 from otx.errors import UsageError
+from otx.recipe import dump_yaml, from_dict, to_options
 from otx.report import plots
 from otx.report.figures import (
     ThresholdRow,
@@ -25,7 +25,7 @@ from otx.report.figures import (
     reliability,
     threshold_table,
 )
-from otx.report.pictures import exhibits, explainer, thumbnails
+from otx.report.pictures import exhibits, explainer, thumbnail, thumbnails
 from otx.report.record import Measurement, Record, lr_drops, read_record
 from otx.report.sentences import summarise
 from otx.workspace import write_text
@@ -37,6 +37,8 @@ GENERATOR = b'<meta name="generator" content="otx report">'
 GALLERY = 8
 MATRIX_CLASSES = 40
 BARS = 40
+LISTED = 50
+PICTURED = 24
 CONFUSIONS_LISTED = 10
 SUBSETS = {"train": "training", "val": "validation", "test": "test"}
 
@@ -69,15 +71,17 @@ def check_output(path: Path) -> None:
 
 def render_report(record: Record) -> str:
     """The page of a run."""
-    measured = record.measurement
+    view = None if record.measurement is None else _measured(record, record.measurement)
     return render(
         "report.html",
         title=f"{record.name}: what it learned",
         record=record,
         summary=summarise(record),
         curves=_curves(record),
-        measured=None if measured is None else _measured(record, measured),
+        measured=view,
+        data=view["data"] if view else {},
         sizes=_sizes(record),
+        suspicious=_suspicious(record),
         recipe=_recipe(record),
         command=command_of(record),
         subsets=SUBSETS,
@@ -143,7 +147,7 @@ def _measured(record: Record, measured: Measurement) -> dict[str, Any]:
     root = result.data_root
     return {
         "result": result,
-        "kept_aside": record.kept_aside,
+        "held_back": record.held_back,
         "right": num_right(result),
         "rows": class_rows(record, measured),
         "matrix": plots.matrix(measured.classes, result.confusion, shown),
@@ -184,12 +188,13 @@ def threshold_words(row: ThresholdRow, total: int) -> list[str]:
 def _photos(images: Sequence[Any], index: Mapping[str, int]) -> dict[str, Any]:
     """The images as (folder, file, confidence), and where those of each cell of the matrix begin and end."""
     folders: dict[str, int] = {}
-    photos, cells = [], {}
+    photos: list[tuple[int, str, float]] = []
+    cells: dict[str, tuple[int, int]] = {}
     for place, image in enumerate(images):
         folder, _, name = image.path.rpartition("/")
-        photos.append([folders.setdefault(folder, len(folders)), name, round(image.probability, 4)])
+        photos.append((folders.setdefault(folder, len(folders)), name, round(image.probability, 4)))
         cell = f"{index[image.label]}-{index[image.predicted]}"
-        cells[cell] = [cells.get(cell, [place])[0], place + 1]
+        cells[cell] = (cells.get(cell, (place, 0))[0], place + 1)
     return {"folders": list(folders), "photos": photos, "cells": cells}
 
 
@@ -208,6 +213,27 @@ def _sizes(record: Record) -> dict[str, Any]:
         "plot": plots.class_sizes(record.sizes, shown, subsets),
         "left_out": len(names) - len(shown),
         "num_classes": len(names),
+    }
+
+
+def _suspicious(record: Record) -> dict[str, Any]:
+    """What `otx check` found, each list cut to what a page has room for, with pictures of some."""
+    found = record.suspicions
+    if found is None:
+        return {}
+    root = Path(found["data_root"])
+    mislabelled, pairs = found["mislabelled"] or [], [*found["leaks"], *found["conflicts"]]
+    places = [item["path"] for item in mislabelled[:PICTURED]]
+    places += [pair[side]["path"] for pair in pairs[:PICTURED] for side in ("first", "second")]
+    lists = {name: found[name] for name in ("mislabelled", "leaks", "conflicts", "copies")}
+    return {
+        "num_images": found["num_images"],
+        "was_asked": found["mislabelled"] is not None,
+        **{name: (items or [])[:LISTED] for name, items in lists.items()},
+        "counts": {name: len(items or []) for name, items in lists.items()},
+        "others": [item for name in ("broken", "empty", "tiny", "huge", "odd") for item in found[name]],
+        "listed": LISTED,
+        "pictures": {path: picture for path in places if (picture := thumbnail(root / path)) is not None},
     }
 
 

@@ -69,6 +69,12 @@ def thumbnails(images: Sequence[ImageResult], root: Path) -> dict[int, str]:
     return taken
 
 
+def thumbnail(path: Path) -> str | None:
+    """A small picture of an image as `data:` address; None where it cannot be decoded."""
+    pixels = _pixels(path)
+    return None if pixels is None else address(encode(Image.fromarray(pixels), THUMB_SIDE))
+
+
 def _in_turn(images: Sequence[ImageResult]) -> list[int]:
     """Places of images: one of each kind of mistake, the most confident first, the second of each, ...; then hits."""
     cells: dict[tuple[bool, str, str], list[int]] = {}

@@ -68,7 +68,7 @@ class Record:
         return next((epoch for epoch in reversed(self.epochs) if epoch.is_best), None)
 
     @property
-    def kept_aside(self) -> bool:
+    def held_back(self) -> bool:
         """Whether the images measured are those that chose the best epoch: also where a run's test is its val."""
         if self.measurement is None:
             return False

@@ -12,7 +12,7 @@ from otx.report.record import Measurement, Record
 from otx.results import ClassResult
 
 NEW = "new photo"
-KEPT_ASIDE = "photo kept aside"
+HELD_BACK = "held-back photo"
 MIN_EXCESS = 2.0
 MIN_COVERED = 0.5
 
@@ -31,7 +31,7 @@ def summarise(record: Record) -> Summary:
     if measured is None:
         last, grounds = _about_training(record) or _about_sizes(_training_sizes(record))
         return Summary((_from_epochs(record), "Which classes it confuses is measured by `otx test`.", last), grounds)
-    what = KEPT_ASIDE if record.kept_aside else NEW
+    what = HELD_BACK if record.held_back else NEW
     last, grounds = _advice(record, measured)
     return Summary(
         (accuracy_in_words(num_right(measured.result), measured.result.num_images, what), _confused(measured), last),
@@ -138,7 +138,7 @@ def _few(weak: list[ClassResult], sizes: Mapping[str, int], measured: Measuremen
 
 def _rounded(number: int) -> int:
     """Up to two digits that count, upwards."""
-    unit = 10 ** max(0, len(str(number)) - 2)
+    unit = int(10 ** max(0, len(str(number)) - 2))
     return math.ceil(number / unit) * unit
 
 
@@ -196,7 +196,7 @@ def _from_epochs(record: Record) -> str:
     if record.best is None:
         return "It has not learnt anything yet: no epoch of the training is over."
     hundredths = math.floor(100 * record.best.val_accuracy + 0.5)
-    return f"In the training it was right on {hundredths} of 100 photos kept aside."
+    return f"In the training it was right on {hundredths} of 100 held-back photos."
 
 
 def _about_sizes(sizes: Mapping[str, int]) -> tuple[str, str]:
