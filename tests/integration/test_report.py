@@ -39,7 +39,7 @@ DRIVER = shutil.which("chromedriver")
 SETTINGS = {
     **SMALL,
     "max_epochs": 3,
-    "data.input_size": 64,
+    "data.input_size": 48,
     "data.check_images": False,
     "data.train_subset.augmentation.flip": 0.0,
     "data.train_subset.augmentation.scale": (0.7, 1.0),
@@ -289,7 +289,9 @@ def test_several_runs_stand_side_by_side(run: Path, tmp_path: Path) -> None:
     assert f"<td><strong>{result.top1:.4f}</strong></td><td>0.2000</td>" in page
     gained = sum(a.is_right and not b.is_right for a, b in zip(images, worse, strict=True))
     lost = sum(b.is_right and not a.is_right for a, b in zip(images, worse, strict=True))
-    assert f"is right on {gained} where “other” is wrong, and wrong on {lost} where that is right" in unescape(page)
+    assert f"is right on {gained} photos where “other” is wrong, and wrong on {lost} where that is right" in unescape(
+        page
+    )
 
 
 def test_nothing_but_a_report_is_overwritten(run: Path, tmp_path: Path) -> None:

@@ -106,7 +106,7 @@ def test_a_class_with_few_photos_that_is_recognised_less_would_gain_most() -> No
 def test_a_weak_class_that_is_not_small_is_to_be_looked_at() -> None:
     run = record(measured([[50, 0], [20, 30]], ("a", "b")), {"a": 80, "b": 90})
     assert summarise(run).sentences[2] == (
-        "“b” is recognised least, on 30 of 50 photos: though its training photos are not few, look at them first."
+        "“b” costs most, with 30 of 50 photos recognised; it has photos enough, so look at its mistakes first."
     )
 
 

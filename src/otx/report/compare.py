@@ -13,7 +13,7 @@ from otx.report import plots
 from otx.report.figures import num_right
 from otx.report.page import render
 from otx.report.record import Measurement, Record
-from otx.report.sentences import HELD_BACK, NEW, accuracy_in_words
+from otx.report.sentences import HELD_BACK, NEW, accuracy_in_words, photos
 from otx.schema import all_settings
 
 NOT_COMPARED = ("data_root", "work_dir", "name", "recipe_id", "task")
@@ -82,12 +82,13 @@ def _difference(first: str, better: Measurement, second: str, worse: Measurement
     if gained == lost:
         return f"“{first}” and “{second}” are right equally often."
     probability = sign_test(gained, lost)
+    p = "p < 0.001" if probability < 0.001 else f"p = {probability:.2g}"
     verdict = (
         "chance alone would rarely do that" if probability < CHANCE else "chance alone could do that: call it a draw"
     )
     return (
-        f"“{first}” is right on {gained:,} where “{second}” is wrong, and wrong on {lost:,} where that is right: "
-        f"{verdict} (p = {probability:.2g})."
+        f"“{first}” is right on {photos(gained)} where “{second}” is wrong, and wrong on {lost:,} where that is right: "
+        f"{verdict} ({p})."
     )
 
 

@@ -130,5 +130,5 @@ def explainer(measured: Measurement, model: Path) -> tuple[Predictor | None, str
             continue
         if maps.shape[-2:] == (1, 1):
             return None, f"No saliency maps: {path.name} sees an image of its input size as one place."
-        return predictor, f"The coloured pictures show where {path.name} saw the class it named."
+        return predictor, f"The coloured pictures show where {path.name} saw the class it named: red most, blue least."
     return None, "No saliency maps: the model file is gone, or gives none (`otx export --explain true`)."

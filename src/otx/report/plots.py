@@ -86,7 +86,7 @@ def curve(
         for name, epochs in series.items()
         for epoch in epochs
     ]
-    return svg(_lines(rows, list(series), number, _marked(marks, falls=falls), SERIES, zero=zero))
+    return svg(_lines(rows, list(series), number, _marked(marks, _last(rows), falls=falls), SERIES, zero=zero))
 
 
 def losses(epochs: Sequence[EpochResult], marks: Sequence[tuple[int, str]]) -> str:
@@ -97,7 +97,7 @@ def losses(epochs: Sequence[EpochResult], marks: Sequence[tuple[int, str]]) -> s
         for name, value in (("training", epoch.train_loss), ("validation", epoch.val_loss))
     ]
     names = ["training", "validation"]
-    return svg(_lines(rows, names, ".4f", _marked(marks, falls=True), (PLAIN, ACCENT), zero=False))
+    return svg(_lines(rows, names, ".4f", _marked(marks, _last(rows), falls=True), (PLAIN, ACCENT), zero=False))
 
 
 def _lines(
@@ -121,7 +121,7 @@ def _lines(
             "field": "series",
             "type": "nominal",
             "scale": scale,
-            "legend": None if len(names) == 1 else {"columns": 2},
+            "legend": None if len(names) == 1 else {"columns": 1 if max(map(len, names)) > 12 else 2},
         },
     }
     layers = [
@@ -136,12 +136,17 @@ def _lines(
     return {"width": WIDTH, "height": HEIGHT, "layer": layers}
 
 
-def _marked(marks: Sequence[tuple[int, str]], *, falls: bool) -> list[dict[str, Any]]:
-    """Upright lines with words beside them, each a row below or above the one before."""
+def _last(rows: Rows) -> int:
+    return max(row["epoch"] for row in rows) - 1
+
+
+def _marked(marks: Sequence[tuple[int, str]], last: int, *, falls: bool) -> list[dict[str, Any]]:
+    """Upright lines with words beside them, each a row below or above the one before; `last` is the last epoch."""
     x = {"field": "epoch", "type": "quantitative"}
     layers: list[dict[str, Any]] = []
     for place, (epoch, text) in enumerate(marks):
         y = 8 + 13 * place if falls else HEIGHT - 8 - 13 * place
+        side, offset = ("left", 4) if epoch < 0.7 * last else ("right", -4)
         values = {"values": [{"epoch": epoch + 1, "text": text}]}
         layers += [
             {
@@ -151,7 +156,7 @@ def _marked(marks: Sequence[tuple[int, str]], *, falls: bool) -> list[dict[str, 
             },
             {
                 "data": values,
-                "mark": {"type": "text", "align": "right", "dx": -4, "color": SOFT, "y": y, "aria": False},
+                "mark": {"type": "text", "align": side, "dx": offset, "color": SOFT, "y": y, "aria": False},
                 "encoding": {"x": x, "text": {"field": "text"}},
             },
         ]

@@ -65,7 +65,7 @@ def _all(total: int) -> str:
     return "both" if total == 2 else f"all {total:,}"
 
 
-def _photos(count: int) -> str:
+def photos(count: int) -> str:
     return "1 photo" if count == 1 else f"{count:,} photos"
 
 
@@ -80,11 +80,11 @@ def _confused(measured: Measurement) -> str:
     if top[0].count == 1:
         return f"Its {mistakes:,} mistakes are of {mistakes:,} kinds: no two of them confuse the same classes."
     if len(top) == 1:
-        of = f"{top[0].count:,} of {_photos(top[0].total)}"
+        of = f"{top[0].count:,} of {photos(top[0].total)}"
         return f"It most often takes {_pair(top[0])}: {of}."
     if len(top) == 2:
-        return f"It most often takes {_pair(top[0])} and {_pair(top[1])}: {_photos(top[0].count)} each."
-    return f"It most often takes {_pair(top[0])}: {_photos(top[0].count)}, and {len(top) - 1} other pairs as often."
+        return f"It most often takes {_pair(top[0])} and {_pair(top[1])}: {photos(top[0].count)} each."
+    return f"It most often takes {_pair(top[0])}: {photos(top[0].count)}, and {len(top) - 1} other pairs as often."
 
 
 def _pair(pair: Confusion) -> str:
@@ -147,11 +147,11 @@ def _weak(weak: list[ClassResult], sizes: Mapping[str, int], measured: Measureme
         return None
     item = weak[0]
     hits = round(item.recall * item.count)
-    enough = "though its training photos are not few, " if item.name in sizes else ""
+    advice = "; it has photos enough, so look" if item.name in sizes else ": look"
     return (
-        f"“{item.name}” is recognised least, on {_share(hits, item.count)} photos: {enough}look at them first.",
+        f"“{item.name}” costs most, with {_share(hits, item.count)} photos recognised{advice} at its mistakes first.",
         f"All classes together are recognised on {_share(num_right(measured.result), measured.result.num_images)}. "
-        "Photos that are labelled wrongly, or more varied than those it learnt from, are the usual reasons.",
+        "Photos labelled wrongly, or unlike those it learnt from, are the usual reasons.",
     )
 
 
@@ -187,7 +187,7 @@ def _uncertain(measured: Measurement) -> tuple[str, str]:
     right, total = num_right(measured.result), measured.result.num_images
     low = math.floor(100 * at_least(right, total))
     return (
-        f"This was seen on {_photos(total)}: on very many it may be right on as few as {low} of 100.",
+        f"This was seen on {photos(total)}: on very many it may be right on as few as {low} of 100.",
         "The lower end of the 95 % interval of Wilson (1927).",
     )
 
@@ -204,6 +204,6 @@ def _about_sizes(sizes: Mapping[str, int]) -> tuple[str, str]:
         return "Which photos it learnt from is not known here.", "There is no split.csv in this folder."
     name = min(sizes, key=lambda key: sizes[key])
     return (
-        f"It learns from {_photos(sum(sizes.values()))}; the fewest, {sizes[name]:,}, are of “{name}”.",
+        f"It learns from {photos(sum(sizes.values()))}; the fewest, {sizes[name]:,}, are of “{name}”.",
         "From split.csv.",
     )
