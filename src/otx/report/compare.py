@@ -99,7 +99,7 @@ def sign_test(gained: int, lost: int) -> float:
     """
     total = gained + lost
     tail = sum(math.comb(total, count) for count in range(min(gained, lost) + 1))
-    return min(1.0, tail / 2 ** (total - 1))
+    return min(1.0, tail / (1 << (total - 1)))
 
 
 def _figures(runs: Sequence[Record]) -> list[Row]:

@@ -137,7 +137,7 @@ def _lines(
 
 
 def _last(rows: Rows) -> int:
-    return max(row["epoch"] for row in rows) - 1
+    return max(int(row["epoch"]) for row in rows) - 1
 
 
 def _marked(marks: Sequence[tuple[int, str]], last: int, *, falls: bool) -> list[dict[str, Any]]:
