@@ -244,8 +244,8 @@ def _recipe(record: Record) -> str:
 
 
 def command_of(record: Record) -> str:
-    """The command that trains the same model again; empty where the model file is gone."""
-    if record.card is None or record.summary is None:
+    """The command that trains the same model again; empty where what it was asked for is not known (any more)."""
+    if record.card is None or record.summary is None or "checkpoint" not in record.summary:
         return ""
     recipe = from_dict({**record.card.recipe, "work_dir": "otx-workspace"}, "the model file")
     words = ["otx", "train", *to_options(recipe)]

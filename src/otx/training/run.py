@@ -128,7 +128,7 @@ def _asked(checkpoint: Path | None, renames: Mapping[str, str] | None, run: RunF
     """What the recipe does not hold of what was asked for; of a resumed run, what it was begun with."""
     if run is not None and run.summary.is_file():
         before = json.loads(run.summary.read_text(encoding="utf-8"))
-        return {name: before[name] for name in ("checkpoint", "renames")}
+        return {name: before[name] for name in ("checkpoint", "renames") if name in before}
     return {"checkpoint": None if checkpoint is None else str(checkpoint.resolve()), "renames": dict(renames or {})}
 
 
