@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import time
@@ -37,7 +38,7 @@ from otx.training.incremental import Merge, Past, carry_over, merge_classes
 from otx.training.losses import make_loss
 from otx.training.mixed import keep_depthwise_in_float32
 from otx.training.module import Classifier
-from otx.workspace import RunFolder, new_folder, run_of, set_latest, write_csv, write_json, write_text
+from otx.workspace import RunFolder, new_folder, run_of, set_latest, stamp, write_csv, write_json, write_text
 
 RUN_VARIABLE = "OTX_RUN_DIR"
 LIBRARIES = ("otx", "torch", "timm", "lightning", "torchvision")
@@ -64,7 +65,7 @@ def train(
     """
     if not is_main():
         reporter = SilentReporter()
-    started = time.perf_counter()
+    began, started = time.time(), time.perf_counter()
     device = pick_device(recipe.engine.device)
     if device == "cpu":
         keep_freed_memory()
@@ -91,6 +92,7 @@ def train(
         before = _fit_head(recipe, dataset, preprocessing, start, device, precision, reporter)
     card = replace(_card(recipe, info, dataset, preprocessing, start), num_old=lesson.num_old)
     folder = run or _new_run(recipe, dataset, bad)
+    origin = _asked(checkpoint, renames, run)
     if lesson.num_old and base is not None and run is None and is_main():
         save_model(folder.base, base.network.state_dict(), base.card)
     reporter.note(f"Run folder: {folder.path}")
@@ -110,17 +112,40 @@ def train(
     )
     result = _result(folder, outcome, start, precision)
     if is_main():
-        hardware = {"device": device, "processor": platform.processor(), "torch_threads": torch.get_num_threads()}
         write_json(
             folder.summary,
             {
                 **result.to_dict(),
+                **origin,
+                "started": stamp(began),
+                "ended": stamp(time.time()),
                 "seconds": time.perf_counter() - started,
                 "versions": card.versions,
-                "hardware": hardware,
+                "hardware": _hardware(device),
             },
         )
     return result
+
+
+def _asked(checkpoint: Path | None, renames: Mapping[str, str] | None, run: RunFolder | None) -> dict[str, Any]:
+    """What the recipe does not hold of what was asked for; of a resumed run, what it was begun with."""
+    if run is not None and run.summary.is_file():
+        before = json.loads(run.summary.read_text(encoding="utf-8"))
+        return {name: before[name] for name in ("checkpoint", "renames") if name in before}
+    return {"checkpoint": None if checkpoint is None else str(checkpoint.resolve()), "renames": dict(renames or {})}
+
+
+def _hardware(device: str) -> dict[str, Any]:
+    gpu = {"gpu": torch.cuda.get_device_name()} if device == "gpu" else {}
+    return {
+        "device": device,
+        **gpu,
+        "processor": platform.processor() or platform.machine(),
+        "cores": os.cpu_count(),
+        "torch_threads": torch.get_num_threads(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+    }
 
 
 def resume_run(checkpoint: Path) -> RunFolder:
