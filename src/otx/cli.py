@@ -19,6 +19,7 @@ VERBS = {
     "export": "write a model as OpenVINO IR or ONNX",
     "optimize": "write a model as INT8 IR, and measure what it gains and costs",
     "explain": "draw where in an image a model sees a class",
+    "demo": "open a page on this machine that classifies the photos it is given",
 }
 USE_SETTINGS = (
     "data_root",
@@ -108,6 +109,7 @@ def _run(arguments: list[str]) -> int:
         "export": _export,
         "optimize": _optimize,
         "explain": _explain,
+        "demo": _demo,
     }
     return commands[verb](rest)
 
@@ -283,6 +285,21 @@ def _explain(arguments: list[str]) -> int:
 
     show_explanations(result)
     return 1 if all(explanation.error for explanation in result.explanations) else 0
+
+
+def _demo(arguments: list[str]) -> int:
+    parser = Parser("demo")
+    _add_model_options(parser, "a run folder, a model file, a checkpoint, an IR (.xml) or an ONNX file")
+    parser.add_argument("--port", type=int, metavar="N", help="of 127.0.0.1 (default: 0, one that is free)")
+    _add_flag(parser, "--open", "show the page in the browser (default: true, where there is a desktop)")
+    _add_settings(parser, EXPLAIN_SETTINGS)
+    options = parser.parse(arguments)
+    from otx.console import show_demo
+
+    with _engine(options).demo(**_some(options, "port")) as demo:
+        show_demo(demo.url, browser=options.get("open", True))
+        demo.wait()
+    return 0
 
 
 def _add_algorithm(parser: Parser) -> None:
