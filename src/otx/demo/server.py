@@ -27,6 +27,8 @@ from otx.errors import ImageError, UsageError
 HOST = "127.0.0.1"
 PAGE = Path(__file__).parent / "page.html"
 MAX_BYTES = 20_000_000
+# any port: that of an ssh tunnel is another
+OWN_HOSTS = re.compile(r"(127\.0\.0\.1|localhost)(:[0-9]{1,5})?")
 UPLOADS = 4
 TIMEOUT = 15.0
 BODY_SECONDS = 60.0
@@ -110,8 +112,6 @@ class _Server(ThreadingTCPServer):
             "examples": [{"label": each.label, "thumbnail": each.thumbnail} for each in examples],
         }
         super().__init__((HOST, port), _Handler)
-        port = self.server_address[1]
-        self.hosts = {f"{name}:{port}" for name in (HOST, "localhost")}
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         _log.debug("a connection of the demo was lost", exc_info=True)
@@ -155,7 +155,7 @@ class _Handler(BaseHTTPRequestHandler):
         """Nothing: what the demo is asked is kept nowhere."""
 
     def _answer(self) -> tuple[str, bytes]:
-        if self.headers.get("Host", "").lower() not in self.server.hosts:
+        if not OWN_HOSTS.fullmatch(self.headers.get("Host", "")):
             raise _Refusal(HTTPStatus.FORBIDDEN, f"this demo answers at {HOST} and localhost alone")
         methods, answer = self._route()
         if self.command not in methods:
