@@ -412,7 +412,11 @@ class Engine:
             answerer = Answerer(load_predictor(served.path, self.recipe.engine.device), limit, served.no_maps)
         examples, why_none = self._examples(path, answerer.card)
         loaded = [each for file, label in examples if (each := load_example(file, label, limit))]
-        about = {"model": str(path), "network": answerer.card.network, "no_examples": why_none}
+        about = {
+            "model": "/".join(path.resolve().parts[-2:]),
+            "network": answerer.card.network,
+            "no_examples": why_none,
+        }
         return Demo(answerer, loaded, about, port)
 
     def _examples(self, path: Path, card: ModelCard) -> tuple[list[tuple[Path, str]], str]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import http.client
 import json
+import os
 import re
 import shutil
 import signal
@@ -165,6 +167,7 @@ def test_other_pages_and_methods_are_refused(
 def test_the_page_refers_to_nothing_elsewhere(demo: Demo) -> None:
     status, headers, body = ask(demo, "GET", "/")
     assert (status, body) == (200, PAGE.read_bytes())
+    assert b'<link rel="icon" href="data:' in body, "or the browser asks for one"
     assert set(re.findall(r"(?:https?:)?//[\w.]+", body.decode())) == {"http://www.w3.org"}, "a name, not an address"
     assert "unsafe" not in headers["Content-Security-Policy"]
     assert "default-src 'none'" in headers["Content-Security-Policy"]
@@ -279,17 +282,21 @@ def test_files_without_maps_and_runs_without_data_say_so(
 
 
 def test_a_training_without_an_export_is_served_without_torch(engine: Engine, tmp_path: Path, photo: Path) -> None:
-    """As a person starts it: the model is exported by another process, Ctrl-C ends the demo with exit code 0."""
+    """As a person starts it: another process exports the model, a browser opens, Ctrl-C ends it with exit code 0."""
+    opened = tmp_path / "opened"
+    (tmp_path / "browser").write_text(f'#!/bin/sh\necho "$1" > {opened}\n')
+    (tmp_path / "browser").chmod(0o755)
     run = tmp_path / "run"
     shutil.copytree(latest_run(engine.work_dir).path, run, ignore=shutil.ignore_patterns("exported*", "checkpoints"))
     code = (
         "import sys; from otx.cli import main; "
-        f"code = main(['demo', '--checkpoint', {str(run)!r}, '--open', 'false']); "
+        f"code = main(['demo', '--checkpoint', {str(run)!r}]); "
         "heavy = {'torch', 'timm', 'lightning', 'sklearn'} & set(sys.modules); "
         "sys.exit(code or (f'imported {heavy}' if heavy else 0))"
     )
     pipe = subprocess.PIPE
-    with subprocess.Popen([sys.executable, "-c", code], stdout=pipe, stderr=pipe, text=True) as process:
+    desktop = {**os.environ, "DISPLAY": ":9", "BROWSER": f"{tmp_path / 'browser'} %s"}
+    with subprocess.Popen([sys.executable, "-c", code], stdout=pipe, stderr=pipe, text=True, env=desktop) as process:
         assert process.stdout is not None
         said = process.stdout.readline()
         found = re.fullmatch(r"The demo is at (http://127\.0\.0\.1:\d+/) - Ctrl-C ends it\.\n", said)
@@ -297,6 +304,7 @@ def test_a_training_without_an_export_is_served_without_torch(engine: Engine, tm
         with closing(http.client.HTTPConnection(found[1].split("/")[2], timeout=20)) as connection:
             connection.request("POST", "/classify", photo.read_bytes())
             answer = json.loads(connection.getresponse().read())
+        until(lambda: opened.exists() and opened.read_text() == f"{found[1]}\n")
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=20)
     assert (process.returncode, "Traceback" in errors) == (0, False), errors
@@ -360,8 +368,6 @@ return !target.dispatchEvent(event);
 
 
 def give(browser: Any, file: Path, kind: str) -> None:
-    import base64
-
     if kind == "choose":
         browser.find_element(By.ID, "file").send_keys(str(file))
     else:
