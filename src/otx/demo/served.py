@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from otx.deploy.modelfile import read_card
-from otx.errors import ExportError
+from otx.errors import ExportError, ModelError
 from otx.events import Reporter
 from otx.workspace import RunFolder, run_of
 
@@ -49,9 +49,16 @@ def find_served(path: Path, scratch: Path, reporter: Reporter) -> Served:
 def _exported_after(run: RunFolder) -> Path | None:
     """An IR of a run with saliency maps, if it is not older than the run's model."""
     for file in (run.path / IR, run.path / "demo" / IR):
-        if file.is_file() and file.stat().st_mtime >= run.model.stat().st_mtime and read_card(file).explain:
+        if file.is_file() and file.stat().st_mtime >= run.model.stat().st_mtime and _has_maps(file):
             return file
     return None
+
+
+def _has_maps(file: Path) -> bool:
+    try:
+        return bool(read_card(file).explain)
+    except ModelError:
+        return False
 
 
 def _export(path: Path, folder: Path) -> Served:
@@ -63,6 +70,6 @@ def _export(path: Path, folder: Path) -> Served:
             command = [sys.executable, "-m", "otx", "export", "--checkpoint", str(path), *options]
             done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode == 0:
-            return Served(folder / IR, refused)
+            return Served(folder / IR, refused.partition("\n")[0])
         refused = done.stderr.strip().rpartition("error: ")[2]
     raise ExportError(f"{path} cannot be exported for the demo: {refused}")
