@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
@@ -296,7 +297,8 @@ def _demo(arguments: list[str]) -> int:
     options = parser.parse(arguments)
     from otx.console import show_demo
 
-    with _engine(options).demo(**_some(options, "port")) as demo:
+    # Ctrl-C is how a demo ends, also while the browser still starts
+    with _engine(options).demo(**_some(options, "port")) as demo, contextlib.suppress(KeyboardInterrupt):
         show_demo(demo.url, browser=options.get("open", True))
         demo.wait()
     return 0

@@ -81,11 +81,8 @@ class Demo:
         self.close()
 
     def wait(self) -> None:
-        """Return at Ctrl-C."""
-        try:
-            self._thread.join()
-        except KeyboardInterrupt:
-            return
+        """Stay here until the demo is closed, or Ctrl-C."""
+        self._thread.join()
 
     def close(self) -> None:
         """End the demo, and free its port."""
