@@ -103,12 +103,11 @@ class OpenVinoPredictor:
         if name not in {item.split(".")[0] for item in core.available_devices}:
             raise UsageError(f"--engine.device {device}: OpenVINO sees no {name} here", allowed=core.available_devices)
         try:
-            model = core.read_model(path)
-            self._compiled: dict[tuple[str, ...], Any] = {LOGITS: compile_exactly(model, LOGITS, device=name)}
+            self._model, self._name = core.read_model(path), name
+            self._embedded = self._model.inputs[0].get_element_type() == openvino.Type.u8
+            self._compiled: dict[tuple[str, ...], Any] = {LOGITS: self._compile(LOGITS)}
         except RuntimeError as error:
             raise ModelError(f"{path} is damaged: {_line(error)}", fix="export it again") from error
-        self._model, self._name = model, name
-        self._embedded = model.inputs[0].get_element_type() == openvino.Type.u8
 
     def logits(self, images: Sequence[Pixels]) -> Logits:
         return self._run(images, LOGITS)[0]
@@ -120,14 +119,18 @@ class OpenVinoPredictor:
 
     def _run(self, images: Sequence[Pixels], names: tuple[str, ...]) -> list[NDArray[np.float32]]:
         if names not in self._compiled:
-            self._compiled[names] = compile_exactly(self._model, names, device=self._name)
+            self._compiled[names] = self._compile(names)
         compiled = self._compiled[names]
 
         def run(batch: NDArray[Any]) -> list[NDArray[np.float32]]:
             answer = compiled(batch)
             return [np.asarray(answer[name], np.float32) for name in names]
 
-        return _run_graph(self.card, images, run, embedded=self._embedded)
+        return _run_graph(images, run, is_bgr=self._embedded and self.card.input_color == "BGR")
+
+    def _compile(self, names: tuple[str, ...]) -> Any:
+        preprocessing = None if self._embedded else self.card.preprocessing
+        return compile_exactly(self._model, names, device=self._name, preprocessing=preprocessing)
 
 
 class OnnxPredictor:
@@ -161,7 +164,9 @@ class OnnxPredictor:
         def run(batch: NDArray[Any]) -> list[NDArray[np.float32]]:
             return [np.asarray(each, np.float32) for each in self._session.run(names, {self._input.name: batch})]
 
-        return _run_graph(self.card, images, run, embedded=self._input.type == "tensor(uint8)")
+        if self._input.type == "tensor(uint8)":
+            return _run_graph(images, run, is_bgr=self.card.input_color == "BGR")
+        return run(self.card.preprocessing.normalise(_resized(self.card, images)))
 
 
 def _resized(card: ModelCard, images: Sequence[Pixels]) -> Pixels:
@@ -175,11 +180,9 @@ def _check_maps(card: ModelCard, algorithm: str) -> None:
         raise UsageError(f"this exported file gives maps of {card.explain}, not of {algorithm}", fix=NO_MAPS)
 
 
-def _run_graph(card: ModelCard, images: Sequence[Pixels], run: Run, *, embedded: bool) -> list[NDArray[np.float32]]:
-    """Run a graph on images of any sizes; one that resizes itself gets images of one size at a time."""
-    if not embedded:
-        return run(card.preprocessing.normalise(_resized(card, images)))
-    if card.input_color == "BGR":
+def _run_graph(images: Sequence[Pixels], run: Run, *, is_bgr: bool) -> list[NDArray[np.float32]]:
+    """Run a graph that resizes by itself: it gets images of one size at a time."""
+    if is_bgr:
         images = [image[:, :, ::-1] for image in images]
     groups: dict[tuple[int, ...], list[int]] = {}
     for index, image in enumerate(images):

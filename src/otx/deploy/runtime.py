@@ -8,6 +8,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from otx.data.preprocessing import Preprocessing
+
 SS_DISABLE = 2
 # of malloc.h
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
@@ -27,7 +31,13 @@ def openvino_core() -> Any:
 
 
 def compile_exactly(
-    model: Path | Any, outputs: tuple[str, ...], *, device: str = "CPU", hint: str = "", batch: int | None = None
+    model: Path | Any,
+    outputs: tuple[str, ...],
+    *,
+    device: str = "CPU",
+    hint: str = "",
+    batch: int | None = None,
+    preprocessing: Preprocessing | None = None,
 ) -> Any:
     """Compile an IR, or a model already read, for some of its outputs, computing floats in 32 bit.
 
@@ -36,6 +46,9 @@ def compile_exactly(
     Args:
         hint: `LATENCY` or `THROUGHPUT`.
         batch: fixes the batch size.
+        preprocessing: let the graph take images (N, H, W, 3) uint8 of any size, and resize and normalise them itself,
+            in the very operations that openvino-model-api adds: a quantised network turns a difference in the last bit
+            of its input into one of a whole step, and so may answer otherwise where two classes are nearly even.
 
     Raises:
         RuntimeError: the file is damaged.
@@ -43,12 +56,38 @@ def compile_exactly(
     import openvino
 
     core = openvino_core()
-    whole = core.read_model(model) if isinstance(model, Path) else model
+    whole = core.read_model(model) if isinstance(model, Path) else model.clone()
     part = openvino.Model([whole.output(name).get_node() for name in outputs], whole.get_parameters(), "part")
     if batch is not None:
         part.reshape([batch, *list(part.input().partial_shape)[1:]])
+    if preprocessing is not None:
+        part = _with_preprocessing(part, preprocessing)
     options = {"INFERENCE_PRECISION_HINT": "f32", **({"PERFORMANCE_HINT": hint} if hint else {})}
     return core.compile_model(part, device, options)
+
+
+def _with_preprocessing(model: Any, preprocessing: Preprocessing) -> Any:
+    import openvino
+    from openvino import opset10
+    from openvino.preprocess import PrePostProcessor
+    from openvino.utils.decorators import custom_preprocess_function
+
+    size, unused = [preprocessing.height, preprocessing.width], np.zeros(2, np.float32)
+
+    @custom_preprocess_function  # type: ignore[untyped-decorator]
+    def resize(image: Any) -> Any:
+        return opset10.interpolate(
+            image, size, scales=unused, axes=[1, 2], mode="linear", shape_calculation_mode="sizes"
+        )
+
+    steps = PrePostProcessor(model)
+    pixels = steps.input()
+    pixels.tensor().set_element_type(openvino.Type.u8).set_layout(openvino.Layout("NHWC")).set_shape([-1, -1, -1, 3])
+    pixels.model().set_layout(openvino.Layout("NCHW"))
+    pixels.preprocess().custom(resize)
+    pixels.preprocess().convert_element_type(openvino.Type.f32)
+    pixels.preprocess().mean(list(preprocessing.mean)).scale(list(preprocessing.std))
+    return steps.build()
 
 
 def keep_freed_memory() -> None:
