@@ -40,7 +40,10 @@ class Subset:
 
 @dataclass(frozen=True)
 class Dataset:
-    """Images sorted into subsets. `layout` says how the folder was laid out, `notes` what a person should know."""
+    """Images sorted into subsets. `layout` says how the folder was laid out, `notes` what a person should know.
+
+    `empty` are the paths of files without content, which are left out.
+    """
 
     root: Path
     classes: tuple[str, ...]
@@ -49,6 +52,7 @@ class Dataset:
     val: Subset
     test: Subset
     notes: tuple[str, ...] = ()
+    empty: tuple[str, ...] = ()
 
     def with_classes(self, classes: tuple[str, ...]) -> Dataset:
         """The same images, labelled by the places of their classes in another list, which knows all of them."""
@@ -62,6 +66,12 @@ class Dataset:
         return dataclasses.replace(
             self, classes=classes, train=moved(self.train), val=moved(self.val), test=moved(self.test)
         )
+
+    @property
+    def parts(self) -> dict[str, Subset]:
+        """The subsets by name; a test that is val is there once, as val."""
+        names = SUBSETS[:2] if self.test == self.val else SUBSETS
+        return {name: getattr(self, name) for name in names}
 
     def without(self, bad: Collection[str]) -> Dataset:
         """The same data set without some images, given by their paths."""
@@ -118,7 +128,8 @@ def load_dataset(
     if not subsets["val"]:
         raise DataError(f"no image of {root} is left to validate on", fix="add images, or raise --data.val_share")
     layout = "/".join(folder.splits) if "train" in folder.splits else "class folders"
-    return Dataset(root, classes, layout, subsets["train"], subsets["val"], subsets["test"], tuple(notes))
+    empty = tuple(folder.left_out.empty)
+    return Dataset(root, classes, layout, subsets["train"], subsets["val"], subsets["test"], tuple(notes), empty)
 
 
 def _subset(items: Sequence[tuple[str, int]]) -> Subset:
@@ -187,11 +198,10 @@ def pick_evenly(images: Subset, count: int, seed: int) -> Subset:
 
 def write_split(dataset: Dataset, path: Path) -> None:
     """Write which image is in which subset (path, class, subset); test that is val is written once, as val."""
-    shown = SUBSETS[:2] if dataset.test == dataset.val else SUBSETS
     rows = (
         (item, dataset.classes[label], name)
-        for name in shown
-        for item, label in zip(getattr(dataset, name).paths, getattr(dataset, name).labels, strict=True)
+        for name, subset in dataset.parts.items()
+        for item, label in zip(subset.paths, subset.labels, strict=True)
     )
     write_csv(path, SPLIT_COLUMNS, rows)
 
@@ -249,7 +259,8 @@ def _from_split_file(folder: Folder, split_file: Path, min_classes: int) -> Data
     if unlisted:
         notes.append(f"{unlisted} images of {folder.root} are not listed in {split_file.name} and not used.")
     notes += _lacking(classes, subsets)
-    return Dataset(folder.root, classes, "split file", subsets["train"], subsets["val"], subsets["test"], tuple(notes))
+    empty, layout = tuple(folder.left_out.empty), "split file"
+    return Dataset(folder.root, classes, layout, subsets["train"], subsets["val"], subsets["test"], tuple(notes), empty)
 
 
 def load_test_images(root: str | Path, classes: tuple[str, ...]) -> tuple[Subset, str]:

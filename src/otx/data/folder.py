@@ -16,18 +16,18 @@ NAMED_AT_MOST = 10
 
 @dataclass
 class LeftOut:
-    """How many files were left out, by reason."""
+    """How many files were left out, by reason; those without content by their paths relative to the root."""
 
     hidden: int = 0
-    empty: int = 0
     other: int = 0
     loose: int = 0
+    empty: list[str] = field(default_factory=list)
 
     def notes(self) -> list[str]:
         """A sentence for each kind of file that was left out."""
         kinds = (
             (self.hidden, "hidden"),
-            (self.empty, "empty"),
+            (len(self.empty), "empty"),
             (self.other, "of another kind than images"),
             (self.loose, "beside the class folders, in none of them"),
         )
@@ -139,7 +139,7 @@ def _images(folder: str, prefix: str, left_out: LeftOut, visited: set[str]) -> I
         elif not _is_image(entry.name):
             left_out.other += 1
         elif _is_empty(entry):
-            left_out.empty += 1
+            left_out.empty.append(f"{prefix}/{entry.name}")
         else:
             yield f"{prefix}/{entry.name}"
 

@@ -15,9 +15,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from otx.data.dataset import Dataset, load_dataset, pick_evenly, refuse_if_too_many_bad, write_split
-from otx.data.decode import check_images
+from otx.data.check import Survey, find_copies, find_leaks, places_of, survey
+from otx.data.dataset import Dataset, Subset, load_dataset, pick_evenly, refuse_if_too_many_bad, write_split
 from otx.data.digits import resolve_data_root
+from otx.data.folder import some
 from otx.data.loader import Augmentation, ImageSubset, train_loader, val_loader
 from otx.data.preprocessing import Preprocessing
 from otx.deploy.card import ModelCard
@@ -39,6 +40,7 @@ from otx.training.module import Classifier
 from otx.workspace import RunFolder, new_folder, run_of, set_latest, write_csv, write_json, write_text
 
 RUN_VARIABLE = "OTX_RUN_DIR"
+MAX_COMPARED = 30_000
 LIBRARIES = ("otx", "torch", "timm", "lightning", "torchvision")
 
 
@@ -206,16 +208,37 @@ def _usable_images(
     if not data.check_images:
         return dataset, ()
     paths = sorted({*dataset.train.paths, *dataset.val.paths, *dataset.test.paths})
-    bad = check_images(
+    compared = frozenset(_compared(dataset, recipe.seed))
+    seen = survey(
         root,
         paths,
+        closely=compared,
         max_pixels=data.max_image_pixels,
         on_progress=lambda done: reporter.progress(Progress("checking images", done, len(paths))),
     )
-    for image in bad:
+    for image in seen.bad:
         reporter.warn(f"left out, cannot be decoded: {image.path}: {image.reason}")
-    refuse_if_too_many_bad(dataset, bad)
-    return dataset.without([image.path for image in bad]), bad
+    refuse_if_too_many_bad(dataset, seen.bad)
+    _warn_of_leaks(dataset, seen, len(paths) - len(compared), reporter)
+    return dataset.without([image.path for image in seen.bad]), seen.bad
+
+
+def _compared(dataset: Dataset, seed: int) -> list[str]:
+    """The images to compare with each other: all, or of many as many evaluation images as training images."""
+    others = [part for name, part in dataset.parts.items() if name != "train"]
+    evaluation = Subset(sum((part.paths for part in others), ()), sum((part.labels for part in others), ()))
+    chosen = pick_evenly(evaluation, MAX_COMPARED // 2, seed).paths
+    return [*chosen, *pick_evenly(dataset.train, MAX_COMPARED - len(chosen), seed).paths]
+
+
+def _warn_of_leaks(dataset: Dataset, seen: Survey, num_left_out: int, reporter: Reporter) -> None:
+    """Name validation and test images that are training images as well: figures on them say nothing."""
+    leaks = find_leaks(find_copies(places_of(dataset), seen.looks))
+    if leaks:
+        pairs = some(f"{leak.second.path} ({leak.second.subset}) is {leak.first.path}" for leak in leaks)
+        reporter.warn(f"{len(leaks)} of the images to validate and to test are in train as well: {pairs}")
+    if num_left_out > 0:
+        reporter.note(f"{num_left_out} images were not compared with each other; `otx check` compares all of them.")
 
 
 @dataclass(frozen=True)
