@@ -58,7 +58,7 @@ def group_alike(thumbs: Thumbs) -> list[list[int]]:
 
     Thumbnails of one brightness are like nothing. Groups are chains: the ends of one may be less alike than neighbours.
     """
-    rows = np.flatnonzero(thumbs.reshape(len(thumbs), -1).std(axis=1, dtype=np.float32) > 0)
+    rows = np.flatnonzero(thumbs.reshape(-1, GRID * GRID).std(axis=1, dtype=np.float32) > 0)
     hashes = perceptual_hashes(thumbs[rows])
     leaders = _leaders(hashes, thumbs[rows])
     chosen = np.unique(leaders)

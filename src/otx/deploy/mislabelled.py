@@ -24,7 +24,7 @@ from otx.events import Progress, Reporter
 from otx.results import Mislabelled, Suspicions
 
 FOLDS = 5
-PENALTIES = (10.0, 100.0, 1000.0)
+PENALTIES = (0.003, 0.03, 0.3)
 MAX_STEPS = 200
 
 Probabilities = NDArray[np.float64]
@@ -117,7 +117,7 @@ def out_of_sample(features: NDArray[np.float32], labels: Labels, groups: NDArray
     folds = list(StratifiedGroupKFold(FOLDS, shuffle=True, random_state=seed).split(rows, labels, groups))
     answers: list[tuple[float, Probabilities]] = []
     for penalty in PENALTIES:
-        regression = LogisticRegression(C=rows.shape[1] / penalty / len(rows), max_iter=MAX_STEPS, tol=1e-3)
+        regression = LogisticRegression(C=1 / (penalty * len(rows)), max_iter=MAX_STEPS, tol=1e-3)
         with warnings.catch_warnings():
             # a fit that stops early is good enough to be compared
             warnings.simplefilter("ignore")
