@@ -17,6 +17,7 @@ from images import write_classes
 from otx import Engine
 from otx.cli import main
 from otx.deploy.predictor import load_predictor
+from otx.recipe import Recipe
 from otx.results import Suspicions
 from otx.training import run
 from otx.workspace import latest_run
@@ -84,16 +85,22 @@ def test_without_a_model_no_torch_and_no_scikit_learn_is_imported(leaky: Path) -
 
 
 def test_an_image_in_train_and_test_is_a_warning_before_the_training(
-    leaky: Path, tmp_path: Path, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+    leaky: Path, tmp_path: Path, recorder: Recorder
 ) -> None:
     changes = {**SMALL, "max_epochs": 1}
     Engine(leaky, model=SMALL_MODEL, work_dir=tmp_path / "ws", overrides=changes, reporter=recorder).train()
     assert recorder.warnings == [
         "1 of the images to validate and to test are in train as well: test/dog/copy.png (test) is train/dog/003.png"
     ]
+
+
+def test_of_many_images_some_are_compared_and_it_is_said(
+    leaky: Path, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(run, "MAX_COMPARED", 40)
-    Engine(leaky, model=SMALL_MODEL, work_dir=tmp_path / "ws", overrides=changes, reporter=recorder).train()
-    assert "9 images were not compared with each other; `otx check` compares all of them." in recorder.notes
+    dataset, _ = run._usable_images(Recipe(data_root=str(leaky)), None, recorder, min_classes=2)
+    assert (len(dataset.train), len(dataset.val), len(dataset.test)) == (16, 16, 17)
+    assert recorder.notes[-1] == "9 images were not compared with each other; `otx check` compares all of them."
 
 
 def test_a_wrong_label_is_named_with_a_model_of_any_kind(trained: Engine, photos: Path, tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from otx.events import Progress, Reporter
 from otx.results import Mislabelled, Suspicions
 
 FOLDS = 5
-PENALTIES = (0.003, 0.03, 0.3)
+PENALTIES = (0.03, 0.3)
 MAX_STEPS = 200
 
 Probabilities = NDArray[np.float64]
@@ -106,7 +106,7 @@ def find_mislabelled(
 def out_of_sample(features: NDArray[np.float32], labels: Labels, groups: NDArray[np.int64], seed: int) -> Probabilities:
     """Probabilities (N, C) of each image from a regression that did not see it, nor a copy of it.
 
-    Of three penalties the one with the lowest loss out of sample.
+    Of two penalties the one with the lowest loss out of sample.
     """
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict

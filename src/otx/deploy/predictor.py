@@ -128,7 +128,8 @@ class OpenVinoPredictor:
             node = self._model.output(LOGITS[0]).get_node()
             while node.get_type_name() not in CLASSIFIERS:
                 node = node.input_value(0).get_node()
-            self._model.add_outputs(node.input_value(0)).get_tensor().add_names(set(FEATURES))
+            (output,) = self._model.add_outputs([node.input_value(0)])
+            output.get_tensor().add_names(set(FEATURES))
         return _flat(self._run(images, FEATURES)[0])
 
     def explain(self, images: Sequence[Pixels], algorithm: str = "auto") -> tuple[Logits, Maps]:

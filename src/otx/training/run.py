@@ -40,7 +40,7 @@ from otx.training.module import Classifier
 from otx.workspace import RunFolder, new_folder, run_of, set_latest, write_csv, write_json, write_text
 
 RUN_VARIABLE = "OTX_RUN_DIR"
-MAX_COMPARED = 30_000
+MAX_COMPARED = 10_000
 LIBRARIES = ("otx", "torch", "timm", "lightning", "torchvision")
 
 
@@ -224,10 +224,11 @@ def _usable_images(
 
 
 def _compared(dataset: Dataset, seed: int) -> list[str]:
-    """The images to compare with each other: all, or of many as many evaluation images as training images."""
+    """The images to compare with each other: all of them, or of many about as many to evaluate as to train on."""
     others = [part for name, part in dataset.parts.items() if name != "train"]
     evaluation = Subset(sum((part.paths for part in others), ()), sum((part.labels for part in others), ()))
-    chosen = pick_evenly(evaluation, MAX_COMPARED // 2, seed).paths
+    room = max(MAX_COMPARED // 2, MAX_COMPARED - len(dataset.train))
+    chosen = pick_evenly(evaluation, room, seed).paths
     return [*chosen, *pick_evenly(dataset.train, MAX_COMPARED - len(chosen), seed).paths]
 
 
