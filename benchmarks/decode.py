@@ -27,6 +27,7 @@ from torchvision.datasets import ImageFolder
 from otx.data.dataset import Subset
 from otx.data.loader import ImageSubset, val_loader
 from otx.data.preprocessing import Preprocessing
+from otx.deploy.runtime import keep_freed_memory
 from otx.models.table import IMAGENET_MEAN, IMAGENET_STD
 
 SIZE, BATCH = 224, 64
@@ -55,6 +56,7 @@ def torchvision_loader(root: Path, workers: int) -> Any:
 def otx_loader(root: Path, workers: int) -> Any:
     folder = ImageFolder(root)
     paths = tuple(str(Path(path).relative_to(root)) for path, _ in folder.samples)
+    keep_freed_memory()  # as a training does
     mean, std = ([255 * value for value in values] for values in (IMAGENET_MEAN, IMAGENET_STD))
     size = Preprocessing(SIZE, SIZE, (mean[0], mean[1], mean[2]), (std[0], std[1], std[2]))
     images = ImageSubset(root, Subset(paths, tuple(folder.targets)), size, max_pixels=10**9)

@@ -20,6 +20,7 @@ VERBS = {
     "export": "write a model as OpenVINO IR or ONNX",
     "optimize": "write a model as INT8 IR, and measure what it gains and costs",
     "explain": "draw where in an image a model sees a class",
+    "report": "write the page of a run again, or compare several runs on one",
 }
 USE_SETTINGS = (
     "data_root",
@@ -121,6 +122,7 @@ def _run(arguments: list[str]) -> int:
         "export": _export,
         "optimize": _optimize,
         "explain": _explain,
+        "report": _report,
     }
     return commands[verb](rest)
 
@@ -318,6 +320,21 @@ def _explain(arguments: list[str]) -> int:
 
     show_explanations(result)
     return 1 if all(explanation.error for explanation in result.explanations) else 0
+
+
+def _report(arguments: list[str]) -> int:
+    parser = Parser("report")
+    parser.add_argument("runs", nargs="*", metavar="RUN", help="run folders (default: the newest training)")
+    parser.add_argument(
+        "--output",
+        metavar="FILE",
+        help="the HTML file to write (default: RUN/report.html; for several runs a new folder in WORK_DIR/reports)",
+    )
+    _add_settings(parser, ("work_dir",))
+    options = parser.parse(arguments)
+    path = _engine(options).report(options.get("runs") or None, **_some(options, "output"))
+    print(path)
+    return 0
 
 
 def _add_algorithm(parser: Parser) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Mapping
+import traceback
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from otx.errors import DataError, UsageError
+from otx.errors import DataError, OtxError, UsageError
 from otx.events import LogReporter, Reporter
 from otx.models.table import TIMM_PREFIX
 from otx.recipe import DEFAULT_RECIPE, TASK, Recipe, from_dict, list_models, load_recipe, with_model
@@ -182,7 +183,49 @@ class Engine:
             start = None
         result = training.train(recipe, self.reporter, checkpoint=start, renames=rename, run=run)
         self.checkpoint = result.model_path
+        if training.is_main():
+            self._after(f"The training is whole: {result.model_path}", lambda: self._report_training(result))
         return result
+
+    def _report_training(self, result: TrainResult) -> None:
+        """Measure the best model on the validation images, unless Ctrl-C was pressed, and write the page."""
+        from otx.deploy.evaluate import evaluate, write_test
+        from otx.deploy.predictor import load_predictor
+        from otx.report.page import write_report
+        from otx.workspace import VALIDATION
+
+        if not result.interrupted:
+            card = self._card(result.model_path)
+            dataset = self._dataset(result.model_path, card, Path(card.recipe["data_root"]))
+            measured, images = evaluate(
+                load_predictor(result.model_path, self.recipe.engine.device),
+                dataset.root,
+                dataset.val,
+                checkpoint=result.model_path,
+                subset="validation split",
+                batch_size=self.recipe.data.val_subset.batch_size,
+                max_pixels=self.recipe.data.max_image_pixels,
+                reporter=self.reporter,
+            )
+            write_test(measured, images, result.run_dir / VALIDATION)
+        self.reporter.note(f"Report: {write_report(result.run_dir)}")
+
+    def _after(self, what_holds: str, work: Callable[[], None]) -> None:
+        """Do what comes after the work that was asked for; it fails with a warning, since that work is done.
+
+        Args:
+            what_holds: what is done and stays, as a sentence without its full stop.
+        """
+        try:
+            work()
+        except OtxError as error:
+            self.reporter.warn(f"report.html was not written: {error.what}. {what_holds}.")
+        except Exception as error:
+            place = traceback.extract_tb(error.__traceback__)[-1]
+            self.reporter.warn(
+                f"report.html was not written, through a mistake in otx: {type(error).__name__}: {error} "
+                f"({Path(place.filename).name}, line {place.lineno}). {what_holds}."
+            )
 
     def test(
         self,
@@ -208,7 +251,7 @@ class Engine:
         card = self._card(path)
         root, images, subset = self._test_images(path, card, data_root)
         predictor = load_predictor(path, self.recipe.engine.device)
-        result = evaluate(
+        result, answers = evaluate(
             predictor,
             root,
             images,
@@ -220,12 +263,18 @@ class Engine:
         )
         result = replace(result, old_and_new=self._old_and_new(path, card, root, images, result))
         folder = new_folder(self._run_folder(path) / "test")
-        write_test(result, folder)
+        write_test(result, answers, folder)
         set_latest(self.work_dir, "test", folder)
         self.reporter.note(f"Written to {folder}")
         if output is not None:
             write_json(Path(output), result.to_dict())
+        self._after(f"The test is whole: {folder}", lambda: self._report_test(folder))
         return result
+
+    def _report_test(self, folder: Path) -> None:
+        from otx.report.page import write_report
+
+        self.reporter.note(f"Report: {write_report(folder.parents[1])}")
 
     def _old_and_new(
         self, path: Path, card: ModelCard, root: Path, images: Subset, result: TestResult
@@ -424,6 +473,39 @@ class Engine:
         write_explanations(explanations, folder)
         set_latest(self.work_dir, "explain", folder)
         return ExplainResult(folder, tuple(explanations))
+
+    def report(
+        self,
+        runs: str | Path | Iterable[str | Path] | None = None,
+        *,
+        output: str | Path | None = None,
+    ) -> Path:
+        """Write the page of a run again, or one page of several runs side by side.
+
+        Args:
+            runs: run folders, or files in them; default: the newest training.
+            output: an HTML file; default: `report.html` in the run folder, or in a new folder for several runs.
+
+        Raises:
+            UsageError: there is no such run, or `output` is a file that is no report.
+        """
+        from otx.report.compare import names_of, render_comparison
+        from otx.report.page import check_output, write_report
+        from otx.report.record import read_record
+        from otx.workspace import write_text
+
+        given = [runs] if isinstance(runs, (str, Path)) else list(runs or [latest_run(self.work_dir).path])
+        folders = [_folder_of_run(Path(run)) for run in given]
+        path = None if output is None else Path(output)
+        if path is not None:
+            check_output(path)
+        if len(folders) == 1:
+            return write_report(folders[0], path)
+        records = [read_record(folder) for folder in folders]
+        page = render_comparison(dict(zip(names_of(records), records, strict=True)))
+        path = path or new_folder(self.work_dir / "reports") / "report.html"
+        write_text(path, page)
+        return path
 
     def training_recipe(self, start: Path | None = None, changes: Mapping[str, Any] | None = None) -> Recipe:
         """The settings of a training: this engine's, or those of the model it begins from where none were asked for."""
@@ -631,6 +713,14 @@ def _same_data(root: Path, trained_on: Path, run: RunFolder) -> bool:
     paths = [path for _, path, _, _ in read_split(run.split)]
     folders = {entry.name for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith(".")}
     return folders == {path.split("/")[0] for path in paths} and all((root / path).is_file() for path in paths[:100])
+
+
+def _folder_of_run(path: Path) -> Path:
+    """The run folder that a person named, by itself or by a file in it."""
+    if not path.exists():
+        raise UsageError(f"there is no run {path}", fix="`ls otx-workspace` shows the runs")
+    run = None if path.is_dir() else run_of(path)
+    return run.path if run is not None else path
 
 
 def _one_of(option: str, value: str, allowed: tuple[str, ...]) -> None:

@@ -10,10 +10,11 @@ from typing import Any
 
 from otx.errors import RecipeError, UsageError, nearest
 from otx.models.table import MODELS, TIMM_PREFIX
-from otx.schema import build, setting, to_plain
+from otx.schema import all_settings, build, setting, to_plain
 
 TASK = "MULTI_CLASS_CLS"
 DEFAULT_RECIPE = "mobilenet_v3_large"
+LABELS = ("recipe_id", "name", "work_dir")
 RECIPES = Path(__file__).resolve().parent / "recipes"
 
 
@@ -294,6 +295,36 @@ def dump_yaml(recipe: Recipe) -> str:
     import yaml
 
     return str(yaml.safe_dump(recipe.to_dict(), sort_keys=False, allow_unicode=True, default_flow_style=None))
+
+
+def to_options(recipe: Recipe) -> list[str]:
+    """The options of `otx train` for the same training: `["--config", "efficientnet_b0", "--max_epochs", "7"]`.
+
+    What the recipe is called, and where the run goes, are left out.
+    """
+    shipped = recipe.name if recipe.name in recipe_names() else DEFAULT_RECIPE
+    base, options = load_recipe(shipped), ["--config", shipped]
+    for info in all_settings(Recipe):
+        value = _get(recipe, info.key)
+        if info.key not in LABELS and value != _get(base, info.key):
+            options += [f"--{info.key}", _option(value)]
+    return options
+
+
+def _get(recipe: Recipe, dotted: str) -> Any:
+    value: Any = recipe
+    for name in dotted.split("."):
+        value = getattr(value, name)
+    return value
+
+
+def _option(value: Any) -> str:
+    """A value as `parse_text` reads it."""
+    if isinstance(value, tuple):
+        return ",".join(map(_option, value))
+    if value is None:
+        return "null"
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def with_model(recipe: Recipe, name: str) -> Recipe:

@@ -104,6 +104,26 @@ class OldAndNew(Result):
 
 
 @dataclass(frozen=True)
+class ImageResult(Result):
+    """The answer of a test for one image, as it is in `predictions.csv`.
+
+    `path` is relative to the data root. `probability` is that of the predicted class, `true_probability` that of the
+    true one, which is in place `true_rank` (from 1) among all classes.
+    """
+
+    path: str
+    label: str
+    predicted: str
+    probability: float
+    true_probability: float
+    true_rank: int
+
+    @property
+    def is_right(self) -> bool:
+        return self.label == self.predicted
+
+
+@dataclass(frozen=True)
 class TestResult(Result):
     """Figures of a test, all from 0 to 1 but `loss` (nats), `num_images` and `images_per_second`.
 
@@ -114,6 +134,7 @@ class TestResult(Result):
     __test__ = False
 
     checkpoint: Path
+    data_root: Path
     subset: str
     num_images: int
     top1: float

@@ -8,14 +8,18 @@ otx-workspace/                 --work_dir
         configs.yaml           the resolved recipe; `otx train --config` takes it
         split.csv              path, class, subset of every image
         bad_images.csv         images left out because they cannot be decoded
+        suspicions.json        images that may be mislabelled, duplicates, or in two subsets
         metrics.csv            a row an epoch
         run.json               how it ended
+        report.html            the page about the run, made after every training and test
+        validation/            the best model on the validation images: the files of a test
         checkpoints/           last.ckpt and epoch_NNN.ckpt (the best), to resume from
         tensorboard/
         exported_model.xml ... what `otx export` made of it
         optimized_model.xml    what `otx optimize` made of it, and .json: its figures
         explain/2026.../       one `otx explain`
         test/20261123_140000/  one `otx test`
+    reports/2026.../           report.html of several runs
 """
 
 from __future__ import annotations
@@ -36,6 +40,7 @@ from otx.errors import UsageError
 DEFAULT_WORK_DIR = "otx-workspace"
 LATEST = ".latest"
 MODEL_FILE = "model.safetensors"
+VALIDATION = "validation"
 
 
 @dataclass(frozen=True)
@@ -73,6 +78,14 @@ class RunFolder:
         return self.path / "run.json"
 
     @property
+    def report(self) -> Path:
+        return self.path / "report.html"
+
+    @property
+    def suspicions(self) -> Path:
+        return self.path / "suspicions.json"
+
+    @property
     def checkpoints(self) -> Path:
         return self.path / "checkpoints"
 
@@ -81,17 +94,22 @@ class RunFolder:
         return self.checkpoints / "last.ckpt"
 
 
+def stamp(seconds: float) -> str:
+    """A time as folders are named after it: 20261123_130100."""
+    return time.strftime("%Y%m%d_%H%M%S", time.localtime(seconds))
+
+
 def new_folder(parent: Path) -> Path:
     """Make a folder named after the time, that no other run has.
 
     Raises:
         UsageError: the folder cannot be written to.
     """
-    stamp = time.strftime("%Y%m%d_%H%M%S")
+    name = stamp(time.time())
     try:
         parent.mkdir(parents=True, exist_ok=True)
         for attempt in range(1000):
-            folder = parent / (stamp if attempt == 0 else f"{stamp}_{attempt}")
+            folder = parent / (name if attempt == 0 else f"{name}_{attempt}")
             with contextlib.suppress(FileExistsError):
                 folder.mkdir()
                 return folder

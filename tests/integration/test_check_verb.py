@@ -125,7 +125,7 @@ def test_features_are_the_same_whatever_runs_the_network(
         path = trained.export(output=tmp_path, export_format=kind, preprocessing=preprocessing).path
         predictor = load_predictor(path)
         before = predictor.logits(pictures)
-        np.testing.assert_allclose(predictor.features(pictures)[:count], expected, rtol=1e-3, atol=1e-3)
+        np.testing.assert_allclose(predictor.features(pictures)[:count], expected, rtol=1e-2, atol=1e-3)
         np.testing.assert_array_equal(predictor.logits(pictures), before)
 
 

@@ -81,7 +81,7 @@ def save(change: Callable[[Image.Image], Image.Image]) -> Callable[[Path], None]
     ("kind", "spoil", "reason"),
     [
         ("broken", cut_off, "truncated"),
-        ("empty", without_content, "0 bytes"),
+        ("empty", without_content, "the file is empty"),
         ("tiny", save(lambda image: image.resize((40, 31))), "40x31 pixels, a side under 32"),
         ("huge", save(lambda image: image.resize((5001, 5000))), "5001x5000 pixels, over 25 million"),
         ("odd", save(lambda image: image.resize((500, 100))), "500x100 pixels, 5.0 to 1"),
@@ -293,4 +293,4 @@ def test_the_prunings_are_those_of_the_paper() -> None:
 
 
 def test_a_finding_knows_its_place() -> None:
-    assert Finding("a.jpg", "flower", "test", "0 bytes").place == Place("a.jpg", "flower", "test")
+    assert Finding("a.jpg", "flower", "test", "the file is empty").place == Place("a.jpg", "flower", "test")

@@ -138,7 +138,7 @@ def test_a_class_that_one_of_three_folders_lacks_is_a_note(lacking: str, tmp_pat
 
 def test_every_class_folder_without_an_image_is_named_not_only_the_first(tmp_path: Path) -> None:
     make(tmp_path, {"ant": 1, "bee": 0, "cat": 0, "dog": 0})
-    (tmp_path / "dog" / "empty.png").touch()
+    (tmp_path / "dog" / "notes.txt").touch()
     with pytest.raises(DataError, match="class folders with no image in .*: bee, cat, dog\n") as caught:
         load_dataset(tmp_path)
     assert caught.value.fix == "put images into them, or remove the folders"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from otx.data.dataset import Dataset
-from otx.data.decode import MAX_PIXELS, Glance, check_image, glance, ordered
+from otx.data.decode import EMPTY, MAX_PIXELS, Glance, check_image, glance, ordered
 from otx.data.likeness import GRID, MIN_CORRELATION, group_alike, join, nearest
 from otx.data.preprocessing import opencv
 from otx.errors import ImageError, UsageError
@@ -133,12 +133,12 @@ class Copies:
         return CopyPair(self.places[first], self.places[second], exact, round(likeness, 4))
 
 
-def find_copies(places: Sequence[Place], looks: Mapping[str, Look]) -> Copies:
+def find_copies(places: Iterable[Place], looks: Mapping[str, Look]) -> Copies:
     """Find files of the same picture: the same bytes, or the same but for size, quality and brightness.
 
     Images that are tiny or of one colour have too little in them to be alike: only the same bytes count.
     """
-    places = [place for place in places if place.path in looks]
+    places = tuple(place for place in places if place.path in looks)
     own = [looks[place.path] for place in places]
     thumbs = np.frombuffer(b"".join(look.thumb for look in own), np.uint8).reshape(-1, GRID, GRID)
     same: dict[bytes, int] = {}
@@ -146,7 +146,7 @@ def find_copies(places: Sequence[Place], looks: Mapping[str, Look]) -> Copies:
     rows = [row for row, look in enumerate(own) if not look.one_colour and min(look.width, look.height) >= TINY]
     for group in group_alike(thumbs[rows]):
         links += [(rows[group[0]], rows[item]) for item in group[1:]]
-    return Copies(tuple(places), tuple(own), thumbs, tuple(map(tuple, join(links))))
+    return Copies(places, tuple(own), thumbs, tuple(map(tuple, join(links))))
 
 
 def find_leaks(copies: Copies) -> tuple[CopyPair, ...]:
@@ -189,7 +189,7 @@ def check_dataset(
     Args:
         on_progress: gets the number of images done, and of all.
     """
-    places = places_of(dataset)
+    places = list(places_of(dataset))
     paths = sorted({place.path for place in places})
     tell = None if on_progress is None else lambda done: on_progress(done, len(paths))
     seen = survey(dataset.root, paths, max_pixels=max_pixels, on_progress=tell)
@@ -206,8 +206,8 @@ def check_dataset(
         notes=dataset.notes,
         num_images=len(paths),
         classes=_counts(dataset),
-        broken=list_of((image.path, image.reason) for image in seen.bad),
-        empty=tuple(Finding(path, _class_of(path, dataset), "", "0 bytes") for path in sorted(dataset.empty)),
+        broken=list_of((image.path, image.reason) for image in seen.bad if image.reason != EMPTY),
+        empty=list_of((image.path, image.reason) for image in seen.bad if image.reason == EMPTY),
         tiny=list_of((path, _tiny(look)) for path, look in looks),
         huge=list_of((path, _huge(look)) for path, look in looks),
         odd=list_of(_odd(looks)),
@@ -217,13 +217,11 @@ def check_dataset(
     )
 
 
-def places_of(dataset: Dataset) -> list[Place]:
-    """Every image of a data set: the evaluation images first, since they are in a leak's every pair."""
-    return [
-        Place(path, dataset.classes[label], name)
-        for name, subset in reversed(dataset.parts.items())
-        for path, label in zip(subset.paths, subset.labels, strict=True)
-    ]
+def places_of(dataset: Dataset) -> Iterator[Place]:
+    """Every image of a data set, test first, train last."""
+    for name, subset in reversed(dataset.parts.items()):
+        for path, label in zip(subset.paths, subset.labels, strict=True):
+            yield Place(path, dataset.classes[label], name)
 
 
 def _counts(dataset: Dataset) -> tuple[ClassCount, ...]:
@@ -233,11 +231,6 @@ def _counts(dataset: Dataset) -> tuple[ClassCount, ...]:
         ClassCount(name, counts["train"][label], counts["val"][label], counts.get("test", zero)[label])
         for label, name in enumerate(dataset.classes)
     )
-
-
-def _class_of(path: str, dataset: Dataset) -> str:
-    first, second = path.split("/")[:2]
-    return first if first in dataset.classes else second
 
 
 def _tiny(look: Look) -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+from array import array
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from otx.data.folder import Folder, scan, some
+from otx.data.paths import Paths
 from otx.data.split import split_class
 from otx.errors import DataError, nearest
 from otx.results import BadImage
@@ -27,7 +29,7 @@ MAX_UNREADABLE = 0.1
 class Subset:
     """Images by their path relative to the data root, and the index of the class of each."""
 
-    paths: tuple[str, ...]
+    paths: Sequence[str]
     labels: tuple[int, ...]
 
     def __len__(self) -> int:
@@ -35,15 +37,12 @@ class Subset:
 
     def without(self, bad: Collection[str]) -> Subset:
         kept = [(path, label) for path, label in zip(self.paths, self.labels, strict=True) if path not in bad]
-        return Subset(tuple(path for path, _ in kept), tuple(label for _, label in kept))
+        return _subset(kept)
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """Images sorted into subsets. `layout` says how the folder was laid out, `notes` what a person should know.
-
-    `empty` are the paths of files without content, which are left out.
-    """
+    """Images sorted into subsets. `layout` says how the folder was laid out, `notes` what a person should know."""
 
     root: Path
     classes: tuple[str, ...]
@@ -52,7 +51,6 @@ class Dataset:
     val: Subset
     test: Subset
     notes: tuple[str, ...] = ()
-    empty: tuple[str, ...] = ()
 
     def with_classes(self, classes: tuple[str, ...]) -> Dataset:
         """The same images, labelled by the places of their classes in another list, which knows all of them."""
@@ -106,37 +104,37 @@ def load_dataset(
     train = folder.splits.get("train", folder.splits.get("all", {}))
     _check_classes(folder, train, min_classes)
     classes = tuple(sorted(train))
-    parts: dict[str, list[tuple[str, int]]] = {name: [] for name in SUBSETS}
+    parts = {name: (Paths(), array("l")) for name in SUBSETS}
     need_test = "val" not in folder.splits and "test" not in folder.splits
     for label, name in enumerate(classes):
         split = split_class(
-            train[name],
+            # what has been dealt out need not be held twice
+            train.pop(name),
             seed=seed,
             test_share=test_share if need_test else 0.0,
             val_share=0.0 if "val" in folder.splits else val_share,
         )
-        for subset, paths in zip(SUBSETS, split, strict=True):
-            parts[subset] += [(path, label) for path in paths]
-        for subset in ("val", "test"):
-            parts[subset] += [(path, label) for path in folder.splits.get(subset, {}).get(name, [])]
+        own = [(subset, folder.splits.get(subset, {}).get(name, ())) for subset in ("val", "test")]
+        for subset, paths in [*zip(SUBSETS, split, strict=True), *own]:
+            parts[subset][0].extend(paths)
+            parts[subset][1].extend([label] * len(paths))
     notes = folder.left_out.notes()
     if not need_test and "test" not in folder.splits:
         parts["test"] = parts["val"]
         notes.append(TEST_IS_VAL)
-    subsets = {name: _subset(items) for name, items in parts.items()}
+    subsets = {name: Subset(paths, tuple(labels)) for name, (paths, labels) in parts.items()}
     notes += _lacking(classes, subsets)
     if not subsets["val"]:
         raise DataError(f"no image of {root} is left to validate on", fix="add images, or raise --data.val_share")
     layout = "/".join(folder.splits) if "train" in folder.splits else "class folders"
-    empty = tuple(folder.left_out.empty)
-    return Dataset(root, classes, layout, subsets["train"], subsets["val"], subsets["test"], tuple(notes), empty)
+    return Dataset(root, classes, layout, subsets["train"], subsets["val"], subsets["test"], tuple(notes))
 
 
 def _subset(items: Sequence[tuple[str, int]]) -> Subset:
-    return Subset(tuple(path for path, _ in items), tuple(label for _, label in items))
+    return Subset(Paths([path for path, _ in items]), tuple(label for _, label in items))
 
 
-def _check_classes(folder: Folder, train: dict[str, list[str]], min_classes: int) -> None:
+def _check_classes(folder: Folder, train: dict[str, Paths], min_classes: int) -> None:
     for split, classes in folder.splits.items():
         empty = [name for name, paths in classes.items() if not paths]
         place = folder.root / folder.folder_names.get(split, "")
@@ -259,8 +257,7 @@ def _from_split_file(folder: Folder, split_file: Path, min_classes: int) -> Data
     if unlisted:
         notes.append(f"{unlisted} images of {folder.root} are not listed in {split_file.name} and not used.")
     notes += _lacking(classes, subsets)
-    empty, layout = tuple(folder.left_out.empty), "split file"
-    return Dataset(folder.root, classes, layout, subsets["train"], subsets["val"], subsets["test"], tuple(notes), empty)
+    return Dataset(folder.root, classes, "split file", subsets["train"], subsets["val"], subsets["test"], tuple(notes))
 
 
 def load_test_images(root: str | Path, classes: tuple[str, ...]) -> tuple[Subset, str]:
@@ -295,7 +292,9 @@ def scan_for_test(root: Path) -> Folder:
         if (root / name).is_dir() and not (root / "train").is_dir():
             inner = scan(root / name)
             if "all" in inner.splits:
-                paths = {label: [f"{name}/{path}" for path in items] for label, items in inner.splits["all"].items()}
+                paths = {
+                    label: Paths([f"{name}/{path}" for path in items]) for label, items in inner.splits["all"].items()
+                }
                 return Folder(root, {"test": paths}, {"test": name}, inner.left_out)
     return scan(root)
 

@@ -27,9 +27,11 @@ if TYPE_CHECKING:
 
 MAX_PIXELS = 100_000_000
 WHITE = (255, 255, 255)
-ORIENTATION = 0x0112
 GLANCE = 64
-END_OF_JPEG = b"\xff\xd9"
+EMPTY = "the file is empty"
+START_OF_JPEG, END_OF_JPEG, SEGMENT = b"\xff\xd8", b"\xff\xd9", 0xFF
+FRAMES, TABLES = (0xC0, 0xC1, 0xC2), (0xC4, 0xDB, 0xDD, 0xFE)
+APPLICATIONS, EXIF, ADOBE = range(0xE0, 0xF0), 0xE1, 0xEE
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
 
@@ -48,11 +50,13 @@ def decode_image(source: str | Path | bytes, max_pixels: int = MAX_PIXELS) -> ND
     """
     with _errors_in_words():
         data = source if isinstance(source, bytes) else Path(source).read_bytes()
+        if not data:
+            raise ImageError(EMPTY)
+        pixels = _plain_jpeg(data, max_pixels)
+        if pixels is not None:
+            return pixels
         with Image.open(io.BytesIO(data)) as image:
-            _check_size(image, max_pixels)
-            pixels = _plain_jpeg(image, data)
-            if pixels is not None:
-                return pixels
+            _check_size(*image.size, max_pixels)
             image.load()
             ImageOps.exif_transpose(image, in_place=True)
             return _to_rgb(image)
@@ -81,9 +85,11 @@ def glance(path: Path, max_pixels: int = MAX_PIXELS) -> Glance:
     """
     with _errors_in_words():
         data = path.read_bytes()
+        if not data:
+            raise ImageError(EMPTY)
         digest = hashlib.blake2b(data, digest_size=16).digest()
         with Image.open(io.BytesIO(data)) as image:
-            _check_size(image, max_pixels)
+            _check_size(*image.size, max_pixels)
             (width, height), mode = image.size, image.mode
             if image.format == "JPEG" and mode in ("RGB", "L"):
                 # down to an eighth of the size: every byte is still read, most of the arithmetic is saved
@@ -110,24 +116,42 @@ def _errors_in_words() -> Iterator[None]:
         raise ImageError(_reason(error)) from error
 
 
-def _plain_jpeg(image: PilImage, data: bytes) -> NDArray[np.uint8] | None:
+def _plain_jpeg(data: bytes, max_pixels: int) -> NDArray[np.uint8] | None:
     """The pixels of a whole JPEG in colour that is not turned: OpenCV gives Pillow's values in half the time.
 
     None for all others, and where OpenCV fails: Pillow knows more kinds, and says what is wrong. OpenCV fills what is
     cut off with grey, so that the end of the file must be there.
     """
-    if image.format != "JPEG" or image.mode != "RGB" or not data.endswith(END_OF_JPEG):
+    size = _size_of_plain_jpeg(data)
+    if size is None:
         return None
-    if image.getexif().get(ORIENTATION, 1) != 1:
-        return None
+    _check_size(*size, max_pixels)
     cv2 = opencv()
     flags = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
     pixels: NDArray[np.uint8] | None = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     return pixels
 
 
-def _check_size(image: PilImage, max_pixels: int) -> None:
-    width, height = image.size
+def _size_of_plain_jpeg(data: bytes) -> tuple[int, int] | None:
+    """Width and height of a JPEG with three colours as JFIF has them, from its first segments (ITU T.81, annex B).
+
+    None where a segment tells of other colours, or of a camera that may have been turned.
+    """
+    if not data.startswith(START_OF_JPEG) or not data.endswith(END_OF_JPEG):
+        return None
+    place = len(START_OF_JPEG)
+    while place + 10 <= len(data) and data[place] == SEGMENT:
+        kind, length = data[place + 1], int.from_bytes(data[place + 2 : place + 4], "big")
+        if kind in FRAMES:
+            height, width = (int.from_bytes(data[place + at : place + at + 2], "big") for at in (5, 7))
+            return (width, height) if data[place + 9] == 3 else None
+        if not (kind in TABLES or (kind in APPLICATIONS and kind not in (EXIF, ADOBE))):
+            return None
+        place += 2 + length
+    return None
+
+
+def _check_size(width: int, height: int, max_pixels: int) -> None:
     if width * height > max_pixels:
         raise ImageError(
             f"{width}x{height} pixels are more than the limit of {max_pixels} (--data.max_image_pixels raises it)"
@@ -176,15 +200,22 @@ def check_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> str | None:
     try:
         with _errors_in_words(), Image.open(path) as image:
             if image.format == "JPEG" and image.mode in ("RGB", "L"):
-                _check_size(image, max_pixels)
+                _check_size(*image.size, max_pixels)
                 # an eighth of the size: every byte is still read, most of the arithmetic is saved
                 image.draft(image.mode, (1, 1))
                 image.load()
                 return None
         decode_image(path, max_pixels)
     except ImageError as error:
-        return error.what
+        return EMPTY if _is_empty(path) else error.what
     return None
+
+
+def _is_empty(path: str | Path) -> bool:
+    try:
+        return Path(path).stat().st_size == 0
+    except OSError:
+        return False
 
 
 def ordered(work: Callable[[Item], Answer], items: Iterable[Item]) -> Iterator[Answer]:

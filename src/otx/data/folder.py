@@ -3,31 +3,30 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from otx.data.paths import Paths
 from otx.errors import DataError
 
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif"})
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif")
 SPLIT_NAMES = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 NAMED_AT_MOST = 10
 
 
 @dataclass
 class LeftOut:
-    """How many files were left out, by reason; those without content by their paths relative to the root."""
+    """How many files were left out, by reason."""
 
     hidden: int = 0
     other: int = 0
     loose: int = 0
-    empty: list[str] = field(default_factory=list)
 
     def notes(self) -> list[str]:
         """A sentence for each kind of file that was left out."""
         kinds = (
             (self.hidden, "hidden"),
-            (len(self.empty), "empty"),
             (self.other, "of another kind than images"),
             (self.loose, "beside the class folders, in none of them"),
         )
@@ -39,7 +38,7 @@ class Folder:
     """What was found: for each of `train`, `val`, `test` (or `all`) the images of each class, relative to the root."""
 
     root: Path
-    splits: dict[str, dict[str, list[str]]]
+    splits: dict[str, dict[str, Paths]]
     folder_names: dict[str, str] = field(default_factory=dict)
     left_out: LeftOut = field(default_factory=LeftOut)
 
@@ -110,16 +109,16 @@ def _has_sub_folder(folder: Path) -> bool:
     return any(not entry.name.startswith(".") and entry.is_dir() for entry in _entries(folder))
 
 
-def _classes(root: Path, split: str, left_out: LeftOut) -> dict[str, list[str]]:
+def _classes(root: Path, split: str, left_out: LeftOut) -> dict[str, Paths]:
     """The images of each class folder, classes sorted as `torchvision.datasets.ImageFolder` sorts them."""
     place = root / split if split else root
-    classes: dict[str, list[str]] = {}
+    classes: dict[str, Paths] = {}
     for entry in sorted(_entries(place), key=lambda entry: entry.name):
         if entry.name.startswith("."):
             left_out.hidden += 1
         elif entry.is_dir():
             prefix = f"{split}/{entry.name}" if split else entry.name
-            classes[entry.name] = sorted(_images(entry.path, prefix, left_out, {os.path.realpath(entry.path)}))
+            classes[entry.name] = Paths(sorted(_images(entry.path, prefix, left_out, {os.path.realpath(entry.path)})))
         elif _is_image(entry.name):
             left_out.loose += 1
         else:
@@ -127,33 +126,29 @@ def _classes(root: Path, split: str, left_out: LeftOut) -> dict[str, list[str]]:
     return classes
 
 
-def _images(folder: str, prefix: str, left_out: LeftOut, visited: set[str]) -> Iterator[str]:
-    for entry in _entries(Path(folder)):
-        if entry.name.startswith("."):
-            left_out.hidden += 1
-        elif entry.is_dir():
+def _images(folder: str, prefix: str, left_out: LeftOut, visited: set[str]) -> list[str]:
+    entries = _entries(Path(folder))
+    shown = [entry for entry in entries if not entry.name.startswith(".")]
+    left_out.hidden += len(entries) - len(shown)
+    images = [f"{prefix}/{entry.name}" for entry in shown if _is_image(entry.name) and entry.is_file()]
+    if len(images) == len(shown):
+        return images
+    for entry in shown:
+        if entry.is_dir():
             # a link that leads back would never end
             real = os.path.realpath(entry.path)
             if real not in visited:
-                yield from _images(entry.path, f"{prefix}/{entry.name}", left_out, visited | {real})
-        elif not _is_image(entry.name):
+                images += _images(entry.path, f"{prefix}/{entry.name}", left_out, visited | {real})
+        elif _is_image(entry.name) and entry.is_symlink() and not entry.is_file():
+            # a link to nothing is left to decoding, which names it
+            images.append(f"{prefix}/{entry.name}")
+        elif not (_is_image(entry.name) and entry.is_file()):
             left_out.other += 1
-        elif _is_empty(entry):
-            left_out.empty.append(f"{prefix}/{entry.name}")
-        else:
-            yield f"{prefix}/{entry.name}"
+    return images
 
 
 def _is_image(name: str) -> bool:
-    return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES  # noqa: PTH122 - a Path for each of a million files is slow
-
-
-def _is_empty(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.stat().st_size == 0
-    except OSError:
-        # a link to nothing: decoding it will say so by name
-        return False
+    return name.lower().endswith(IMAGE_SUFFIXES)
 
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:

@@ -86,10 +86,12 @@ def _transform(augmentation: Augmentation, preprocessing: Preprocessing) -> v2.T
 
 
 def collate(items: Sequence[tuple[torch.Tensor | None, int, str]]) -> Batch:
-    """Make a batch of the images that could be decoded."""
+    """Make a batch, channels last, of the images that could be decoded."""
     good = [(image, label) for image, label, _ in items if image is not None]
     bad = tuple(path for image, _, path in items if image is None)
-    images = torch.stack([image for image, _ in good]) if good else torch.empty(0, 3, 0, 0, dtype=torch.uint8)
+    # stacked as they lie in memory, each pixel's colours side by side, which is how networks are run (channels last)
+    rows = [image.permute(1, 2, 0) for image, _ in good]
+    images = torch.stack(rows).permute(0, 3, 1, 2) if rows else torch.empty(0, 3, 0, 0, dtype=torch.uint8)
     return Batch(images, torch.tensor([label for _, label in good], dtype=torch.int64), bad)
 
 

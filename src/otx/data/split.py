@@ -5,6 +5,9 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 
+import numpy as np
+from numpy.typing import NDArray
+
 
 def share_of(count: int, share: float) -> int:
     """How many of `count` images a share is: rounded, at least one where two are there, never all."""
@@ -26,13 +29,24 @@ def split_class(
         test_share: share of all images, 0 for no test images.
         val_share: share of the images that are not test.
     """
-    ranked = sorted(paths, key=lambda path: _rank(path, seed))
-    num_test = share_of(len(ranked), test_share)
-    num_val = share_of(len(ranked) - num_test, val_share)
-    first_val = len(ranked) - num_val
-    return sorted(ranked[num_test:first_val]), sorted(ranked[first_val:]), sorted(ranked[:num_test])
+    num_test = share_of(len(paths), test_share)
+    num_val = share_of(len(paths) - num_test, val_share)
+    first_val = len(paths) - num_val
+    paths = sorted(paths)
+    ranked = np.argsort(_ranks(paths, seed), kind="stable")
+
+    def part(places: NDArray[np.int64]) -> list[str]:
+        return [paths[place] for place in np.sort(places).tolist()]
+
+    return part(ranked[num_test:first_val]), part(ranked[first_val:]), part(ranked[:num_test])
 
 
-def _rank(path: str, seed: int) -> bytes:
-    # file systems hand out names that are no valid UTF-8 as surrogates
-    return hashlib.blake2b(f"{seed}:{path}".encode("utf-8", "surrogateescape"), digest_size=8).digest()
+def _ranks(paths: Sequence[str], seed: int) -> NDArray[np.uint64]:
+    begun = hashlib.blake2b(f"{seed}:".encode(), digest_size=8)
+    digests = bytearray()
+    for path in paths:
+        digest = begun.copy()
+        # file systems hand out names that are no valid UTF-8 as surrogates
+        digest.update(path.encode("utf-8", "surrogateescape"))
+        digests += digest.digest()
+    return np.frombuffer(digests, ">u8")

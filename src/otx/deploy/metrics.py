@@ -61,9 +61,39 @@ def calibration_error(confidence: NDArray[np.float64], right: NDArray[np.bool_])
 
     Source: Guo et al. 2017, arXiv 1706.04599.
     """
+    bins = calibration_bins(confidence, right)
+    return sum(item.count * abs(item.accuracy - item.confidence) for item in bins) / len(right)
+
+
+@dataclass(frozen=True)
+class CalibrationBin:
+    """The images whose confidence is from `low` to `high`: how many, their mean confidence, their accuracy."""
+
+    low: float
+    high: float
+    count: int
+    confidence: float
+    accuracy: float
+
+
+def calibration_bins(confidence: NDArray[np.float64], right: NDArray[np.bool_]) -> tuple[CalibrationBin, ...]:
+    """The bins of a reliability diagram, 15 of equal width; those without an image are left out.
+
+    Args:
+        confidence: (N,), the probability of the predicted class.
+        right: (N,), whether it is the true one.
+    """
     bins = np.minimum((confidence * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
-    gaps = [abs(right[bins == number].sum() - confidence[bins == number].sum()) for number in np.unique(bins)]
-    return float(sum(gaps) / len(right))
+    return tuple(
+        CalibrationBin(
+            low=number / CALIBRATION_BINS,
+            high=(number + 1) / CALIBRATION_BINS,
+            count=int((bins == number).sum()),
+            confidence=float(confidence[bins == number].mean()),
+            accuracy=float(right[bins == number].mean()),
+        )
+        for number in np.unique(bins).tolist()
+    )
 
 
 def _top5(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> float:

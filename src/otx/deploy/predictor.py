@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from otx.deploy.card import ModelCard
 from otx.deploy.modelfile import load_model, read_card
-from otx.deploy.runtime import compile_exactly, openvino_core
+from otx.deploy.runtime import compile_exactly, keep_freed_memory, openvino_core
 from otx.errors import ModelError, UsageError
 
 Pixels = NDArray[np.uint8]
@@ -72,6 +72,8 @@ class TorchPredictor:
         if device == "gpu" and not torch.cuda.is_available():
             raise UsageError("--engine.device gpu: torch sees no GPU on this machine", allowed=["auto", "cpu"])
         self._device = "cuda" if device != "cpu" and torch.cuda.is_available() else "cpu"
+        if self._device == "cpu":
+            keep_freed_memory()
         self._network = network.to(self._device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._explained: dict[str, Any] = {}
 

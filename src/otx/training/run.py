@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import time
@@ -16,13 +17,14 @@ import torch
 from torch import nn
 
 from otx.data.check import Survey, find_copies, find_leaks, places_of, survey
-from otx.data.dataset import Dataset, Subset, load_dataset, pick_evenly, refuse_if_too_many_bad, write_split
+from otx.data.dataset import Dataset, load_dataset, pick_evenly, refuse_if_too_many_bad, write_split
 from otx.data.digits import resolve_data_root
 from otx.data.folder import some
 from otx.data.loader import Augmentation, ImageSubset, train_loader, val_loader
 from otx.data.preprocessing import Preprocessing
 from otx.deploy.card import ModelCard
 from otx.deploy.modelfile import load_model, read_card, save_model
+from otx.deploy.runtime import keep_freed_memory
 from otx.errors import ModelError, UsageError
 from otx.events import Progress, Reporter, SilentReporter
 from otx.models.build import build_network, check_network, model_info
@@ -37,7 +39,7 @@ from otx.training.incremental import Merge, Past, carry_over, merge_classes
 from otx.training.losses import make_loss
 from otx.training.mixed import keep_depthwise_in_float32
 from otx.training.module import Classifier
-from otx.workspace import RunFolder, new_folder, run_of, set_latest, write_csv, write_json, write_text
+from otx.workspace import RunFolder, new_folder, run_of, set_latest, stamp, write_csv, write_json, write_text
 
 RUN_VARIABLE = "OTX_RUN_DIR"
 MAX_COMPARED = 10_000
@@ -65,8 +67,10 @@ def train(
     """
     if not is_main():
         reporter = SilentReporter()
-    started = time.perf_counter()
+    began, started = time.time(), time.perf_counter()
     device = pick_device(recipe.engine.device)
+    if device == "cpu":
+        keep_freed_memory()
     precision, why = pick_precision(recipe.precision, device)
     info = model_info(recipe.model.name)
     check_network(info.network)
@@ -90,6 +94,7 @@ def train(
         before = _fit_head(recipe, dataset, preprocessing, start, device, precision, reporter)
     card = replace(_card(recipe, info, dataset, preprocessing, start), num_old=lesson.num_old)
     folder = run or _new_run(recipe, dataset, bad)
+    origin = _asked(checkpoint, renames, run)
     if lesson.num_old and base is not None and run is None and is_main():
         save_model(folder.base, base.network.state_dict(), base.card)
     reporter.note(f"Run folder: {folder.path}")
@@ -109,17 +114,40 @@ def train(
     )
     result = _result(folder, outcome, start, precision)
     if is_main():
-        hardware = {"device": device, "processor": platform.processor(), "torch_threads": torch.get_num_threads()}
         write_json(
             folder.summary,
             {
                 **result.to_dict(),
+                **origin,
+                "started": stamp(began),
+                "ended": stamp(time.time()),
                 "seconds": time.perf_counter() - started,
                 "versions": card.versions,
-                "hardware": hardware,
+                "hardware": _hardware(device),
             },
         )
     return result
+
+
+def _asked(checkpoint: Path | None, renames: Mapping[str, str] | None, run: RunFolder | None) -> dict[str, Any]:
+    """What the recipe does not hold of what was asked for; of a resumed run, what it was begun with."""
+    if run is not None and run.summary.is_file():
+        before = json.loads(run.summary.read_text(encoding="utf-8"))
+        return {name: before[name] for name in ("checkpoint", "renames") if name in before}
+    return {"checkpoint": None if checkpoint is None else str(checkpoint.resolve()), "renames": dict(renames or {})}
+
+
+def _hardware(device: str) -> dict[str, Any]:
+    gpu = {"gpu": torch.cuda.get_device_name()} if device == "gpu" else {}
+    return {
+        "device": device,
+        **gpu,
+        "processor": platform.processor() or platform.machine(),
+        "cores": os.cpu_count(),
+        "torch_threads": torch.get_num_threads(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+    }
 
 
 def resume_run(checkpoint: Path) -> RunFolder:
@@ -226,9 +254,8 @@ def _usable_images(
 def _compared(dataset: Dataset, seed: int) -> list[str]:
     """The images to compare with each other: all of them, or of many about as many to evaluate as to train on."""
     others = [part for name, part in dataset.parts.items() if name != "train"]
-    evaluation = Subset(sum((part.paths for part in others), ()), sum((part.labels for part in others), ()))
-    room = max(MAX_COMPARED // 2, MAX_COMPARED - len(dataset.train))
-    chosen = pick_evenly(evaluation, room, seed).paths
+    room = max(MAX_COMPARED // 2, MAX_COMPARED - len(dataset.train)) // len(others)
+    chosen = [path for part in others for path in pick_evenly(part, room, seed).paths]
     return [*chosen, *pick_evenly(dataset.train, MAX_COMPARED - len(chosen), seed).paths]
 
 

@@ -1,0 +1,115 @@
+"""Images a second of a training on a CPU: otx against OTX 2.6.0.
+
+    python benchmarks/training.py --peer PEER/bin/python --peer_script run_otx.py
+        [--networks mobilenet_v3_large efficientnet_b0] [--images 512] [--runs 2] [--threads 2]
+
+Both train their recipe of that name from random weights with a batch of 64 images of 224 x 224, in turns, on JPEGs of
+noise in two classes. Counted is the second epoch of each: the peer's own mean time of a step without its data loading
+(`train/iter_time`), and otx's images over the whole epoch, data loading included. Afterwards the floating-point work of
+otx's step is set against what a matrix product reaches here in float32.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from otx.models.table import MODELS
+
+BATCH, SIZE = 64, 224
+RECIPES = "lib/python3.11/site-packages/otx/recipe/classification/multi_class_cls"
+
+
+def make(root: Path, images: int) -> None:
+    rng = np.random.default_rng(0)
+    for split, count in (("train", images // 2), ("val", 8)):
+        for label in ("a", "b"):
+            place = root / split / label
+            place.mkdir(parents=True)
+            for number in range(count):
+                pixels = rng.integers(0, 256, (SIZE, SIZE, 3), np.uint8)
+                Image.fromarray(pixels).save(place / f"{number}.jpg")
+
+
+def run(command: list[str]) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        sys.exit(f"{' '.join(command)} failed:\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}")
+
+
+def rate_of_peer(peer: Path, script: Path, network: str, data: Path, work: Path) -> float:
+    config = peer.parent.parent / RECIPES / f"{network}.yaml"
+    asked = ["--max_epochs", "2", "--engine.device", "cpu", "--data.train_subset.batch_size", str(BATCH)]
+    places = ["--config", str(config), "--data_root", str(data), "--work_dir", str(work)]
+    run([str(peer), str(script), "train", *places, *asked])
+    (log,) = work.glob("2*/csv/version_0/metrics.csv")
+    with log.open() as file:
+        times = [float(row["train/iter_time"]) for row in csv.DictReader(file) if row.get("train/iter_time")]
+    return BATCH / times[-1]
+
+
+def rate_of_otx(network: str, data: Path, work: Path) -> float:
+    asked = ["--max_epochs", "2", "--engine.device", "cpu", "--data.train_subset.batch_size", str(BATCH)]
+    places = ["--config", network, "--data_root", str(data), "--work_dir", str(work)]
+    run([sys.executable, "-m", "otx", "train", *places, *asked, "--model.pretrained", "false"])
+    with (work / ".latest" / "train" / "metrics.csv").open() as file:
+        return float(list(csv.DictReader(file))[-1]["images_per_second"])
+
+
+def matrix_product(threads: int) -> float:
+    """Floating-point operations a second of a product of two float32 matrices."""
+    torch.set_num_threads(threads)
+    size = 2048
+    left, right = torch.randn(size, size), torch.randn(size, size)
+    times = []
+    for _ in range(10):
+        started = time.perf_counter()
+        left @ right
+        times.append(time.perf_counter() - started)
+    return 2 * size**3 / min(times)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--peer", type=Path, required=True)
+    parser.add_argument("--peer_script", type=Path, required=True)
+    parser.add_argument("--networks", nargs="+", default=["mobilenet_v3_large", "efficientnet_b0"])
+    parser.add_argument("--images", type=int, default=512)
+    parser.add_argument("--runs", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    options = parser.parse_args()
+    os.environ["OMP_NUM_THREADS"] = str(options.threads)
+    with tempfile.TemporaryDirectory() as scratch:
+        data = Path(scratch) / "data"
+        make(data, options.images)
+        for network in options.networks:
+            rates: dict[str, list[float]] = {"peer": [], "otx": []}
+            for turn in range(options.runs):
+                place = Path(scratch) / f"{network}_{turn}"
+                rates["otx"].append(rate_of_otx(network, data, place / "otx"))
+                rates["peer"].append(rate_of_peer(options.peer, options.peer_script, network, data, place / "peer"))
+                print(network, {name: round(values[-1], 2) for name, values in rates.items()}, flush=True)
+            peer, own = (statistics.median(rates[name]) for name in ("peer", "otx"))
+            work = 3e9 * MODELS[network].gflops  # forward, and twice as much backward
+            product = matrix_product(options.threads)
+            print(
+                f"{network}: peer {peer:.2f}, otx {own:.2f} images/s, ratio {own / peer:.2f}, {options.runs} runs, "
+                f"{os.cpu_count()} cores, {options.threads} threads; otx computes {own * work / 1e9:.1f} of the "
+                f"{product / 1e9:.1f} GFLOP/s of a matrix product ({own * work / product:.0%})",
+                flush=True,
+            )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,88 @@
+"""The figures of a report, from the answers for single images."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from otx.deploy.metrics import CalibrationBin, calibration_bins
+from otx.results import ImageResult, TestResult
+
+THRESHOLDS = 100
+CONFIDENCE_95 = 1.96
+
+
+@dataclass(frozen=True)
+class Confusion:
+    """`count` of the `total` images of class `label` were taken for `predicted`."""
+
+    label: str
+    predicted: str
+    count: int
+    total: int
+
+
+@dataclass(frozen=True)
+class ThresholdRow:
+    """Of the images, `covered` have at least the confidence `threshold`; on `right` of these the model is right."""
+
+    threshold: float
+    covered: int
+    right: int
+
+
+def confusions(result: TestResult) -> tuple[Confusion, ...]:
+    """The pairs of classes that are confused, the most frequent first; among equals the one rarer class first."""
+    names = [item.name for item in result.classes]
+    found = [
+        Confusion(names[row], names[column], count, sum(counts))
+        for row, counts in enumerate(result.confusion)
+        for column, count in enumerate(counts)
+        if row != column and count
+    ]
+    return tuple(sorted(found, key=lambda item: (-item.count, item.total)))
+
+
+def num_right(result: TestResult) -> int:
+    return sum(counts[row] for row, counts in enumerate(result.confusion))
+
+
+def threshold_table(images: Sequence[ImageResult]) -> tuple[ThresholdRow, ...]:
+    """What is left, and how good it is, when answers below a confidence are not given; for 0, 0.01, ... 1."""
+    confidence = np.asarray([image.probability for image in images])
+    right = np.asarray([image.is_right for image in images], bool)
+    rows = []
+    for step in range(THRESHOLDS + 1):
+        covered = confidence >= step / THRESHOLDS
+        rows.append(ThresholdRow(step / THRESHOLDS, int(covered.sum()), int(right[covered].sum())))
+    return tuple(rows)
+
+
+def reliability(images: Sequence[ImageResult]) -> tuple[CalibrationBin, ...]:
+    """The bins of the reliability diagram, see `otx.deploy.metrics.calibration_bins`."""
+    confidence = np.asarray([image.probability for image in images])
+    return calibration_bins(confidence, np.asarray([image.is_right for image in images], bool))
+
+
+def confident_mistakes(images: Sequence[ImageResult], count: int) -> list[ImageResult]:
+    """The images the model is most sure of, and wrong."""
+    return sorted((image for image in images if not image.is_right), key=lambda image: -image.probability)[:count]
+
+
+def hesitant_hits(images: Sequence[ImageResult], count: int) -> list[ImageResult]:
+    """The images the model is right on, and least sure of."""
+    return sorted((image for image in images if image.is_right), key=lambda image: image.probability)[:count]
+
+
+def at_least(right: int, total: int) -> float:
+    """The lower end of the 95 % interval of an accuracy.
+
+    Source: Wilson 1927, "Probable inference, the law of succession, and statistical inference".
+    """
+    z, share = CONFIDENCE_95, right / total
+    centre = share + z * z / (2 * total)
+    spread = z * math.sqrt(share * (1 - share) / total + z * z / (4 * total * total))
+    return max(0.0, (centre - spread) / (1 + z * z / total))

@@ -1,0 +1,297 @@
+"""Write `report.html`: one file that needs nothing else."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import shlex
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from otx.errors import UsageError
+from otx.recipe import dump_yaml, from_dict, to_options
+from otx.report import plots
+from otx.report.figures import (
+    ThresholdRow,
+    confident_mistakes,
+    confusions,
+    hesitant_hits,
+    num_right,
+    reliability,
+    threshold_table,
+)
+from otx.report.pictures import exhibits, explainer, thumbnail, thumbnails
+from otx.report.record import Measurement, Record, lr_drops, read_record
+from otx.report.sentences import summarise
+from otx.workspace import write_text
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+GENERATOR = b'<meta name="generator" content="otx report">'
+GALLERY = 8
+MATRIX_CLASSES = 40
+BARS = 40
+LISTED = 50
+PICTURED = 24
+CONFUSIONS_LISTED = 10
+SUBSETS = {"train": "training", "val": "validation", "test": "test"}
+
+
+def write_report(folder: Path, output: Path | None = None) -> Path:
+    """Write the page of a run folder from what is in it; returns its path.
+
+    Args:
+        output: default: `report.html` in the run folder.
+
+    Raises:
+        UsageError: the folder is no run folder, or the page cannot be written.
+        DataError: a file in it is damaged.
+    """
+    record = read_record(folder)
+    path = output or record.folder.report
+    write_text(path, render_report(record))
+    return path
+
+
+def check_output(path: Path) -> None:
+    """Raise UsageError where a page would take the place of something that is none."""
+    if path.suffix.lower() not in (".html", ".htm"):
+        raise UsageError(f"--output {path}: a report is written as .html", allowed=[".html", ".htm"])
+    if path.is_dir():
+        raise UsageError(f"--output {path} is a folder", fix=f"--output {path / 'report.html'}")
+    if path.is_file() and GENERATOR not in path.read_bytes()[:1000]:
+        raise UsageError(f"--output {path} exists, and is no report of otx", fix="choose another name")
+
+
+def render_report(record: Record) -> str:
+    """The page of a run."""
+    view = None if record.measurement is None else _measured(record, record.measurement)
+    return render(
+        "report.html",
+        title=f"{record.name}: what it learned",
+        record=record,
+        summary=summarise(record),
+        curves=_curves(record),
+        measured=view,
+        data=view["data"] if view else {},
+        sizes=_sizes(record),
+        suspicious=_suspicious(record),
+        recipe=_recipe(record),
+        command=command_of(record),
+        subsets=SUBSETS,
+    )
+
+
+def _curves(record: Record) -> dict[str, str]:
+    """The curves of a training by what they show."""
+    epochs, best = record.epochs, record.best
+    if not epochs:
+        return {}
+    marks = [] if best is None else [(best.epoch, "best")]
+    if record.summary is not None and record.summary["stop_reason"].startswith("early stopping"):
+        marks.append((epochs[-1].epoch, "early stop"))
+    drops = [(epoch.epoch, f"{epoch.lr:.2g}") for epoch in lr_drops(epochs)]
+    return {
+        "Loss": plots.losses(epochs, marks),
+        "Accuracy": plots.curve({"validation": epochs}, "val_accuracy", number=".4f", marks=marks),
+        "Learning rate": plots.curve({"learning rate": epochs}, "lr", number=".3g", marks=drops, falls=True, zero=True),
+    }
+
+
+@dataclass(frozen=True)
+class ClassRow:
+    """A row of the table of classes. `mistaken_for` is the class it is taken for most, if it ever is."""
+
+    name: str
+    training: int
+    count: int
+    precision: float
+    recall: float
+    f1: float
+    mistaken_for: str
+
+
+def class_rows(record: Record, measured: Measurement) -> list[ClassRow]:
+    """The table of classes."""
+    most: dict[str, str] = {}
+    for pair in confusions(measured.result):
+        most.setdefault(pair.label, f"{pair.predicted} ({pair.count})")
+    return [
+        ClassRow(
+            item.name,
+            record.sizes[item.name, "train"],
+            item.count,
+            item.precision,
+            item.recall,
+            item.f1,
+            most.get(item.name, ""),
+        )
+        for item in measured.result.classes
+    ]
+
+
+def _measured(record: Record, measured: Measurement) -> dict[str, Any]:
+    """What the page shows of a measurement."""
+    result, images = measured.result, measured.images
+    index = {name: place for place, name in enumerate(measured.classes)}
+    images = tuple(sorted(images, key=lambda item: (index[item.label], index[item.predicted], -item.probability)))
+    table = threshold_table(images)
+    shown = matrix_classes(measured)
+    predictor, note = explainer(measured, record.folder.model)
+    root = result.data_root
+    return {
+        "result": result,
+        "held_back": record.held_back,
+        "right": num_right(result),
+        "rows": class_rows(record, measured),
+        "matrix": plots.matrix(measured.classes, result.confusion, shown),
+        "left_out": len(measured.classes) - len(shown),
+        "confusions": [(index[c.label], index[c.predicted], c) for c in confusions(result)[:CONFUSIONS_LISTED]],
+        "mistakes": list(exhibits(confident_mistakes(images, GALLERY), root, predictor)),
+        "hits": list(exhibits(hesitant_hits(images, GALLERY), root, predictor)),
+        "saliency": note,
+        "reliability": plots.reliability_diagram(reliability(images)),
+        "coverage": plots.coverage_curve(table),
+        "thresholds": table,
+        "data": {
+            **_photos(images, index),
+            "classes": measured.classes,
+            "root": root.as_uri(),
+            "thumbs": thumbnails(images, root),
+            "thresholds": [threshold_words(row, len(images)) for row in table],
+        },
+    }
+
+
+def matrix_classes(measured: Measurement) -> list[int]:
+    """The classes that a matrix has room for: all, or those that take part in most mistakes."""
+    counts = measured.result.confusion
+    classes = range(len(counts))
+    if len(counts) <= MATRIX_CLASSES:
+        return list(classes)
+    mistakes = [sum(counts[i]) + sum(row[i] for row in counts) - 2 * counts[i][i] for i in classes]
+    return sorted(sorted(classes, key=lambda i: -mistakes[i])[:MATRIX_CLASSES])
+
+
+def threshold_words(row: ThresholdRow, total: int) -> list[str]:
+    """A row of the threshold table as the page says it: threshold, answered, right of these."""
+    right = f"{row.right / row.covered:.1%} ({row.right:,} of {row.covered:,})" if row.covered else "none"
+    return [f"{row.threshold:.2f}", f"{row.covered / total:.1%} ({row.covered:,} of {total:,})", right]
+
+
+def _photos(images: Sequence[Any], index: Mapping[str, int]) -> dict[str, Any]:
+    """The images as (folder, file, confidence), and where those of each cell of the matrix begin and end."""
+    folders: dict[str, int] = {}
+    photos: list[tuple[int, str, float]] = []
+    cells: dict[str, tuple[int, int]] = {}
+    for place, image in enumerate(images):
+        folder, _, name = image.path.rpartition("/")
+        photos.append((folders.setdefault(folder, len(folders)), name, round(image.probability, 4)))
+        cell = f"{index[image.label]}-{index[image.predicted]}"
+        cells[cell] = (cells.get(cell, (place, 0))[0], place + 1)
+    return {"folders": list(folders), "photos": photos, "cells": cells}
+
+
+def _sizes(record: Record) -> dict[str, Any]:
+    """Images by class and subset, as plot and as sums."""
+    subsets = {key: title for key, title in SUBSETS.items() if any(subset == key for _, subset in record.sizes)}
+    if not subsets:
+        return {}
+    totals = {
+        title: sum(count for (_, own), count in record.sizes.items() if own == key) for key, title in subsets.items()
+    }
+    names = sorted({name for name, _ in record.sizes}, key=lambda name: -record.sizes[name, "train"])
+    shown = names if len(names) <= BARS else names[: BARS // 2] + names[-BARS // 2 :]
+    return {
+        "totals": totals,
+        "plot": plots.class_sizes(record.sizes, shown, subsets),
+        "left_out": len(names) - len(shown),
+        "num_classes": len(names),
+    }
+
+
+def _suspicious(record: Record) -> dict[str, Any]:
+    """What `otx check` found, each list cut to what a page has room for, with pictures of some."""
+    found = record.suspicions
+    if found is None:
+        return {}
+    root = Path(found["data_root"])
+    mislabelled, pairs = found["mislabelled"] or [], [*found["leaks"], *found["conflicts"]]
+    places = [item["path"] for item in mislabelled[:PICTURED]]
+    places += [pair[side]["path"] for pair in pairs[:PICTURED] for side in ("first", "second")]
+    lists = {name: found[name] for name in ("mislabelled", "leaks", "conflicts", "copies")}
+    return {
+        "num_images": found["num_images"],
+        "was_asked": found["mislabelled"] is not None,
+        **{name: (items or [])[:LISTED] for name, items in lists.items()},
+        "counts": {name: len(items or []) for name, items in lists.items()},
+        "others": [item for name in ("broken", "empty", "tiny", "huge", "odd") for item in found[name]],
+        "listed": LISTED,
+        "pictures": {path: picture for path in places if (picture := thumbnail(root / path)) is not None},
+    }
+
+
+def _recipe(record: Record) -> str:
+    if record.card is not None:
+        return dump_yaml(from_dict(record.card.recipe, "the model file"))
+    return record.folder.config.read_text(encoding="utf-8") if record.folder.config.is_file() else ""
+
+
+def command_of(record: Record) -> str:
+    """The command that trains the same model again; empty where what it was asked for is not known (any more)."""
+    if record.card is None or record.summary is None or "checkpoint" not in record.summary:
+        return ""
+    recipe = from_dict({**record.card.recipe, "work_dir": "otx-workspace"}, "the model file")
+    words = ["otx", "train", *to_options(recipe)]
+    if record.summary["checkpoint"] is not None:
+        words += ["--checkpoint", record.summary["checkpoint"]]
+    for old, new in record.summary["renames"].items():
+        words += ["--rename", f"{old}={new}"]
+    return shlex.join(words)
+
+
+def render(template: str, **values: Any) -> str:
+    """Fill a template; the page may run no script but its own, and reach no network."""
+    script = read_part("page.js")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
+    text = (
+        environment()
+        .get_template(template)
+        .render(
+            script=script, digest=digest, style=read_part("page.css"), made=time.strftime("%Y-%m-%d %H:%M"), **values
+        )
+    )
+    # file names that are no valid UTF-8 come as surrogates
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
+def read_part(name: str) -> str:
+    return files("otx.report").joinpath("templates", name).read_text(encoding="utf-8")
+
+
+@cache
+def environment() -> Environment:
+    """The templates; everything that is filled in is escaped."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    made = Environment(
+        loader=PackageLoader("otx.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.filters["moment"] = moment
+    made.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "ensure_ascii": False}
+    return made
+
+
+def moment(stamp: str | None) -> str:
+    """A stamp of a run folder as people write a time."""
+    return "" if not stamp else time.strftime("%Y-%m-%d %H:%M:%S", time.strptime(stamp, "%Y%m%d_%H%M%S"))

@@ -1,0 +1,134 @@
+"""The pictures of a report: small, few, and part of the page."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from otx.data.decode import MAX_PIXELS, decode_image, ordered
+from otx.deploy.overlay import heat
+from otx.deploy.predictor import Predictor, load_predictor
+from otx.errors import ImageError, ModelError, UsageError
+from otx.report.record import Measurement
+from otx.results import ImageResult
+
+THUMB_SIDE = 80
+THUMBS_SHOWN = 240
+THUMB_BYTES = 900_000
+SHOWN_SIDE = 240
+QUALITY = 70
+
+
+@dataclass(frozen=True)
+class Exhibit:
+    """An image of the gallery: the photo and where the model saw the predicted class, as `data:` addresses, if any."""
+
+    image: ImageResult
+    photo: str | None
+    overlay: str | None
+
+
+def encode(picture: Image.Image, side: int) -> str:
+    """A picture as WebP in base64, at most `side` pixels wide and high; small ones are enlarged without smoothing."""
+    scale = side / max(picture.size)
+    size = max(1, round(picture.width * scale)), max(1, round(picture.height * scale))
+    kept = Image.Resampling.NEAREST if scale >= 2 else Image.Resampling.BICUBIC
+    file = io.BytesIO()
+    picture.resize(size, kept).save(file, "WEBP", quality=QUALITY)
+    return base64.b64encode(file.getvalue()).decode("ascii")
+
+
+def address(encoded: str) -> str:
+    return f"data:image/webp;base64,{encoded}"
+
+
+def thumbnails(images: Sequence[ImageResult], root: Path) -> dict[int, str]:
+    """Small pictures of some images by their place: of every kind of mistake in turn, then of the hits.
+
+    At most `THUMBS_SHOWN`, and not many more than `THUMB_BYTES` in all; what cannot be decoded any more has none.
+    """
+    taken: dict[int, str] = {}
+    size = 0
+
+    def load(place: int) -> tuple[int, str | None]:
+        pixels = _pixels(root / images[place].path)
+        return place, None if pixels is None else encode(Image.fromarray(pixels), THUMB_SIDE)
+
+    for place, encoded in ordered(load, _in_turn(images)[:THUMBS_SHOWN]):
+        if encoded is not None and size < THUMB_BYTES:
+            taken[place] = encoded
+            size += len(encoded)
+    return taken
+
+
+def thumbnail(path: Path) -> str | None:
+    """A small picture of an image as `data:` address; None where it cannot be decoded."""
+    pixels = _pixels(path)
+    return None if pixels is None else address(encode(Image.fromarray(pixels), THUMB_SIDE))
+
+
+def _in_turn(images: Sequence[ImageResult]) -> list[int]:
+    """Places of images: one of each kind of mistake, the most confident first, the second of each, ...; then hits."""
+    cells: dict[tuple[bool, str, str], list[int]] = {}
+    for place in sorted(range(len(images)), key=lambda place: -images[place].probability):
+        image = images[place]
+        cells.setdefault((image.is_right, image.label, image.predicted), []).append(place)
+    groups = ([places for key, places in cells.items() if key[0] is right] for right in (False, True))
+    return [place for group in groups for turn in zip_longest(*group) for place in turn if place is not None]
+
+
+def _pixels(path: Path) -> NDArray[np.uint8] | None:
+    try:
+        return decode_image(path, MAX_PIXELS)
+    except ImageError:
+        return None
+
+
+def exhibits(images: Iterable[ImageResult], root: Path, predictor: Predictor | None) -> Iterator[Exhibit]:
+    """The images of a gallery, with saliency maps of the predicted class where a predictor is given."""
+    for image in images:
+        pixels = _pixels(root / image.path)
+        if pixels is None:
+            yield Exhibit(image, None, None)
+            continue
+        photo = Image.fromarray(pixels)
+        yield Exhibit(image, address(encode(photo, SHOWN_SIDE)), _overlay(photo, pixels, image, predictor))
+
+
+def _overlay(
+    photo: Image.Image, pixels: NDArray[np.uint8], image: ImageResult, predictor: Predictor | None
+) -> str | None:
+    if predictor is None:
+        return None
+    _, maps = predictor.explain([pixels])
+    scale = SHOWN_SIDE / max(photo.size)
+    size = max(1, round(photo.width * scale)), max(1, round(photo.height * scale))
+    shown = photo.resize(size, Image.Resampling.NEAREST if scale >= 2 else Image.Resampling.BICUBIC)
+    return address(encode(heat(shown, maps[0][predictor.card.classes.index(image.predicted)]), SHOWN_SIDE))
+
+
+def explainer(measured: Measurement, model: Path) -> tuple[Predictor | None, str]:
+    """A network that can explain itself, and in words which it is: the one measured, else the run's model file.
+
+    Args:
+        model: the model file of the run, which need not be there.
+    """
+    files = [path for path in (measured.model_file, model) if path is not None and path.is_file()]
+    for path in files:
+        try:
+            predictor = load_predictor(path, "cpu")
+            _, maps = predictor.explain([np.zeros((8, 8, 3), np.uint8)])
+        except (ModelError, UsageError):
+            continue
+        if maps.shape[-2:] == (1, 1):
+            return None, f"No saliency maps: {path.name} sees an image of its input size as one place."
+        return predictor, f"The coloured pictures show where {path.name} saw the class it named: red most, blue least."
+    return None, "No saliency maps: the model file is gone, or gives none (`otx export --explain true`)."

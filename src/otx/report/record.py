@@ -1,0 +1,172 @@
+"""What a run folder tells about its run: all that a report is made of."""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import json
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from otx.deploy.card import ModelCard
+from otx.deploy.evaluate import PREDICTIONS, read_test
+from otx.deploy.modelfile import read_card
+from otx.errors import DataError, ModelError, UsageError
+from otx.results import BadImage, EpochResult, ImageResult, TestResult
+from otx.workspace import VALIDATION, RunFolder
+
+VALIDATION_SPLIT = "validation split"
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One measurement: its figures, and the answer for each image they are made of."""
+
+    folder: Path
+    result: TestResult
+    images: tuple[ImageResult, ...]
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return tuple(item.name for item in self.result.classes)
+
+    @property
+    def model_file(self) -> Path | None:
+        """The file that was measured; where the run folder has moved, the file of that name in it."""
+        names = (self.folder.parents[1] / self.result.checkpoint.name, self.result.checkpoint)
+        return next((path for path in names if path.is_file()), None)
+
+
+@dataclass(frozen=True)
+class Record:
+    """A run folder, read. What the run has not come to, or what a file was deleted for, is None or empty.
+
+    Args:
+        summary: `run.json`.
+        sizes: number of images by (class, subset).
+        suspicions: `suspicions.json`.
+    """
+
+    folder: RunFolder
+    card: ModelCard | None
+    summary: dict[str, Any] | None
+    epochs: tuple[EpochResult, ...]
+    sizes: Counter[tuple[str, str]]
+    bad_images: tuple[BadImage, ...]
+    measurement: Measurement | None
+    suspicions: dict[str, Any] | None
+
+    @property
+    def name(self) -> str:
+        return self.folder.path.resolve().name
+
+    @property
+    def best(self) -> EpochResult | None:
+        """The epoch whose weights are in the model file."""
+        return next((epoch for epoch in reversed(self.epochs) if epoch.is_best), None)
+
+    @property
+    def held_back(self) -> bool:
+        """Whether the images measured are those that chose the best epoch: also where a run's test is its val."""
+        if self.measurement is None:
+            return False
+        own_test = any(subset == "test" for _, subset in self.sizes)
+        subset = self.measurement.result.subset
+        return subset == VALIDATION_SPLIT or (subset == "test split" and bool(self.sizes) and not own_test)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        if self.measurement is not None:
+            return self.measurement.classes
+        return self.card.classes if self.card is not None else tuple(sorted({name for name, _ in self.sizes}))
+
+
+def read_record(folder: Path) -> Record:
+    """Read a run folder.
+
+    Raises:
+        UsageError: it is none.
+        DataError: a file in it is damaged.
+    """
+    run = RunFolder(folder)
+    if not folder.is_dir():
+        raise UsageError(f"there is no run folder {folder}", fix="`ls otx-workspace` shows the runs")
+    measurement = _measurement(run)
+    if measurement is None and not run.config.is_file():
+        raise UsageError(
+            f"{folder} is no run folder: it has neither configs.yaml nor a test",
+            fix="give a folder that `otx train` made: otx report otx-workspace/.latest/train",
+        )
+    return Record(
+        folder=run,
+        card=_card(run, measurement),
+        summary=_json(run.summary),
+        epochs=_epochs(run.metrics),
+        sizes=Counter((row["class"], row["subset"]) for row in _rows(run.split)),
+        bad_images=tuple(BadImage(row["path"], row["reason"]) for row in _rows(run.bad_images)),
+        measurement=measurement,
+        suspicions=_json(run.suspicions),
+    )
+
+
+def _measurement(run: RunFolder) -> Measurement | None:
+    """The newest test; where none is newer than the training, the validation images."""
+    tests = sorted(path.parent for path in run.path.glob(f"test/*/{PREDICTIONS}"))
+    ended = (_json(run.summary) or {}).get("ended", "")
+    fresh = [folder for folder in tests if folder.name >= ended]
+    validation = run.path / VALIDATION
+    if fresh:
+        return Measurement(fresh[-1], *read_test(fresh[-1]))
+    return Measurement(validation, *read_test(validation)) if (validation / PREDICTIONS).is_file() else None
+
+
+def _card(run: RunFolder, measurement: Measurement | None) -> ModelCard | None:
+    paths = [run.model, *([measurement.model_file] if measurement and measurement.model_file else [])]
+    for path in paths:
+        if path.is_file():
+            try:
+                return read_card(path)
+            except ModelError:
+                continue
+    return None
+
+
+def _json(path: Path) -> dict[str, Any] | None:
+    if not path.is_file():
+        return None
+    try:
+        plain = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise DataError(f"{path} is damaged: {error}") from error
+    if not isinstance(plain, dict):
+        raise DataError(f"{path} must hold an object, got {type(plain).__name__}")
+    return plain
+
+
+def _rows(path: Path) -> list[dict[str, str]]:
+    if not path.is_file():
+        return []
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def _epochs(path: Path) -> tuple[EpochResult, ...]:
+    numbers = ("train_loss", "val_loss", "val_accuracy", "lr", "images_per_second", "seconds")
+    try:
+        return tuple(
+            EpochResult(
+                epoch=int(row["epoch"]),
+                is_best=row["is_best"] == "True",
+                **{name: float(row[name]) for name in numbers},
+            )
+            for row in _rows(path)
+        )
+    except (KeyError, ValueError, TypeError) as error:
+        raise DataError(f"{path} is damaged: {error}") from error
+
+
+def lr_drops(epochs: tuple[EpochResult, ...]) -> tuple[EpochResult, ...]:
+    """The epochs that began with a lower learning rate than the one before."""
+    return tuple(after for before, after in itertools.pairwise(epochs) if 0 < after.lr < before.lr)

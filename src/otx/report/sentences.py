@@ -1,0 +1,209 @@
+"""What happened, in three sentences for someone who knows nothing of classifiers; each follows from the figures."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from otx.report.figures import Confusion, at_least, confusions, num_right, threshold_table
+from otx.report.record import Measurement, Record
+from otx.results import ClassResult
+
+NEW = "new photo"
+HELD_BACK = "held-back photo"
+MIN_EXCESS = 2.0
+MIN_COVERED = 0.5
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Three sentences, and the grounds of the last one."""
+
+    sentences: tuple[str, str, str]
+    grounds: str
+
+
+def summarise(record: Record) -> Summary:
+    """The three sentences about a run."""
+    measured = record.measurement
+    if measured is None:
+        last, grounds = _about_training(record) or _about_sizes(_training_sizes(record))
+        return Summary((_from_epochs(record), "Which classes it confuses is measured by `otx test`.", last), grounds)
+    what = HELD_BACK if record.held_back else NEW
+    last, grounds = _advice(record, measured)
+    return Summary(
+        (accuracy_in_words(num_right(measured.result), measured.result.num_images, what), _confused(measured), last),
+        grounds,
+    )
+
+
+def accuracy_in_words(right: int, total: int, what: str) -> str:
+    """`It is right on 94 of 100 new photos.`; from a hundred photos on in hundredths, unless that hides a mistake.
+
+    Args:
+        what: a photo of which kind, in the singular.
+    """
+    if total == 1:
+        return f"It is {'right' if right else 'wrong'} on the only {what} there is."
+    if right == total:
+        return f"It is right on {_all(total)} {what}s."
+    if right == 0:
+        return f"It is wrong on {_all(total)} {what}s."
+    return f"It is right on {_share(right, total)} {what}s."
+
+
+def _share(part: int, total: int) -> str:
+    hundredths = math.floor(100 * part / total + 0.5)
+    if total < 100 or hundredths in (0, 100):
+        return f"{part:,} of {total:,}"
+    return f"{hundredths} of 100"
+
+
+def _all(total: int) -> str:
+    return "both" if total == 2 else f"all {total:,}"
+
+
+def photos(count: int) -> str:
+    return "1 photo" if count == 1 else f"{count:,} photos"
+
+
+def _confused(measured: Measurement) -> str:
+    pairs = confusions(measured.result)
+    mistakes = sum(pair.count for pair in pairs)
+    if not pairs:
+        return "It takes no class for another."
+    if mistakes == 1:
+        return f"Its only mistake: it takes a photo of {_pair(pairs[0])}."
+    top = [pair for pair in pairs if pair.count == pairs[0].count]
+    if top[0].count == 1:
+        return f"Its {mistakes:,} mistakes are of {mistakes:,} kinds: no two of them confuse the same classes."
+    if len(top) == 1:
+        of = f"{top[0].count:,} of {photos(top[0].total)}"
+        return f"It most often takes {_pair(top[0])}: {of}."
+    if len(top) == 2:
+        return f"It most often takes {_pair(top[0])} and {_pair(top[1])}: {photos(top[0].count)} each."
+    return f"It most often takes {_pair(top[0])}: {photos(top[0].count)}, and {len(top) - 1} other pairs as often."
+
+
+def _pair(pair: Confusion) -> str:
+    return f"“{pair.label}” for “{pair.predicted}”"
+
+
+def _advice(record: Record, measured: Measurement) -> tuple[str, str]:
+    """What would help most, or what else is worth knowing; and what that is derived from."""
+    sizes = _training_sizes(record)
+    weak = _weakest(measured)
+    return (
+        _few(weak, sizes, measured)
+        or _about_training(record)
+        or _weak(weak, sizes, measured)
+        or _handed_over(measured)
+        or _uncertain(measured)
+    )
+
+
+def _training_sizes(record: Record) -> dict[str, int]:
+    return {name: record.sizes[name, "train"] for name in record.classes if record.sizes[name, "train"]}
+
+
+def _excess(item: ClassResult, top1: float) -> float:
+    """How many more mistakes a class has than it would have with the accuracy over all classes."""
+    return item.count * (top1 - item.recall)
+
+
+def _weakest(measured: Measurement) -> list[ClassResult]:
+    """The classes that are recognised clearly less than all together, the one that costs most first."""
+    top1 = measured.result.top1
+    weak = [item for item in measured.result.classes if item.count and _excess(item, top1) >= MIN_EXCESS]
+    return sorted(weak, key=lambda item: -_excess(item, top1))
+
+
+def _few(weak: list[ClassResult], sizes: Mapping[str, int], measured: Measurement) -> tuple[str, str] | None:
+    for item in weak:
+        others = [size for name, size in sizes.items() if name != item.name]
+        if item.name not in sizes or not others:
+            continue
+        own, middle = sizes[item.name], math.floor(statistics.median(others))
+        if own < middle:
+            return (
+                f"The photos of “{item.name}” are few: {_rounded(middle - own):,} more would help most.",
+                f"“{item.name}” has {own:,} training photos, the middle one of the other classes {middle:,}; it is "
+                f"recognised on {_share(round(item.recall * item.count), item.count)}, all classes together on "
+                f"{_share(num_right(measured.result), measured.result.num_images)}.",
+            )
+    return None
+
+
+def _rounded(number: int) -> int:
+    """Up to two digits that count, upwards."""
+    unit = int(10 ** max(0, len(str(number)) - 2))
+    return math.ceil(number / unit) * unit
+
+
+def _weak(weak: list[ClassResult], sizes: Mapping[str, int], measured: Measurement) -> tuple[str, str] | None:
+    if not weak:
+        return None
+    item = weak[0]
+    hits = round(item.recall * item.count)
+    advice = "; it has photos enough, so look" if item.name in sizes else ": look"
+    return (
+        f"“{item.name}” costs most, with {_share(hits, item.count)} photos recognised{advice} at its mistakes first.",
+        f"All classes together are recognised on {_share(num_right(measured.result), measured.result.num_images)}. "
+        "Photos labelled wrongly, or unlike those it learnt from, are the usual reasons.",
+    )
+
+
+def _about_training(record: Record) -> tuple[str, str] | None:
+    best, summary = record.best, record.summary
+    if best is None or summary is None or best is not record.epochs[-1] or best.epoch < 1:
+        return None
+    if not summary["stop_reason"].startswith("all "):
+        return None
+    return (
+        "It was still getting better when the training ended: more epochs would help most.",
+        f"The last of the {best.epoch + 1} epochs was the best one: --max_epochs {2 * (best.epoch + 1)} would let it "
+        "go on.",
+    )
+
+
+def _handed_over(measured: Measurement) -> tuple[str, str] | None:
+    """The smallest share of the photos that a person must look at for half as many mistakes in a hundred."""
+    rows = threshold_table(measured.images)
+    total, errors = rows[0].covered, rows[0].covered - rows[0].right
+    for row in rows:
+        fewer = row.covered and (row.covered - row.right) / row.covered <= errors / total / 2
+        if errors >= MIN_EXCESS and fewer and row.covered >= MIN_COVERED * total:
+            return (
+                f"Without the {_share(total - row.covered, total)} photos it is least sure of, it is right on "
+                f"{_share(row.right, row.covered)}.",
+                f"That is with answers only from a confidence of {row.threshold:.0%} on; see the slider below.",
+            )
+    return None
+
+
+def _uncertain(measured: Measurement) -> tuple[str, str]:
+    right, total = num_right(measured.result), measured.result.num_images
+    low = math.floor(100 * at_least(right, total))
+    return (
+        f"This was seen on {photos(total)}: on very many it may be right on as few as {low} of 100.",
+        "The lower end of the 95 % interval of Wilson (1927).",
+    )
+
+
+def _from_epochs(record: Record) -> str:
+    if record.best is None:
+        return "It has not learnt anything yet: no epoch of the training is over."
+    hundredths = math.floor(100 * record.best.val_accuracy + 0.5)
+    return f"In the training it was right on {hundredths} of 100 held-back photos."
+
+
+def _about_sizes(sizes: Mapping[str, int]) -> tuple[str, str]:
+    if not sizes:
+        return "Which photos it learnt from is not known here.", "There is no split.csv in this folder."
+    name = min(sizes, key=lambda key: sizes[key])
+    return (
+        f"It learns from {photos(sum(sizes.values()))}; the fewest, {sizes[name]:,}, are of “{name}”.",
+        "From split.csv.",
+    )

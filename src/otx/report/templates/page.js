@@ -1,0 +1,103 @@
+"use strict";
+const data = JSON.parse(document.getElementById("data").textContent);
+const byId = (id) => document.getElementById(id);
+
+function element(name, text, parent) {
+  const made = document.createElement(name);
+  if (text !== null) made.textContent = text;
+  if (parent) parent.append(made);
+  return made;
+}
+
+function fileAddress(path) {
+  return data.root + "/" + path.split("/").map(encodeURIComponent).join("/");
+}
+
+function showCell(row, column) {
+  const range = data.cells[row + "-" + column] || [0, 0];
+  const panel = byId("cell");
+  const photos = data.photos.slice(range[0], range[1]);
+  const label = data.classes[row], predicted = data.classes[column];
+  panel.replaceChildren();
+  element("h3", row === column ? label + " recognised" : label + " taken for " + predicted, panel);
+  element("p", photos.length + (photos.length === 1 ? " image" : " images") + ", the most confident first", panel).className = "note";
+  const list = element("ul", null, panel);
+  list.className = "shots";
+  photos.forEach(([folder, name, confidence], offset) => {
+    const path = (data.folders[folder] ? data.folders[folder] + "/" : "") + name;
+    const item = element("li", null, list);
+    const thumb = data.thumbs[range[0] + offset];
+    if (thumb) {
+      const picture = element("img", null, item);
+      picture.alt = "";
+      picture.src = "data:image/webp;base64," + thumb;
+    }
+    const link = element("a", path, item);
+    link.href = fileAddress(path);
+    element("div", (100 * confidence).toFixed(1) + " %", item).className = "count";
+  });
+}
+
+function followAddress() {
+  const found = /^#cell-(\d+)-(\d+)$/.exec(location.hash);
+  if (!found || !data.cells) return;
+  showCell(Number(found[1]), Number(found[2]));
+  for (const link of document.querySelectorAll(".plot a")) {
+    link.classList.toggle("chosen", link.getAttribute("href") === location.hash);
+  }
+}
+
+function followLink(event) {
+  const link = event.target.closest("a[href^='#cell-']");
+  if (!link) return;
+  // the page stays where it is
+  event.preventDefault();
+  history.replaceState(null, "", link.getAttribute("href"));
+  followAddress();
+}
+
+function showTip(event) {
+  const mark = event.target.closest("[role='graphics-symbol'][aria-label]");
+  const tip = byId("tip");
+  tip.hidden = !mark;
+  if (!mark) return;
+  tip.textContent = mark.getAttribute("aria-label");
+  const box = tip.getBoundingClientRect();
+  tip.style.left = Math.max(8, Math.min(event.clientX + 12, innerWidth - box.width - 8)) + "px";
+  tip.style.top = Math.max(8, event.clientY - box.height - 12) + "px";
+}
+
+function sortBy(heading) {
+  const table = heading.closest("table"), body = table.tBodies[0];
+  const column = heading.cellIndex;
+  const isNumber = body.rows.length > 0 && body.rows[0].cells[column].classList.contains("n");
+  const rising = heading.getAttribute("aria-sort") === "none" ? !isNumber : heading.getAttribute("aria-sort") !== "ascending";
+  const key = (row) => row.cells[column].textContent;
+  const compare = isNumber ? (a, b) => Number(key(a)) - Number(key(b)) : (a, b) => key(a).localeCompare(key(b), undefined, { numeric: true });
+  const rows = [...body.rows].sort((a, b) => (rising ? compare(a, b) : compare(b, a)));
+  body.append(...rows);
+  for (const other of table.tHead.rows[0].cells) other.setAttribute("aria-sort", "none");
+  heading.setAttribute("aria-sort", rising ? "ascending" : "descending");
+}
+
+function showThreshold() {
+  const [threshold, covered, accuracy] = data.thresholds[Number(byId("threshold").value)];
+  byId("threshold-value").textContent = threshold;
+  byId("covered").textContent = covered;
+  byId("accuracy").textContent = accuracy;
+  document.querySelectorAll("#coverage .mark-symbol path").forEach((point, place) => {
+    point.classList.toggle("chosen", place === Number(byId("threshold").value));
+  });
+}
+
+for (const button of document.querySelectorAll(".sortable th button")) {
+  button.addEventListener("click", () => sortBy(button.closest("th")));
+}
+document.addEventListener("click", followLink);
+document.addEventListener("mousemove", showTip);
+window.addEventListener("hashchange", followAddress);
+if (byId("threshold")) {
+  byId("threshold").addEventListener("input", showThreshold);
+  showThreshold();
+}
+followAddress();

@@ -1,0 +1,181 @@
+"""The three sentences of a report: true, and right in their grammar, whatever the figures."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from otx.deploy.evaluate import image_results
+from otx.deploy.metrics import measure
+from otx.report.compare import sign_test
+from otx.report.figures import at_least, confident_mistakes, hesitant_hits, reliability, threshold_table
+from otx.report.record import Measurement, Record
+from otx.report.sentences import accuracy_in_words, summarise
+from otx.results import EpochResult, TestResult
+from otx.workspace import RunFolder
+
+
+def measured(
+    matrix: list[list[int]], classes: tuple[str, ...], subset: str = "test split", sure: float = 3.0
+) -> Measurement:
+    """A measurement with a given confusion matrix."""
+    pairs = [(row, column) for row, counts in enumerate(matrix) for column, n in enumerate(counts) for _ in range(n)]
+    labels = np.asarray([row for row, _ in pairs])
+    logits = np.zeros((len(pairs), len(classes)), np.float32)
+    logits[np.arange(len(pairs)), [column for _, column in pairs]] = sure
+    figures = measure(logits, labels, classes)
+    result = TestResult(
+        checkpoint=Path("model.safetensors"),
+        data_root=Path("photos"),
+        subset=subset,
+        num_images=len(labels),
+        images_per_second=1.0,
+        bad_images=(),
+        **vars(figures),
+    )
+    names = [f"{number}.png" for number in range(len(labels))]
+    return Measurement(Path("run/test/1"), result, image_results(logits, labels, names, classes))
+
+
+def record(
+    measurement: Measurement | None,
+    sizes: dict[str, int] | None = None,
+    epochs: tuple[EpochResult, ...] = (),
+    reason: str = "",
+) -> Record:
+    counts = Counter({(name, "train"): count for name, count in (sizes or {}).items()})
+    counts += Counter({(name, "test"): 1 for name in sizes or {}})
+    summary = {"stop_reason": reason} if reason else None
+    return Record(RunFolder(Path("run")), None, summary, epochs, counts, (), measurement, None)
+
+
+def epochs(*accuracies: float) -> tuple[EpochResult, ...]:
+    best = [value > max(accuracies[:place], default=-1) for place, value in enumerate(accuracies)]
+    return tuple(EpochResult(n, 1.0, 1.0, value, 0.1, 10.0, 1.0, best[n]) for n, value in enumerate(accuracies))
+
+
+@pytest.mark.parametrize(
+    ("right", "total", "sentence"),
+    [
+        (941, 1000, "It is right on 94 of 100 new photos."),
+        (999, 1000, "It is right on 999 of 1,000 new photos."),
+        (1, 1000, "It is right on 1 of 1,000 new photos."),
+        (1000, 1000, "It is right on all 1,000 new photos."),
+        (17, 18, "It is right on 17 of 18 new photos."),
+        (2, 2, "It is right on both new photos."),
+        (0, 18, "It is wrong on all 18 new photos."),
+        (0, 2, "It is wrong on both new photos."),
+        (1, 1, "It is right on the only new photo there is."),
+        (0, 1, "It is wrong on the only new photo there is."),
+    ],
+)
+def test_accuracy_in_words(right: int, total: int, sentence: str) -> None:
+    assert accuracy_in_words(right, total, "new photo") == sentence
+
+
+@pytest.mark.parametrize(
+    ("matrix", "sentence"),
+    [
+        ([[5, 0], [0, 5]], "It takes no class for another."),
+        ([[5, 1], [0, 5]], "Its only mistake: it takes a photo of “a” for “b”."),
+        ([[5, 1], [1, 5]], "Its 2 mistakes are of 2 kinds: no two of them confuse the same classes."),
+        ([[5, 3], [1, 5]], "It most often takes “a” for “b”: 3 of 8 photos."),
+        ([[5, 3], [3, 5]], "It most often takes “a” for “b” and “b” for “a”: 3 photos each."),
+        ([[5, 2, 2], [0, 5, 2], [0, 0, 5]], "It most often takes “b” for “c”: 2 photos, and 2 other pairs as often."),
+    ],
+)
+def test_the_most_frequent_confusion(matrix: list[list[int]], sentence: str) -> None:
+    classes = ("a", "b", "c")[: len(matrix)]
+    assert summarise(record(measured(matrix, classes))).sentences[1] == sentence
+
+
+def test_a_class_with_few_photos_that_is_recognised_less_would_gain_most() -> None:
+    run = record(
+        measured([[50, 0, 0], [0, 50, 0], [5, 5, 40]], ("rose", "tulip", "daisy")),
+        {"rose": 90, "tulip": 101, "daisy": 58},
+    )
+    said = summarise(run)
+    assert said.sentences[2] == "The photos of “daisy” are few: 37 more would help most."
+    assert "“daisy” has 58 training photos, the middle one of the other classes 95;" in said.grounds
+    assert "recognised on 40 of 50, all classes together on 93 of 100" in said.grounds
+
+
+def test_a_weak_class_that_is_not_small_is_to_be_looked_at() -> None:
+    run = record(measured([[50, 0], [20, 30]], ("a", "b")), {"a": 80, "b": 90})
+    assert summarise(run).sentences[2] == (
+        "“b” costs most, with 30 of 50 photos recognised; it has photos enough, so look at its mistakes first."
+    )
+
+
+def test_a_training_that_was_still_rising_says_so() -> None:
+    run = record(measured([[9, 1], [0, 10]], ("a", "b")), {"a": 9, "b": 9}, epochs(0.5, 0.7), "all 2 epochs are done")
+    said = summarise(run)
+    assert said.sentences[2] == "It was still getting better when the training ended: more epochs would help most."
+    assert "--max_epochs 4" in said.grounds
+
+
+def test_a_test_without_mistakes_says_how_little_that_may_mean() -> None:
+    said = summarise(record(measured([[9, 0], [0, 9]], ("a", "b"))))
+    assert said.sentences[2] == "This was seen on 18 photos: on very many it may be right on as few as 82 of 100."
+    said = summarise(record(measured([[1, 0], [0, 0]], ("a", "b"))))
+    assert said.sentences[2] == "This was seen on 1 photo: on very many it may be right on as few as 20 of 100."
+
+
+def test_a_run_without_a_test_is_told_from_its_epochs() -> None:
+    said = summarise(record(None, {"a": 7, "b": 1}, epochs(0.5, 0.75, 0.7), "stopped by Ctrl-C"))
+    assert said.sentences == (
+        "In the training it was right on 75 of 100 held-back photos.",
+        "Which classes it confuses is measured by `otx test`.",
+        "It learns from 8 photos; the fewest, 1, are of “b”.",
+    )
+    assert "no epoch of the training is over" in summarise(record(None)).sentences[0]
+
+
+def test_validation_images_are_not_called_new() -> None:
+    said = summarise(record(measured([[9, 1], [0, 9]], ("a", "b"), "validation split"), {"a": 9, "b": 9}))
+    assert said.sentences[0] == "It is right on 18 of 19 held-back photos."
+
+
+def test_a_threshold_counts_the_images_with_at_least_that_confidence() -> None:
+    images = measured([[3, 1], [0, 4]], ("a", "b"), sure=float(np.log(3))).images  # every confidence is 0.75
+    table = threshold_table(images)
+    assert [(row.covered, row.right) for row in (table[0], table[75], table[76], table[100])] == [
+        (8, 7),
+        (8, 7),
+        (0, 0),
+        (0, 0),
+    ]
+    assert len(table) == 101
+
+
+def test_the_gallery_holds_the_surest_mistakes_and_the_least_sure_hits() -> None:
+    images = (
+        *measured([[1, 1], [0, 0]], ("a", "b"), sure=1).images,
+        *measured([[1, 1], [0, 0]], ("a", "b"), sure=2).images,
+    )
+    assert [image.probability for image in confident_mistakes(images, 9)] == sorted(
+        (i.probability for i in images if not i.is_right), reverse=True
+    )
+    assert hesitant_hits(images, 1)[0].probability == min(i.probability for i in images if i.is_right)
+
+
+def test_reliability_bins_hold_every_image_once() -> None:
+    images = (
+        *measured([[3, 1], [0, 4]], ("a", "b"), sure=1).images,
+        *measured([[3, 1], [0, 4]], ("a", "b"), sure=9).images,
+    )
+    bins = reliability(images)
+    assert [item.count for item in bins] == [8, 8]
+    assert all(item.low <= item.confidence <= item.high and item.accuracy == 7 / 8 for item in bins)
+
+
+def test_intervals_and_the_sign_test_agree_with_scipy() -> None:
+    from scipy.stats import binomtest
+
+    for right, total in ((0, 5), (3, 7), (94, 100), (18, 18)):
+        interval = binomtest(right, total).proportion_ci(0.95, method="wilson")
+        assert at_least(right, total) == pytest.approx(interval.low, abs=1e-5)
+        assert sign_test(right, total - right) == pytest.approx(binomtest(right, total).pvalue)
