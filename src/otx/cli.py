@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
@@ -21,6 +22,7 @@ VERBS = {
     "optimize": "write a model as INT8 IR, and measure what it gains and costs",
     "explain": "draw where in an image a model sees a class",
     "report": "write the page of a run again, or compare several runs on one",
+    "demo": "open a page on this machine that classifies the photos it is given",
 }
 USE_SETTINGS = (
     "data_root",
@@ -123,6 +125,7 @@ def _run(arguments: list[str]) -> int:
         "optimize": _optimize,
         "explain": _explain,
         "report": _report,
+        "demo": _demo,
     }
     return commands[verb](rest)
 
@@ -334,6 +337,22 @@ def _report(arguments: list[str]) -> int:
     options = parser.parse(arguments)
     path = _engine(options).report(options.get("runs") or None, **_some(options, "output"))
     print(path)
+    return 0
+
+
+def _demo(arguments: list[str]) -> int:
+    parser = Parser("demo")
+    _add_model_options(parser, "a run folder, a model file, a checkpoint, an IR (.xml) or an ONNX file")
+    parser.add_argument("--port", type=int, metavar="N", help="of 127.0.0.1 (default: 0, one that is free)")
+    _add_flag(parser, "--open", "show the page in the browser (default: true, where there is a desktop)")
+    _add_settings(parser, EXPLAIN_SETTINGS)
+    options = parser.parse(arguments)
+    from otx.console import show_demo
+
+    # Ctrl-C is how a demo ends, also while the browser still starts
+    with _engine(options).demo(**_some(options, "port")) as demo, contextlib.suppress(KeyboardInterrupt):
+        show_demo(demo.url, browser=options.get("open", True))
+        demo.wait()
     return 0
 
 

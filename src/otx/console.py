@@ -242,6 +242,16 @@ def show_explanations(result: ExplainResult) -> None:
     print(f"{len(done)} saliency maps in {result.folder}: *.overlay.png, *.map.png, explanations.csv")
 
 
+def show_demo(url: str, *, browser: bool) -> None:
+    """The address of a demo, in the browser too where there is a desktop: browsers of the terminal would take it."""
+    import os
+    import webbrowser
+
+    print(f"The demo is at {url} - Ctrl-C ends it.", flush=True)
+    if browser and any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY")):
+        webbrowser.open(url)
+
+
 def show_error(text: str) -> None:
     print(f"error: {text}", file=sys.stderr)
 

@@ -24,13 +24,24 @@ from otx.results import (
     TestResult,
     TrainResult,
 )
-from otx.workspace import DEFAULT_WORK_DIR, LATEST, RunFolder, find_work_dir, latest_run, new_folder, run_of, set_latest
+from otx.workspace import (
+    DEFAULT_WORK_DIR,
+    LATEST,
+    MODEL_FILE,
+    RunFolder,
+    find_work_dir,
+    latest_run,
+    new_folder,
+    run_of,
+    set_latest,
+)
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
     from otx.data.dataset import Dataset, Subset
+    from otx.demo.server import Demo
     from otx.deploy.card import ModelCard
     from otx.deploy.explain import Subject
 
@@ -41,6 +52,7 @@ PREPROCESSINGS = ("modelapi", "embedded")
 COLORS = ("RGB", "BGR")
 CHECK_IMAGES = 32
 CALIBRATION_IMAGES = 300
+EXAMPLES = 8
 
 
 class Engine:
@@ -506,6 +518,49 @@ class Engine:
         path = path or new_folder(self.work_dir / "reports") / "report.html"
         write_text(path, page)
         return path
+
+    def demo(self, *, checkpoint: str | Path | None = None, port: int = 0) -> Demo:
+        """Serve a page on this machine that classifies photos, until the `Demo` that is returned is closed.
+
+        An exported file answers, without torch. Of a training that has none with saliency maps, one is made first.
+
+        Args:
+            checkpoint: a run folder, or a model as for `test`; default: the newest training.
+            port: of 127.0.0.1; 0 takes a free one.
+        """
+        from otx.demo.answer import Answerer, load_example
+        from otx.demo.served import find_served
+        from otx.demo.server import Demo
+        from otx.deploy.predictor import load_predictor
+
+        given = Path(checkpoint) if checkpoint is not None else self.checkpoint
+        if given is not None and (given / MODEL_FILE).is_file():
+            given = given / MODEL_FILE
+        path = self._model_file(given)
+        limit = self.recipe.data.max_image_pixels
+        with tempfile.TemporaryDirectory(prefix="otx.") as scratch:
+            served = find_served(path, Path(scratch), self.reporter)
+            answerer = Answerer(load_predictor(served.path, self.recipe.engine.device), limit, served.no_maps)
+        examples, why_none = self._examples(path, answerer.card)
+        loaded = [each for file, label in examples if (each := load_example(file, label, limit))]
+        about = {
+            "model": "/".join(path.resolve().parts[-2:]),
+            "network": answerer.card.network,
+            "no_examples": why_none,
+        }
+        return Demo(answerer, loaded, about, port)
+
+    def _examples(self, path: Path, card: ModelCard) -> tuple[list[tuple[Path, str]], str]:
+        """A few test images with their classes, or why there are none."""
+        from otx.data.dataset import pick_evenly
+        from otx.errors import InputError
+
+        try:
+            root, images, _ = self._test_images(path, card, None)
+        except InputError as error:
+            return [], error.what
+        some = pick_evenly(images, EXAMPLES, card.recipe["seed"])
+        return [(root / name, card.classes[label]) for name, label in zip(some.paths, some.labels, strict=True)], ""
 
     def training_recipe(self, start: Path | None = None, changes: Mapping[str, Any] | None = None) -> Recipe:
         """The settings of a training: this engine's, or those of the model it begins from where none were asked for."""

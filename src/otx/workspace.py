@@ -18,6 +18,7 @@ otx-workspace/                 --work_dir
         exported_model.xml ... what `otx export` made of it
         optimized_model.xml    what `otx optimize` made of it, and .json: its figures
         explain/2026.../       one `otx explain`
+        demo/                  the export that `otx demo` made for itself
         test/20261123_140000/  one `otx test`
     reports/2026.../           report.html of several runs
 """

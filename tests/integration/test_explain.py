@@ -14,7 +14,11 @@ from PIL import Image
 
 from conftest import SMALL
 from otx import Engine
+from otx.data.preprocessing import Preprocessing
+from otx.deploy.card import ModelCard
 from otx.deploy.classify import softmax
+from otx.deploy.export import export_model
+from otx.deploy.modelfile import save_model
 from otx.deploy.overlay import PANEL, draw_overlay
 from otx.deploy.predictor import load_predictor
 from otx.deploy.saliency import Explained, place_masks, stretch
@@ -240,6 +244,23 @@ def test_a_network_without_a_map_of_features_is_said() -> None:
     explained = Explained(build_network("mixer_s32_224", 3, 224, 224).eval())
     with pytest.raises(UsageError, match="MlpMixer has no map of features"):
         explained(torch.zeros(1, 3, 224, 224))
+
+
+def test_a_network_without_a_map_of_features_is_not_exported_with_maps(tmp_path: Path) -> None:
+    network = build_network("mixer_s32_224", 3, 224, 224)
+    size = Preprocessing(224, 224, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+    save_model(tmp_path / "m.safetensors", network.state_dict(), ModelCard("mixer_s32_224", ("a", "b", "c"), size, ""))
+    with pytest.raises(UsageError, match="MlpMixer has no map of features"):
+        export_model(
+            tmp_path / "m.safetensors",
+            tmp_path,
+            export_format="OPENVINO",
+            export_precision="FP32",
+            preprocessing="modelapi",
+            input_color="RGB",
+            images=[],
+            explain="auto",
+        )
 
 
 def test_a_mask_is_the_gaussian_of_the_paper() -> None:

@@ -94,9 +94,14 @@ def folder_beside(output_dir: Path) -> Path:
 
 
 def _explained(network: nn.Module, card: ModelCard, algorithm: str) -> tuple[nn.Module, ModelCard]:
+    import torch
+
     from otx.deploy.saliency import Explained
 
     explained = Explained(network, algorithm)
+    with torch.inference_mode():
+        # a network without maps says so here; OpenVINO would hide its words in errors of its own
+        explained(torch.zeros(1, 3, card.preprocessing.height, card.preprocessing.width))
     return explained, replace(card, explain=explained.algorithm)
 
 

@@ -43,10 +43,15 @@ def draw_overlay(pixels: NDArray[np.uint8], saliency_map: NDArray[np.float32], c
 
 def heat(image: Image.Image, saliency_map: NDArray[np.float32]) -> Image.Image:
     """The image under the colours of its map."""
+    return Image.blend(image, colours(saliency_map, image.size), STRENGTH)
+
+
+def colours(saliency_map: NDArray[np.float32], size: tuple[int, int]) -> Image.Image:
+    """A map (h, w) as a picture of `size`, width and height: from 0, blue, to 1, red."""
     cv2 = opencv()
-    large = cv2.resize(saliency_map, image.size, interpolation=cv2.INTER_CUBIC).clip(0, 1)
-    colours = cv2.applyColorMap(np.round(large * 255).astype(np.uint8), cv2.COLORMAP_JET)[:, :, ::-1]
-    return Image.blend(image, Image.fromarray(np.ascontiguousarray(colours)), STRENGTH)
+    large = cv2.resize(saliency_map, size, interpolation=cv2.INTER_CUBIC).clip(0, 1)
+    coloured = cv2.applyColorMap(np.round(large * 255).astype(np.uint8), cv2.COLORMAP_JET)[:, :, ::-1]
+    return Image.fromarray(np.ascontiguousarray(coloured))
 
 
 def write_png(path: Path, picture: Image.Image | NDArray[Any]) -> None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from otx.data.folder import IMAGE_SUFFIXES
 from otx.deploy.classify import classify, softmax
-from otx.deploy.predictor import Predictor
+from otx.deploy.predictor import Logits, Predictor
 from otx.errors import UsageError
 from otx.results import Prediction
 from otx.workspace import write_csv, write_json
@@ -58,11 +58,16 @@ def predict(predictor: Predictor, images: Iterable[str], *, batch_size: int, max
     for path, logits, error in classify(predictor, images, batch_size=batch_size, max_pixels=max_pixels):
         if logits is None:
             yield Prediction(path, None, None, {}, error)
-            continue
-        probabilities = softmax(logits[None])[0]
-        best = int(probabilities.argmax())
-        named = {name: float(value) for name, value in zip(classes, probabilities, strict=True)}
-        yield Prediction(path, classes[best], float(probabilities[best]), named)
+        else:
+            yield as_prediction(path, logits, classes)
+
+
+def as_prediction(path: str, logits: Logits, classes: Sequence[str]) -> Prediction:
+    """What the logits (C,) of an image say."""
+    probabilities = softmax(logits[None])[0]
+    best = int(probabilities.argmax())
+    named = {name: float(value) for name, value in zip(classes, probabilities, strict=True)}
+    return Prediction(path, classes[best], float(probabilities[best]), named)
 
 
 def write_predictions(predictions: Iterable[Prediction], path: Path) -> None:

@@ -1,0 +1,1 @@
+"""The demo: a page on this machine that classifies the photos it is given."""

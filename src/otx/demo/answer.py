@@ -1,0 +1,160 @@
+"""What the demo answers for one photo: as `otx predict` does, with pictures for the page."""
+
+from __future__ import annotations
+
+import base64
+import io
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from otx.data.decode import decode_image
+from otx.deploy.overlay import colours
+from otx.deploy.predict import as_prediction
+from otx.deploy.predictor import Maps, Pixels, Predictor
+from otx.errors import ImageError
+from otx.results import Result
+
+TOP = 5
+PREVIEW = 720
+THUMBNAIL = 160
+QUALITY = 92
+NO_OUTPUT = "this file was exported without them; `otx export --explain true` writes one that has them"
+NO_PLACES = "at its input size this network sees a photo as a single place"
+
+
+@dataclass(frozen=True)
+class Candidate(Result):
+    """A class that a photo may show. `heat` is the picture of its saliency map, a data URL, if there is one."""
+
+    label: str
+    probability: float
+    heat: str | None
+
+
+@dataclass(frozen=True)
+class Answer(Result):
+    """The answer for one photo.
+
+    `candidates` are the likeliest classes, best first, `num_classes` all there are. `preview` is a data URL of the
+    photo as it was decoded. `no_maps` says why there are no saliency maps, where there are none. Times in
+    milliseconds; `map_ms` is None without maps.
+    """
+
+    candidates: tuple[Candidate, ...]
+    num_classes: int
+    width: int
+    height: int
+    preview: str
+    no_maps: str
+    decode_ms: float
+    classify_ms: float
+    map_ms: float | None
+
+
+@dataclass(frozen=True)
+class Example:
+    """A test image to try: where it is, its class, and a small picture of it, a data URL."""
+
+    path: Path
+    label: str
+    thumbnail: str
+
+
+class Watch:
+    """Measures pieces of work, in milliseconds."""
+
+    def __init__(self) -> None:
+        self.ms: dict[str, float] = {}
+
+    @contextmanager
+    def measure(self, what: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self.ms[what] = round(1000 * (time.perf_counter() - start), 1)
+
+
+class Answerer:
+    """Answers photos, one at a time, whatever threads ask: a compiled network is no more than that.
+
+    Args:
+        no_maps: why the network has no saliency maps, where that is known better than from its file.
+    """
+
+    def __init__(self, predictor: Predictor, max_pixels: int, no_maps: str = "") -> None:
+        self.card = predictor.card
+        self._predictor = predictor
+        self._max_pixels = max_pixels
+        self._no_maps = "" if self.card.explain else no_maps or NO_OUTPUT
+        self._lock = threading.Lock()
+        # the first answer compiles the graph, and shows that it can be run
+        size = self.card.preprocessing
+        self._answer(np.zeros((size.height, size.width, 3), np.uint8), Watch())
+
+    def answer(self, source: bytes | Path) -> Answer:
+        """Classify the bytes of an image, or an image file.
+
+        Raises:
+            ImageError: it cannot be decoded.
+        """
+        watch = Watch()
+        with self._lock:
+            with watch.measure("decode_ms"):
+                pixels = decode_image(source, self._max_pixels)
+            return self._answer(pixels, watch)
+
+    def _answer(self, pixels: Pixels, watch: Watch) -> Answer:
+        with watch.measure("classify_ms"):
+            prediction = as_prediction("", self._predictor.logits([pixels])[0], self.card.classes)
+        maps, no_maps = None, self._no_maps
+        if not no_maps:
+            with watch.measure("map_ms"):
+                maps = self._predictor.explain([pixels])[1][0]
+            if not maps.any():
+                maps, no_maps = None, NO_PLACES
+        photo = _fit(Image.fromarray(pixels), PREVIEW)
+        return Answer(
+            candidates=tuple(self._candidates(prediction.probabilities, maps, photo.size)),
+            num_classes=len(self.card.classes),
+            width=pixels.shape[1],
+            height=pixels.shape[0],
+            preview=_data_url(photo),
+            no_maps=no_maps,
+            decode_ms=watch.ms.get("decode_ms", 0.0),
+            classify_ms=watch.ms["classify_ms"],
+            map_ms=watch.ms.get("map_ms"),
+        )
+
+    def _candidates(
+        self, probabilities: dict[str, float], maps: Maps | None, size: tuple[int, int]
+    ) -> Iterator[Candidate]:
+        for label in sorted(probabilities, key=probabilities.__getitem__, reverse=True)[:TOP]:
+            heat = None if maps is None else _data_url(colours(maps[self.card.classes.index(label)], size))
+            yield Candidate(label, probabilities[label], heat)
+
+
+def load_example(path: Path, label: str, max_pixels: int) -> Example | None:
+    """An example of an image file; None where it cannot be decoded."""
+    try:
+        pixels = decode_image(path, max_pixels)
+    except ImageError:
+        return None
+    return Example(path, label, _data_url(_fit(Image.fromarray(pixels), THUMBNAIL)))
+
+
+def _fit(image: Image.Image, side: int) -> Image.Image:
+    """The image, made smaller where its longer side is more than `side` pixels."""
+    image.thumbnail((side, side))
+    return image
+
+
+def _data_url(image: Image.Image) -> str:
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=QUALITY, subsampling=0)
+    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"

@@ -1,0 +1,75 @@
+"""The exported file that a demo serves: the one there is, else one made for it by another process, which has torch."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from otx.deploy.modelfile import read_card
+from otx.errors import ExportError, ModelError
+from otx.events import Reporter
+from otx.workspace import RunFolder, run_of
+
+EXPORTED = (".xml", ".onnx")
+IR = "exported_model.xml"
+
+
+@dataclass(frozen=True)
+class Served:
+    """An exported file, and why it has no saliency maps where they were tried for."""
+
+    path: Path
+    no_maps: str = ""
+
+
+def find_served(path: Path, scratch: Path, reporter: Reporter) -> Served:
+    """The exported file to serve for a model: itself, one exported after it, or a new one.
+
+    A new one goes into the folder `demo` of its run, where the next demo finds it, or into `scratch`.
+
+    Raises:
+        ExportError: the model cannot be exported.
+    """
+    if path.suffix in EXPORTED:
+        return Served(path)
+    folder = scratch
+    run = run_of(path)
+    if run is not None and path.resolve() == run.model:
+        if found := _exported_after(run):
+            return Served(found)
+        folder = run.path / "demo" if os.access(run.path, os.W_OK) else scratch
+    reporter.note(f"Exporting {path} once for the demo, to {folder} ...")
+    return _export(path, folder)
+
+
+def _exported_after(run: RunFolder) -> Path | None:
+    """An IR of a run with saliency maps, if it is not older than the run's model."""
+    for file in (run.path / IR, run.path / "demo" / IR):
+        if file.is_file() and file.stat().st_mtime >= run.model.stat().st_mtime and _has_maps(file):
+            return file
+    return None
+
+
+def _has_maps(file: Path) -> bool:
+    try:
+        return bool(read_card(file).explain)
+    except ModelError:
+        return False
+
+
+def _export(path: Path, folder: Path) -> Served:
+    """Export in a process of its own; without saliency maps where the network cannot have them."""
+    refused = ""
+    for explain in ("true", "false"):
+        with tempfile.TemporaryDirectory(prefix="otx.") as elsewhere:
+            options = ["--explain", explain, "--output", str(folder), "--work_dir", elsewhere]
+            command = [sys.executable, "-m", "otx", "export", "--checkpoint", str(path), *options]
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode == 0:
+            return Served(folder / IR, refused.partition("\n")[0])
+        refused = done.stderr.strip().rpartition("error: ")[2]
+    raise ExportError(f"{path} cannot be exported for the demo: {refused}")
