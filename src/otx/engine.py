@@ -115,7 +115,8 @@ class Engine:
         Args:
             checkpoint: also list probably mislabelled images, by the features of this model; its data set and split are
                 the ones to look at where no other is given.
-            output: also write what was found to this `.json` or `.csv` file.
+            output: also write what was found to this `.json` or `.csv` file. What a model says of its own data set is
+                written to its run folder too, for the report.
 
         Raises:
             DataError: the folder cannot be used.
@@ -153,6 +154,10 @@ class Engine:
                 predictor, dataset, result, batch_size=batch, max_pixels=data.max_image_pixels, reporter=self.reporter
             )
             result = replace(result, mislabelled=doubts)
+            run = run_of(path)
+            if run is not None and dataset.root.resolve() == Path(self._card(path).recipe["data_root"]).resolve():
+                write_suspicions(result, run.suspicions)
+                self.reporter.note(f"Written to {run.suspicions}: `otx report {run.path}` shows it.")
         if output is not None:
             write_suspicions(result, Path(output))
         return result

@@ -7,6 +7,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -89,6 +90,8 @@ def test_an_image_in_train_and_test_is_a_warning_before_the_training(
 ) -> None:
     changes = {**SMALL, "max_epochs": 1}
     Engine(leaky, model=SMALL_MODEL, work_dir=tmp_path / "ws", overrides=changes, reporter=recorder).train()
+    (leak,) = Suspicions.from_dict(json.loads(latest_run(tmp_path / "ws").suspicions.read_text())).leaks
+    assert (leak.first.path, leak.second.path) == ("train/dog/003.png", "test/dog/copy.png")
     assert recorder.warnings == [
         "1 of the images to validate and to test are in train as well: test/dog/copy.png (test) is train/dog/003.png"
     ]
@@ -129,8 +132,14 @@ def test_features_are_the_same_whatever_runs_the_network(
         np.testing.assert_array_equal(predictor.logits(pictures), before)
 
 
-def test_a_model_brings_its_own_folder_and_split(trained: Engine, photos: Path) -> None:
-    result = Engine(checkpoint=latest_run(trained.work_dir).model).check()
+def test_a_model_brings_its_own_folder_and_split_and_its_run_keeps_what_was_found(
+    trained: Engine, photos: Path
+) -> None:
+    run_folder = latest_run(trained.work_dir)
+    before = Suspicions.from_dict(json.loads(run_folder.suspicions.read_text()))
+    result = Engine(checkpoint=run_folder.model).check()
+    assert replace(result, mislabelled=None) == before
+    assert Suspicions.from_dict(json.loads(run_folder.suspicions.read_text())) == result
     assert (result.data_root, result.num_images) == (photos, 91)
     assert [finding.path for finding in result.broken] == ["cat/broken.jpg"]
     assert sum(item.test for item in result.classes) == 18

@@ -189,22 +189,26 @@ def check_dataset(
     Args:
         on_progress: gets the number of images done, and of all.
     """
-    places = list(places_of(dataset))
-    paths = sorted({place.path for place in places})
+    paths = sorted({place.path for place in places_of(dataset)})
     tell = None if on_progress is None else lambda done: on_progress(done, len(paths))
-    seen = survey(dataset.root, paths, max_pixels=max_pixels, on_progress=tell)
-    copies = find_copies(places, seen.looks)
-    by_path = {place.path: place for place in places}
+    return suspect(dataset, survey(dataset.root, paths, max_pixels=max_pixels, on_progress=tell))
+
+
+def suspect(dataset: Dataset, seen: Survey) -> Suspicions:
+    """What is wrong with, or unusual about, the images of a data set that were looked at."""
+    bad = {image.path for image in seen.bad}
+    by_path = {place.path: place for place in places_of(dataset) if place.path in seen.looks or place.path in bad}
     looks = sorted(seen.looks.items())
+    copies = find_copies(places_of(dataset), seen.looks)
 
     def list_of(reasons: Iterable[tuple[str, str | None]]) -> tuple[Finding, ...]:
         return tuple(Finding(**by_path[path].to_dict(), reason=reason) for path, reason in reasons if reason)
 
     return Suspicions(
-        data_root=dataset.root,
+        data_root=dataset.root.resolve(),
         layout=dataset.layout,
         notes=dataset.notes,
-        num_images=len(paths),
+        num_images=len(by_path),
         classes=_counts(dataset),
         broken=list_of((image.path, image.reason) for image in seen.bad if image.reason != EMPTY),
         empty=list_of((image.path, image.reason) for image in seen.bad if image.reason == EMPTY),
