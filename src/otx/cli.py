@@ -13,6 +13,7 @@ from otx.recipe import DEFAULT_RECIPE, TASK, Recipe, load_recipe, parse_text
 from otx.schema import SettingInfo, all_settings, describe
 
 VERBS = {
+    "check": "look at a folder of images before anyone trains: what is broken, double, leaking or odd",
     "find": "list the recipes: what can be trained, and what it costs",
     "train": "train a model on a folder of images",
     "test": "measure a model on test images",
@@ -32,6 +33,17 @@ USE_SETTINGS = (
     "data.test_subset.batch_size",
 )
 PREDICT_SETTINGS = ("work_dir", "engine.device", "data.max_image_pixels", "data.test_subset.batch_size")
+CHECK_SETTINGS = (
+    "data_root",
+    "work_dir",
+    "seed",
+    "engine.device",
+    "data.split_file",
+    "data.test_share",
+    "data.val_share",
+    "data.max_image_pixels",
+    "data.test_subset.batch_size",
+)
 EXPORT_SETTINGS = ("data_root", "work_dir", "data.split_file")
 EXPLAIN_SETTINGS = (*EXPORT_SETTINGS, "engine.device", "data.max_image_pixels")
 TARGETS = "--explain_config.targets"
@@ -104,6 +116,7 @@ def _run(arguments: list[str]) -> int:
     if verb not in VERBS:
         raise UsageError(f"unknown verb '{verb}'{nearest(verb, VERBS)}", allowed=VERBS)
     commands: dict[str, Callable[[list[str]], int]] = {
+        "check": _check,
         "find": _find,
         "train": _train,
         "test": _test,
@@ -115,6 +128,28 @@ def _run(arguments: list[str]) -> int:
         "demo": _demo,
     }
     return commands[verb](rest)
+
+
+def _check(arguments: list[str]) -> int:
+    parser = Parser("check")
+    parser.add_argument("folder", nargs="?", metavar="DATA_ROOT", help="the same as --data_root")
+    parser.add_argument(
+        "--checkpoint", metavar="FILE", help="also list images that this model takes for mislabelled (any model file)"
+    )
+    parser.add_argument("--output", metavar="FILE", help="also write all that was found to this .json or .csv file")
+    _add_settings(parser, CHECK_SETTINGS)
+    options = parser.parse(arguments)
+    overrides = _overrides(options)
+    if "folder" in options:
+        if "data_root" in overrides:
+            raise UsageError(f"two folders: {options['folder']} and --data_root {overrides['data_root']}")
+        overrides["data_root"] = options["folder"]
+    from otx.console import show_suspicions
+    from otx.engine import Engine
+
+    engine = Engine(overrides=overrides, checkpoint=options.get("checkpoint"), reporter=_reporter())
+    show_suspicions(engine.check(output=options.get("output")))
+    return 0
 
 
 def _find(arguments: list[str]) -> int:

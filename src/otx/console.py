@@ -14,7 +14,9 @@ from otx.results import (
     ModelEntry,
     OldAndNew,
     OptimizeResult,
+    Place,
     Prediction,
+    Suspicions,
     TestResult,
     TrainResult,
 )
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 WIDE = 150
 MAX_MATRIX = 20
 ROWS_SHOWN = 50
+FINDINGS_SHOWN = 10
 
 
 def console() -> Console:
@@ -88,6 +91,31 @@ class ConsoleReporter:
         if self._live:
             sys.stderr.write("\r\x1b[K")
             sys.stderr.flush()
+
+
+def show_suspicions(result: Suspicions) -> None:
+    out = console()
+    print(f"{result.data_root}: {len(result.classes)} classes, {result.num_images} images ({result.layout}).")
+    for note in result.notes:
+        print(note)
+    columns = [("class", "left"), ("train", "right"), ("val", "right"), ("test", "right"), ("images", "right")]
+    counts = [(item.name, item.train, item.val, item.test) for item in result.classes]
+    total = ("all", *(sum(column) for column in list(zip(*counts, strict=True))[1:]))
+    rows = ((name, *map(str, numbers), str(sum(numbers))) for name, *numbers in [*counts, total])
+    out.print(table("", columns, rows))
+    found = result.by_kind()
+    if not any(found.values()):
+        print("Nothing suspicious was found.")
+        return
+    findings = [(kind, *row) for kind, all_rows in found.items() for row in _first(all_rows)]
+    out.print(table("Findings", [("finding", "left"), ("image", "left"), ("why", "left")], findings))
+
+
+def _first(rows: Sequence[tuple[Place, str]]) -> Iterable[tuple[str, str]]:
+    """The first findings of a kind, and how many more there are."""
+    yield from ((place.path, why) for place, why in rows[:FINDINGS_SHOWN])
+    if len(rows) > FINDINGS_SHOWN:
+        yield f"... and {len(rows) - FINDINGS_SHOWN} more", "--output FILE lists all of them"
 
 
 def show_models(entries: Sequence[ModelEntry]) -> None:

@@ -20,6 +20,7 @@ from otx.results import (
     OldAndNew,
     OptimizeResult,
     Prediction,
+    Suspicions,
     TestResult,
     TrainResult,
 )
@@ -107,6 +108,59 @@ class Engine:
     ) -> Engine:
         """An engine of a recipe: its name, its ID or the path of a YAML file; `options` as for `Engine`."""
         return cls(data_root, recipe=load_recipe(config_path), work_dir=work_dir, **options)
+
+    def check(self, *, checkpoint: str | Path | None = None, output: str | Path | None = None) -> Suspicions:
+        """Look at every image: what is broken, empty, tiny, huge, odd, there twice, or in train and test alike.
+
+        Args:
+            checkpoint: also list probably mislabelled images, by the features of this model; its data set and split are
+                the ones to look at where no other is given.
+            output: also write what was found to this `.json` or `.csv` file. What a model says of its own data set is
+                written to its run folder too, for the report.
+
+        Raises:
+            DataError: the folder cannot be used.
+        """
+        from otx.data.check import check_dataset, check_output, write_suspicions
+        from otx.data.dataset import load_dataset
+        from otx.data.digits import resolve_data_root
+        from otx.events import Progress
+
+        if output is not None:
+            check_output(Path(output))
+        path = Path(checkpoint) if checkpoint is not None else self.checkpoint
+        _must_exist(path)
+        recipe = self.recipe if path is None else self._recipe_of_data(self._card(path))
+        data = recipe.data
+        dataset = load_dataset(
+            resolve_data_root(recipe.data_root),
+            seed=recipe.seed,
+            test_share=data.test_share,
+            val_share=data.val_share,
+            split_file=None if data.split_file is None else Path(data.split_file),
+        )
+        result = check_dataset(
+            dataset,
+            max_pixels=data.max_image_pixels,
+            on_progress=lambda done, total: self.reporter.progress(Progress("looking at images", done, total)),
+        )
+        if path is not None:
+            from otx.deploy.mislabelled import list_mislabelled
+            from otx.deploy.predictor import load_predictor
+
+            predictor = load_predictor(path, recipe.engine.device)
+            batch = data.test_subset.batch_size
+            doubts = list_mislabelled(
+                predictor, dataset, result, batch_size=batch, max_pixels=data.max_image_pixels, reporter=self.reporter
+            )
+            result = replace(result, mislabelled=doubts)
+            run = run_of(path)
+            if run is not None and dataset.root.resolve() == Path(self._card(path).recipe["data_root"]).resolve():
+                write_suspicions(result, run.suspicions)
+                self.reporter.note(f"Written to {run.suspicions}: `otx report {run.path}` shows it.")
+        if output is not None:
+            write_suspicions(result, Path(output))
+        return result
 
     def train(
         self,
@@ -606,6 +660,15 @@ class Engine:
         if given is None and not root.is_dir():
             raise DataError(f"the folder the model was trained on is gone: {root}", fix="give --data_root FOLDER")
         return root
+
+    def _recipe_of_data(self, card: ModelCard) -> Recipe:
+        """This engine's recipe, with the data set and the split of a model where no others were given."""
+        own = card.recipe["data"]
+        keys = ("test_share", "val_share", "split_file")
+        changes = {"seed": card.recipe["seed"], **{f"data.{key}": own[key] for key in keys}}
+        if not self._data_root_given:
+            changes["data_root"] = str(self._root(card, None))
+        return self.recipe.override({**changes, **self._changes})
 
     def _split_file(self, path: Path, card: ModelCard, root: Path) -> Path | None:
         if self.recipe.data.split_file is not None:

@@ -62,7 +62,9 @@ class DataSettings:
     split_file: str | None = setting(None, "CSV file (path, class, subset) that says which image is in which subset")
     test_share: float = setting(0.2, "share of the images split off for testing", low=0.0, high=0.9)
     val_share: float = setting(0.1, "share of the remaining images split off for validation", low=0.0, high=0.9)
-    check_images: bool = setting(True, "decode every image once before training, to name those that are broken")
+    check_images: bool = setting(
+        True, "decode every image once before training, to name those that are broken, or in train and test alike"
+    )
     max_image_pixels: int = setting(100_000_000, "larger images are refused", low=1)
     num_workers: int | None = setting(None, "processes that decode images; default: one a spare core, at most 8", low=0)
     train_subset: TrainSubsetSettings = field(default_factory=TrainSubsetSettings)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, is_dataclass
 from pathlib import Path
-from typing import Any
+from types import NoneType, UnionType
+from typing import Any, get_args, get_origin, get_type_hints
 
 
 class Result:
@@ -220,3 +221,140 @@ class OptimizeResult(Result):
     num_calibration: int
     num_validation: int
     variants: tuple[Variant, ...]
+
+
+@dataclass(frozen=True)
+class ClassCount(Result):
+    """How many images of a class each subset holds. Where test is val, `test` is 0."""
+
+    name: str
+    train: int
+    val: int
+    test: int
+
+
+@dataclass(frozen=True)
+class Place(Result):
+    """An image by its path relative to the data root, the class it is filed under, and its subset."""
+
+    path: str
+    label: str
+    subset: str
+
+
+@dataclass(frozen=True)
+class Finding(Result):
+    """One image that something is wrong with, or unusual about, and what."""
+
+    path: str
+    label: str
+    subset: str
+    reason: str
+
+    @property
+    def place(self) -> Place:
+        return Place(self.path, self.label, self.subset)
+
+
+@dataclass(frozen=True)
+class CopyGroup(Result):
+    """Two or more files of the same picture. `exact`: the same bytes; else another size, quality or brightness."""
+
+    images: tuple[Place, ...]
+    exact: bool
+
+
+@dataclass(frozen=True)
+class CopyPair(Result):
+    """Two files of the same picture. `likeness` is the correlation of their thumbnails, 1 for the same bytes."""
+
+    first: Place
+    second: Place
+    exact: bool
+    likeness: float
+
+
+@dataclass(frozen=True)
+class Mislabelled(Result):
+    """An image that is probably of another class than the one it is filed under.
+
+    `score` is the probability of `suggested` less that of `label`, 0 to 1, from a classifier that did not see it.
+    """
+
+    path: str
+    label: str
+    subset: str
+    suggested: str
+    score: float
+
+
+@dataclass(frozen=True)
+class Suspicions(Result):
+    """What `otx check` found, each list in the order of paths but `mislabelled`, the most certain first.
+
+    Args:
+        layout: how the folder is laid out; `notes` what a person should know about it.
+        num_images: images that were looked at.
+        broken, empty, tiny, huge, odd: images that cannot be decoded, have no content, are very small, very large or
+            unusual among the others.
+        copies: groups of files of the same picture.
+        leaks: for each validation and test image (`second`) that is in train as well, the training image (`first`).
+        conflicts: the same picture under two labels.
+        mislabelled: None where no model was given.
+    """
+
+    data_root: Path
+    layout: str
+    notes: tuple[str, ...]
+    num_images: int
+    classes: tuple[ClassCount, ...]
+    broken: tuple[Finding, ...]
+    empty: tuple[Finding, ...]
+    tiny: tuple[Finding, ...]
+    huge: tuple[Finding, ...]
+    odd: tuple[Finding, ...]
+    copies: tuple[CopyGroup, ...]
+    leaks: tuple[CopyPair, ...]
+    conflicts: tuple[CopyPair, ...]
+    mislabelled: tuple[Mislabelled, ...] | None = None
+
+    def by_kind(self) -> dict[str, list[tuple[Place, str]]]:
+        """Every finding in words, by its kind, the gravest kinds first: the image, and what is wrong with it."""
+        labelled = [
+            (Place(m.path, m.label, m.subset), f"{m.label}, more likely {m.suggested} ({m.score:.2f})")
+            for m in self.mislabelled or ()
+        ]
+        return {
+            "leak": [(p.second, f"{p.second.subset}; in train: {p.first.path}") for p in self.leaks],
+            "two labels": [(p.second, f"{p.second.label}; as {p.first.label}: {p.first.path}") for p in self.conflicts],
+            "mislabelled?": labelled,
+            **{kind: [(f.place, f.reason) for f in getattr(self, kind)] for kind in ("broken", "empty")},
+            "copies": [
+                (group.images[0], f"{'same bytes' if group.exact else 'same picture'}: {_others(group)}")
+                for group in self.copies
+            ],
+            **{kind: [(f.place, f.reason) for f in getattr(self, kind)] for kind in ("tiny", "huge", "odd")},
+        }
+
+    @classmethod
+    def from_dict(cls, plain: dict[str, Any]) -> Suspicions:
+        """Read back what `to_dict` gave."""
+        found: Suspicions = _typed(cls, plain)
+        return found
+
+
+def _others(group: CopyGroup) -> str:
+    return ", ".join(place.path for place in group.images[1:])
+
+
+def _typed(kind: Any, plain: Any) -> Any:
+    """Plain data as a result of a type, with the results and tuples in it."""
+    options = [option for option in get_args(kind) if option is not NoneType] if isinstance(kind, UnionType) else [kind]
+    if plain is None:
+        return None
+    if is_dataclass(options[0]):
+        hints = get_type_hints(options[0])
+        return kind(**{name: _typed(hints[name], value) for name, value in plain.items()})
+    if get_origin(options[0]) is tuple:
+        return tuple(_typed(get_args(options[0])[0], item) for item in plain)
+    return Path(plain) if options[0] is Path else plain

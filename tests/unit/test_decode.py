@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from images import write_image, write_noise
-from otx.data.decode import check_image, check_images, decode_image
+from otx.data.check import survey
+from otx.data.decode import check_image, decode_image
 from otx.errors import ImageError
 
 RGB = np.array([[[10, 200, 30], [250, 0, 90]], [[0, 0, 0], [255, 255, 255]]], np.uint8)
@@ -164,7 +165,7 @@ def test_checking_a_folder_names_the_broken_ones_in_order(tmp_path: Path) -> Non
         write_noise(tmp_path / name, seed=number)
     for name in ("03.jpg", "31.jpg"):
         (tmp_path / name).write_bytes((tmp_path / name).read_bytes()[:700])
-    assert [image.path for image in check_images(tmp_path, names)] == ["03.jpg", "31.jpg"]
+    assert [image.path for image in survey(tmp_path, names).bad] == ["03.jpg", "31.jpg"]
 
 
 @settings(max_examples=150)

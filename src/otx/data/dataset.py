@@ -65,6 +65,12 @@ class Dataset:
             self, classes=classes, train=moved(self.train), val=moved(self.val), test=moved(self.test)
         )
 
+    @property
+    def parts(self) -> dict[str, Subset]:
+        """The subsets by name; a test that is val is there once, as val."""
+        names = SUBSETS[:2] if self.test == self.val else SUBSETS
+        return {name: getattr(self, name) for name in names}
+
     def without(self, bad: Collection[str]) -> Dataset:
         """The same data set without some images, given by their paths."""
         gone = frozenset(bad)
@@ -190,11 +196,10 @@ def pick_evenly(images: Subset, count: int, seed: int) -> Subset:
 
 def write_split(dataset: Dataset, path: Path) -> None:
     """Write which image is in which subset (path, class, subset); test that is val is written once, as val."""
-    shown = SUBSETS[:2] if dataset.test == dataset.val else SUBSETS
     rows = (
         (item, dataset.classes[label], name)
-        for name in shown
-        for item, label in zip(getattr(dataset, name).paths, getattr(dataset, name).labels, strict=True)
+        for name, subset in dataset.parts.items()
+        for item, label in zip(subset.paths, subset.labels, strict=True)
     )
     write_csv(path, SPLIT_COLUMNS, rows)
 

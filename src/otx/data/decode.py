@@ -2,29 +2,33 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import io
 import os
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
 from otx.data.preprocessing import opencv
 from otx.errors import ImageError
-from otx.results import BadImage
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PilImage
 
 MAX_PIXELS = 100_000_000
 WHITE = (255, 255, 255)
+GLANCE = 64
+EMPTY = "the file is empty"
 START_OF_JPEG, END_OF_JPEG, SEGMENT = b"\xff\xd8", b"\xff\xd9", 0xFF
 FRAMES, TABLES = (0xC0, 0xC1, 0xC2), (0xC4, 0xDB, 0xDD, 0xFE)
 APPLICATIONS, EXIF, ADOBE = range(0xE0, 0xF0), 0xE1, 0xEE
@@ -44,20 +48,64 @@ def decode_image(source: str | Path | bytes, max_pixels: int = MAX_PIXELS) -> ND
     Raises:
         ImageError: it cannot be decoded, or has more than `max_pixels` pixels.
     """
+    with _errors_in_words():
+        data = source if isinstance(source, bytes) else Path(source).read_bytes()
+        if not data:
+            raise ImageError(EMPTY)
+        pixels = _plain_jpeg(data, max_pixels)
+        if pixels is not None:
+            return pixels
+        with Image.open(io.BytesIO(data)) as image:
+            _check_size(*image.size, max_pixels)
+            image.load()
+            ImageOps.exif_transpose(image, in_place=True)
+            return _to_rgb(image)
+
+
+@dataclass(frozen=True)
+class Glance:
+    """An image seen from afar: its size, Pillow's `mode`, whether it has an alpha channel, a digest of its file.
+
+    `pixels` (h, w, 3) uint8 are turned as its EXIF orientation says and smaller than the image where that saves time.
+    """
+
+    width: int
+    height: int
+    mode: str
+    transparent: bool
+    digest: bytes
+    pixels: NDArray[np.uint8]
+
+
+def glance(path: Path, max_pixels: int = MAX_PIXELS) -> Glance:
+    """Decode an image file just large enough to compare it; all of it is read, truncation is found.
+
+    Raises:
+        ImageError: it cannot be decoded, or has more than `max_pixels` pixels.
+    """
+    with _errors_in_words():
+        data = path.read_bytes()
+        if not data:
+            raise ImageError(EMPTY)
+        digest = hashlib.blake2b(data, digest_size=16).digest()
+        with Image.open(io.BytesIO(data)) as image:
+            _check_size(*image.size, max_pixels)
+            (width, height), mode = image.size, image.mode
+            if image.format == "JPEG" and mode in ("RGB", "L"):
+                # down to an eighth of the size: every byte is still read, most of the arithmetic is saved
+                image.draft(mode, (GLANCE, GLANCE))
+            image.load()
+            ImageOps.exif_transpose(image, in_place=True)
+            return Glance(width, height, mode, _is_transparent(image), digest, _to_rgb(image))
+
+
+@contextlib.contextmanager
+def _errors_in_words() -> Iterator[None]:
+    """Whatever a damaged file makes a decoder raise becomes an ImageError; what it warns of is not said."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            data = source if isinstance(source, bytes) else Path(source).read_bytes()
-            if not data:
-                raise ImageError("the file is empty")
-            pixels = _plain_jpeg(data, max_pixels)
-            if pixels is not None:
-                return pixels
-            with Image.open(io.BytesIO(data)) as image:
-                _check_size(*image.size, max_pixels)
-                image.load()
-                ImageOps.exif_transpose(image, in_place=True)
-                return _to_rgb(image)
+            yield
     except ImageError:
         raise
     except FileNotFoundError as error:
@@ -122,11 +170,15 @@ def _to_rgb(image: PilImage) -> NDArray[np.uint8]:
         return np.asarray(image)
     if image.mode.startswith(("I", "F")):
         return _from_numbers(np.asarray(image))
-    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+    if _is_transparent(image):
         image = image.convert("RGBA")
         ground = Image.new("RGBA", image.size, (*WHITE, 255))
         return np.asarray(Image.alpha_composite(ground, image).convert("RGB"))
     return np.asarray(image.convert("RGB"))
+
+
+def _is_transparent(image: PilImage) -> bool:
+    return image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info
 
 
 def _from_numbers(values: NDArray[np.generic]) -> NDArray[np.uint8]:
@@ -146,43 +198,24 @@ def _from_numbers(values: NDArray[np.generic]) -> NDArray[np.uint8]:
 def check_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> str | None:
     """Why an image cannot be decoded, or None where it can. All of the file is read, truncation is found."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with Image.open(path) as image:
-                if image.format == "JPEG" and image.mode in ("RGB", "L"):
-                    _check_size(*image.size, max_pixels)
-                    # an eighth of the size: every byte is still read, most of the arithmetic is saved
-                    image.draft(image.mode, (1, 1))
-                    image.load()
-                    return None
+        with _errors_in_words(), Image.open(path) as image:
+            if image.format == "JPEG" and image.mode in ("RGB", "L"):
+                _check_size(*image.size, max_pixels)
+                # an eighth of the size: every byte is still read, most of the arithmetic is saved
+                image.draft(image.mode, (1, 1))
+                image.load()
+                return None
         decode_image(path, max_pixels)
     except ImageError as error:
-        return error.what
-    except FileNotFoundError:
-        return "no such file"
-    except UnidentifiedImageError as error:
-        return "the file is empty" if Path(path).stat().st_size == 0 else _reason(error)
-    except Exception as error:  # as in decode_image
-        return _reason(error)
+        return EMPTY if _is_empty(path) else error.what
     return None
 
 
-def check_images(
-    root: Path,
-    paths: Iterable[str],
-    *,
-    max_pixels: int = MAX_PIXELS,
-    on_progress: Callable[[int], None] | None = None,
-) -> tuple[BadImage, ...]:
-    """The images, by their paths relative to `root`, that cannot be decoded; `on_progress` gets the number checked."""
-    bad = []
-    answers = ordered(lambda path: (path, check_image(root / path, max_pixels)), paths)
-    for number, (path, reason) in enumerate(answers, start=1):
-        if reason is not None:
-            bad.append(BadImage(path, reason))
-        if on_progress is not None and number % 64 == 0:
-            on_progress(number)
-    return tuple(bad)
+def _is_empty(path: str | Path) -> bool:
+    try:
+        return Path(path).stat().st_size == 0
+    except OSError:
+        return False
 
 
 def ordered(work: Callable[[Item], Answer], items: Iterable[Item]) -> Iterator[Answer]:

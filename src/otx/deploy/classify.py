@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -24,6 +24,17 @@ def classify(
     Yields:
         path, logits (C,), None; or path, None, the reason why it cannot be decoded.
     """
+    return run_over(predictor.logits, images, batch_size=batch_size, max_pixels=max_pixels)
+
+
+def run_over(
+    network: Callable[[Sequence[Pixels]], NDArray[np.float32]],
+    images: Iterable[str | Path],
+    *,
+    batch_size: int = 64,
+    max_pixels: int = MAX_PIXELS,
+) -> Iterator[Row]:
+    """As `classify`, for whatever takes decoded images and gives a row for each."""
 
     def load(path: str | Path) -> tuple[str, Pixels | None, str | None]:
         try:
@@ -34,7 +45,7 @@ def classify(
     rows = ordered(load, images)
     while batch := list(islice(rows, batch_size)):
         good = [pixels for _, pixels, _ in batch if pixels is not None]
-        answers = iter(predictor.logits(good) if good else ())
+        answers = iter(network(good) if good else ())
         for path, pixels, error in batch:
             yield path, None if pixels is None else next(answers), error
 

@@ -17,9 +17,12 @@ from otx.errors import ModelError, UsageError
 Pixels = NDArray[np.uint8]
 Logits = NDArray[np.float32]
 Maps = NDArray[np.float32]
+Features = NDArray[np.float32]
 Run = Callable[[NDArray[Any]], list[NDArray[np.float32]]]
 LOGITS = ("logits",)
 EXPLANATION = ("logits", "saliency_map")
+FEATURES = ("features",)
+CLASSIFIERS = ("MatMul", "Convolution", "Gemm", "Conv")
 NO_MAPS = "export it again with --explain true, or give the model file: RUN/model.safetensors"
 
 
@@ -30,6 +33,9 @@ class Predictor(Protocol):
 
     def logits(self, images: Sequence[Pixels]) -> Logits:
         """Logits (N, C) of N images (H, W, 3), red first, of any sizes."""
+
+    def features(self, images: Sequence[Pixels]) -> Features:
+        """What enters the classifier, (N, D), for N images (H, W, 3), red first, of any sizes."""
 
     def explain(self, images: Sequence[Pixels], algorithm: str = "auto") -> tuple[Logits, Maps]:
         """Logits (N, C), and a saliency map of every class (N, C, h, w), from 0 to 1.
@@ -74,6 +80,12 @@ class TorchPredictor:
     def logits(self, images: Sequence[Pixels]) -> Logits:
         return self._run(self._network, images)[0]
 
+    def features(self, images: Sequence[Pixels]) -> Features:
+        network: Any = self._network
+        return self._run(lambda batch: network.forward_head(network.forward_features(batch), pre_logits=True), images)[
+            0
+        ]
+
     def explain(self, images: Sequence[Pixels], algorithm: str = "auto") -> tuple[Logits, Maps]:
         if algorithm not in self._explained:
             from otx.deploy.saliency import Explained
@@ -112,6 +124,15 @@ class OpenVinoPredictor:
     def logits(self, images: Sequence[Pixels]) -> Logits:
         return self._run(images, LOGITS)[0]
 
+    def features(self, images: Sequence[Pixels]) -> Features:
+        if FEATURES not in self._compiled:
+            node = self._model.output(LOGITS[0]).get_node()
+            while node.get_type_name() not in CLASSIFIERS:
+                node = node.input_value(0).get_node()
+            (output,) = self._model.add_outputs([node.input_value(0)])
+            output.get_tensor().add_names(set(FEATURES))
+        return _flat(self._run(images, FEATURES)[0])
+
     def explain(self, images: Sequence[Pixels], algorithm: str = "auto") -> tuple[Logits, Maps]:
         _check_maps(self.card, algorithm)
         logits, maps = self._run(images, EXPLANATION)
@@ -143,17 +164,39 @@ class OnnxPredictor:
         available = onnxruntime.get_available_providers()
         if device == "gpu" and "CUDAExecutionProvider" not in available:
             raise UsageError("--engine.device gpu: this ONNX Runtime has no GPU", fix="pip install onnxruntime-gpu")
-        providers = ["CPUExecutionProvider"] if device != "gpu" else ["CUDAExecutionProvider", "CPUExecutionProvider"]
+        self._providers = (
+            ["CPUExecutionProvider"] if device != "gpu" else ["CUDAExecutionProvider", "CPUExecutionProvider"]
+        )
+        self._path, self._features = path, ""
+        self._session = self._open(str(path))
+        self._input = self._session.get_inputs()[0]
+
+    def _open(self, model: str | bytes) -> Any:
+        import onnxruntime
+
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
         try:
-            self._session = onnxruntime.InferenceSession(str(path), options, providers=providers)
+            return onnxruntime.InferenceSession(model, options, providers=self._providers)
         except Exception as error:  # ONNX Runtime's errors derive from Exception alone
-            raise ModelError(f"{path} is damaged: {_line(error)}", fix="export it again") from error
-        self._input = self._session.get_inputs()[0]
+            raise ModelError(f"{self._path} is damaged: {_line(error)}", fix="export it again") from error
 
     def logits(self, images: Sequence[Pixels]) -> Logits:
         return self._run(images, LOGITS)[0]
+
+    def features(self, images: Sequence[Pixels]) -> Features:
+        if not self._features:
+            import onnx
+
+            model = onnx.load(str(self._path))
+            makers = {name: node for node in model.graph.node for name in node.output}
+            node = makers[LOGITS[0]]
+            while node.op_type not in CLASSIFIERS:
+                node = makers[node.input[0]]
+            self._features = node.input[0]
+            model.graph.output.append(onnx.helper.make_empty_tensor_value_info(self._features))
+            self._session = self._open(model.SerializeToString())
+        return _flat(self._run(images, (self._features,))[0])
 
     def explain(self, images: Sequence[Pixels], algorithm: str = "auto") -> tuple[Logits, Maps]:
         _check_maps(self.card, algorithm)
@@ -167,6 +210,10 @@ class OnnxPredictor:
         if self._input.type == "tensor(uint8)":
             return _run_graph(images, run, is_bgr=self.card.input_color == "BGR")
         return run(self.card.preprocessing.normalise(_resized(self.card, images)))
+
+
+def _flat(features: Features) -> Features:
+    return features.reshape(len(features), -1)
 
 
 def _resized(card: ModelCard, images: Sequence[Pixels]) -> Pixels:

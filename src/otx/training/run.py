@@ -6,7 +6,7 @@ import json
 import os
 import platform
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -16,9 +16,10 @@ import numpy as np
 import torch
 from torch import nn
 
+from otx.data.check import survey, suspect, write_suspicions
 from otx.data.dataset import Dataset, load_dataset, pick_evenly, refuse_if_too_many_bad, write_split
-from otx.data.decode import check_images
 from otx.data.digits import resolve_data_root
+from otx.data.folder import some
 from otx.data.loader import Augmentation, ImageSubset, train_loader, val_loader
 from otx.data.preprocessing import Preprocessing
 from otx.deploy.card import ModelCard
@@ -30,7 +31,7 @@ from otx.models.build import build_network, check_network, model_info
 from otx.models.table import ModelInfo
 from otx.models.weights import Start, start_network
 from otx.recipe import Recipe, dump_yaml, load_recipe
-from otx.results import BadImage, EpochResult, TrainResult
+from otx.results import CopyPair, EpochResult, Suspicions, TrainResult
 from otx.training.callbacks import read_metrics
 from otx.training.fit import Outcome, fit, pick_device, pick_precision
 from otx.training.head import MAX_IMAGES, Features, features_of, fit_head, has_linear_head
@@ -41,6 +42,7 @@ from otx.training.module import Classifier
 from otx.workspace import RunFolder, new_folder, run_of, set_latest, stamp, write_csv, write_json, write_text
 
 RUN_VARIABLE = "OTX_RUN_DIR"
+MAX_COMPARED = 10_000
 LIBRARIES = ("otx", "torch", "timm", "lightning", "torchvision")
 
 
@@ -73,7 +75,7 @@ def train(
     info = model_info(recipe.model.name)
     check_network(info.network)
     base = _base(info, checkpoint, run)
-    dataset, bad = _usable_images(recipe, run, reporter, min_classes=1 if base else 2)
+    dataset, found = _usable_images(recipe, run, reporter, min_classes=1 if base else 2)
     merge = _merge(base, dataset, renames, run)
     if run is not None:
         dataset = dataset.with_classes(read_card(run.last_checkpoint).classes)
@@ -91,7 +93,7 @@ def train(
     if recipe.training.head_first and start.pretrained and has_linear_head(start.network) and is_main():
         before = _fit_head(recipe, dataset, preprocessing, start, device, precision, reporter)
     card = replace(_card(recipe, info, dataset, preprocessing, start), num_old=lesson.num_old)
-    folder = run or _new_run(recipe, dataset, bad)
+    folder = run or _new_run(recipe, dataset, found)
     origin = _asked(checkpoint, renames, run)
     if lesson.num_old and base is not None and run is None and is_main():
         save_model(folder.base, base.network.state_dict(), base.card)
@@ -213,7 +215,7 @@ def is_main() -> bool:
 
 def _usable_images(
     recipe: Recipe, run: RunFolder | None, reporter: Reporter, *, min_classes: int
-) -> tuple[Dataset, tuple[BadImage, ...]]:
+) -> tuple[Dataset, Suspicions | None]:
     root = resolve_data_root(recipe.data_root)
     split_file = run.split if run else (Path(recipe.data.split_file) if recipe.data.split_file else None)
     data = recipe.data
@@ -232,18 +234,40 @@ def _usable_images(
     for note in dataset.notes:
         reporter.note(note)
     if not data.check_images:
-        return dataset, ()
+        return dataset, None
     paths = sorted({*dataset.train.paths, *dataset.val.paths, *dataset.test.paths})
-    bad = check_images(
+    compared = frozenset(_compared(dataset, recipe.seed))
+    seen = survey(
         root,
         paths,
+        closely=compared,
         max_pixels=data.max_image_pixels,
         on_progress=lambda done: reporter.progress(Progress("checking images", done, len(paths))),
     )
-    for image in bad:
+    for image in seen.bad:
         reporter.warn(f"left out, cannot be decoded: {image.path}: {image.reason}")
-    refuse_if_too_many_bad(dataset, bad)
-    return dataset.without([image.path for image in bad]), bad
+    refuse_if_too_many_bad(dataset, seen.bad)
+    found = suspect(dataset, seen)
+    _warn_of_leaks(found.leaks, reporter)
+    if len(compared) < len(paths):
+        left_out = len(paths) - len(compared)
+        reporter.note(f"{left_out} images were not compared with each other; `otx check` compares all of them.")
+    return dataset.without([image.path for image in seen.bad]), found
+
+
+def _compared(dataset: Dataset, seed: int) -> list[str]:
+    """The images to compare with each other: all of them, or of many about as many to evaluate as to train on."""
+    others = [part for name, part in dataset.parts.items() if name != "train"]
+    room = max(MAX_COMPARED // 2, MAX_COMPARED - len(dataset.train)) // len(others)
+    chosen = [path for part in others for path in pick_evenly(part, room, seed).paths]
+    return [*chosen, *pick_evenly(dataset.train, MAX_COMPARED - len(chosen), seed).paths]
+
+
+def _warn_of_leaks(leaks: Sequence[CopyPair], reporter: Reporter) -> None:
+    """Name validation and test images that are training images as well: figures on them say nothing."""
+    if leaks:
+        pairs = some(f"{leak.second.path} ({leak.second.subset}) is {leak.first.path}" for leak in leaks)
+        reporter.warn(f"{len(leaks)} of the images to validate and to test are in train as well: {pairs}")
 
 
 @dataclass(frozen=True)
@@ -372,7 +396,7 @@ def _card(recipe: Recipe, info: ModelInfo, dataset: Dataset, preprocessing: Prep
     )
 
 
-def _new_run(recipe: Recipe, dataset: Dataset, bad: tuple[BadImage, ...]) -> RunFolder:
+def _new_run(recipe: Recipe, dataset: Dataset, found: Suspicions | None) -> RunFolder:
     """Make the run folder; the helper processes of a training on several devices find it in their environment."""
     if not is_main():
         return RunFolder(Path(os.environ[RUN_VARIABLE]))
@@ -380,7 +404,10 @@ def _new_run(recipe: Recipe, dataset: Dataset, bad: tuple[BadImage, ...]) -> Run
     run = RunFolder(new_folder(work_dir))
     os.environ[RUN_VARIABLE] = str(run.path.resolve())
     write_text(run.config, dump_yaml(recipe))
+    bad = [] if found is None else sorted((*found.broken, *found.empty), key=lambda image: image.path)
     write_csv(run.bad_images, ("path", "reason"), ((image.path, image.reason) for image in bad))
+    if found is not None:
+        write_suspicions(found, run.suspicions)
     write_split(dataset, run.split)
     set_latest(work_dir, "train", run.path)
     return run

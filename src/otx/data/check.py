@@ -1,0 +1,291 @@
+"""What is wrong with a folder of images, or unusual: found before anyone trains, with one glance at each image."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from otx.data.dataset import Dataset
+from otx.data.decode import EMPTY, MAX_PIXELS, Glance, check_image, glance, ordered
+from otx.data.likeness import GRID, MIN_CORRELATION, group_alike, join, nearest
+from otx.data.preprocessing import opencv
+from otx.errors import ImageError, UsageError
+from otx.results import BadImage, ClassCount, CopyGroup, CopyPair, Finding, Place, Suspicions
+from otx.workspace import write_csv, write_json
+
+TINY = 32
+HUGE = 25_000_000
+MAX_ASPECT = 4.0
+RARE = 0.1
+ONE_COLOUR = 2.0
+NO_COLOUR = 3.0
+REPORT_EVERY = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What is kept of an image, half a kilobyte: its size in pixels, its kind, a digest of its file, a thumbnail.
+
+    `thumb` holds 16 x 16 grey values. `kind` is "colour", "grey", "alpha channel" or one of Pillow's modes.
+    """
+
+    width: int
+    height: int
+    kind: str
+    one_colour: bool
+    digest: bytes
+    thumb: bytes
+
+
+@dataclass(frozen=True)
+class Survey:
+    """The looks at images by path, and the images that cannot be decoded."""
+
+    looks: dict[str, Look]
+    bad: tuple[BadImage, ...]
+
+
+def survey(
+    root: Path,
+    paths: Iterable[str],
+    *,
+    closely: Collection[str] | None = None,
+    max_pixels: int = MAX_PIXELS,
+    on_progress: Callable[[int], None] | None = None,
+) -> Survey:
+    """Decode images, given by their paths relative to `root`, each once and as small as will do.
+
+    Args:
+        closely: the paths to keep a look of; of the others is only found out whether they can be decoded. None: all.
+        on_progress: gets the number of images done.
+    """
+
+    def see(path: str) -> tuple[str, Look | str | None]:
+        if closely is not None and path not in closely:
+            return path, check_image(root / path, max_pixels)
+        try:
+            return path, look_at(root / path, max_pixels)
+        except ImageError as error:
+            return path, error.what
+
+    looks, bad = {}, []
+    for number, (path, answer) in enumerate(ordered(see, paths), start=1):
+        if isinstance(answer, Look):
+            looks[path] = answer
+        elif answer is not None:
+            bad.append(BadImage(path, answer))
+        if on_progress is not None and number % REPORT_EVERY == 0:
+            on_progress(number)
+    return Survey(looks, tuple(bad))
+
+
+def look_at(path: Path, max_pixels: int = MAX_PIXELS) -> Look:
+    """Look at an image file.
+
+    Raises:
+        ImageError: it cannot be decoded, or has more than `max_pixels` pixels.
+    """
+    seen = glance(path, max_pixels)
+    cv2 = opencv()
+    small = cv2.resize(seen.pixels, (GRID, GRID), interpolation=cv2.INTER_AREA)
+    flat = bool(small.reshape(-1, 3).std(axis=0).max() < ONE_COLOUR)
+    grey = cv2.cvtColor(small, cv2.COLOR_RGB2GRAY)
+    return Look(seen.width, seen.height, _kind(seen, small), flat, seen.digest, grey.tobytes())
+
+
+def _kind(seen: Glance, small: NDArray[np.uint8]) -> str:
+    if seen.transparent:
+        return "alpha channel"
+    if seen.mode not in ("RGB", "L", "P", "1", "YCbCr"):
+        return seen.mode
+    spread = small.max(axis=2).astype(np.int16) - small.min(axis=2)
+    return "grey" if spread.mean() < NO_COLOUR else "colour"
+
+
+@dataclass(frozen=True)
+class Copies:
+    """Images by their places and looks, thumbnails (N, 16, 16), and the groups of places of the same picture."""
+
+    places: tuple[Place, ...]
+    looks: tuple[Look, ...]
+    thumbs: NDArray[np.uint8]
+    groups: tuple[tuple[int, ...], ...]
+
+    def closest(self, wanted: Sequence[int], among: Sequence[int]) -> list[tuple[int, int, float]]:
+        """For each of the `wanted` the one of the `among` that is the same picture, if one is, and their likeness."""
+        by_digest = {self.looks[item].digest: item for item in reversed(among)}
+        found = []
+        for item, (best, likeness) in zip(wanted, nearest(self.thumbs, wanted, among), strict=True):
+            same = by_digest.get(self.looks[item].digest)
+            if same is not None:
+                found.append((item, same, 1.0))
+            elif likeness >= MIN_CORRELATION:
+                found.append((item, best, likeness))
+        return found
+
+    def pair(self, first: int, second: int, likeness: float) -> CopyPair:
+        exact = self.looks[first].digest == self.looks[second].digest
+        return CopyPair(self.places[first], self.places[second], exact, round(likeness, 4))
+
+
+def find_copies(places: Iterable[Place], looks: Mapping[str, Look]) -> Copies:
+    """Find files of the same picture: the same bytes, or the same but for size, quality and brightness.
+
+    Images that are tiny or of one colour have too little in them to be alike: only the same bytes count.
+    """
+    places = tuple(place for place in places if place.path in looks)
+    own = [looks[place.path] for place in places]
+    thumbs = np.frombuffer(b"".join(look.thumb for look in own), np.uint8).reshape(-1, GRID, GRID)
+    same: dict[bytes, int] = {}
+    links = [(same.setdefault(look.digest, row), row) for row, look in enumerate(own)]
+    rows = [row for row, look in enumerate(own) if not look.one_colour and min(look.width, look.height) >= TINY]
+    for group in group_alike(thumbs[rows]):
+        links += [(rows[group[0]], rows[item]) for item in group[1:]]
+    return Copies(places, tuple(own), thumbs, tuple(map(tuple, join(links))))
+
+
+def find_leaks(copies: Copies) -> tuple[CopyPair, ...]:
+    """For each validation and test image that is a training image as well, the pair of them."""
+    pairs = []
+    for group in copies.groups:
+        train = [item for item in group if copies.places[item].subset == "train"]
+        others = [item for item in group if copies.places[item].subset != "train"]
+        if train and others:
+            pairs += [copies.pair(best, item, likeness) for item, best, likeness in copies.closest(others, train)]
+    return tuple(sorted(pairs, key=lambda pair: (pair.second.path, pair.second.subset)))
+
+
+def find_conflicts(copies: Copies) -> tuple[CopyPair, ...]:
+    """The same picture under two labels: each image of a group that is not filed as most of the group."""
+    pairs = []
+    for group in copies.groups:
+        labels = Counter(copies.places[item].label for item in group)
+        usual = max(labels, key=lambda label: labels[label])
+        most = [item for item in group if copies.places[item].label == usual]
+        others = [item for item in group if copies.places[item].label != usual]
+        if others:
+            pairs += [copies.pair(best, item, likeness) for item, best, likeness in copies.closest(others, most)]
+    return tuple(sorted(pairs, key=lambda pair: pair.second.path))
+
+
+def _copy_groups(copies: Copies) -> tuple[CopyGroup, ...]:
+    groups = []
+    for group in copies.groups:
+        digests = {copies.looks[item].digest for item in group}
+        groups.append(CopyGroup(tuple(copies.places[item] for item in group), len(digests) == 1))
+    return tuple(groups)
+
+
+def check_dataset(
+    dataset: Dataset, *, max_pixels: int = MAX_PIXELS, on_progress: Callable[[int, int], None] | None = None
+) -> Suspicions:
+    """Look at every image of a data set once, and list what is wrong or unusual.
+
+    Args:
+        on_progress: gets the number of images done, and of all.
+    """
+    paths = sorted({place.path for place in places_of(dataset)})
+    tell = None if on_progress is None else lambda done: on_progress(done, len(paths))
+    return suspect(dataset, survey(dataset.root, paths, max_pixels=max_pixels, on_progress=tell))
+
+
+def suspect(dataset: Dataset, seen: Survey) -> Suspicions:
+    """What is wrong with, or unusual about, the images of a data set that were looked at."""
+    bad = {image.path for image in seen.bad}
+    by_path = {place.path: place for place in places_of(dataset) if place.path in seen.looks or place.path in bad}
+    looks = sorted(seen.looks.items())
+    copies = find_copies(places_of(dataset), seen.looks)
+
+    def list_of(reasons: Iterable[tuple[str, str | None]]) -> tuple[Finding, ...]:
+        return tuple(Finding(**by_path[path].to_dict(), reason=reason) for path, reason in reasons if reason)
+
+    return Suspicions(
+        data_root=dataset.root.resolve(),
+        layout=dataset.layout,
+        notes=dataset.notes,
+        num_images=len(by_path),
+        classes=_counts(dataset),
+        broken=list_of((image.path, image.reason) for image in seen.bad if image.reason != EMPTY),
+        empty=list_of((image.path, image.reason) for image in seen.bad if image.reason == EMPTY),
+        tiny=list_of((path, _tiny(look)) for path, look in looks),
+        huge=list_of((path, _huge(look)) for path, look in looks),
+        odd=list_of(_odd(looks)),
+        copies=_copy_groups(copies),
+        leaks=find_leaks(copies),
+        conflicts=find_conflicts(copies),
+    )
+
+
+def places_of(dataset: Dataset) -> Iterator[Place]:
+    """Every image of a data set, test first, train last."""
+    for name, subset in reversed(dataset.parts.items()):
+        for path, label in zip(subset.paths, subset.labels, strict=True):
+            yield Place(path, dataset.classes[label], name)
+
+
+def _counts(dataset: Dataset) -> tuple[ClassCount, ...]:
+    counts = {name: Counter(subset.labels) for name, subset in dataset.parts.items()}
+    zero: Counter[int] = Counter()
+    return tuple(
+        ClassCount(name, counts["train"][label], counts["val"][label], counts.get("test", zero)[label])
+        for label, name in enumerate(dataset.classes)
+    )
+
+
+def _tiny(look: Look) -> str | None:
+    if min(look.width, look.height) >= TINY:
+        return None
+    return f"{look.width}x{look.height} pixels, a side under {TINY}"
+
+
+def _huge(look: Look) -> str | None:
+    if look.width * look.height <= HUGE:
+        return None
+    return f"{look.width}x{look.height} pixels, over {HUGE // 1_000_000} million"
+
+
+def _odd(looks: Sequence[tuple[str, Look]]) -> Iterable[tuple[str, str]]:
+    """What is unusual about each image, by itself or among the others."""
+    kinds: dict[str, int] = defaultdict(int)
+    for _, look in looks:
+        kinds[look.kind] += 1
+    for path, look in looks:
+        reasons = []
+        aspect = max(look.width, look.height) / min(look.width, look.height)
+        if aspect > MAX_ASPECT:
+            reasons.append(f"{look.width}x{look.height} pixels, {aspect:.1f} to 1")
+        if look.one_colour:
+            reasons.append("all of one colour")
+        elif kinds[look.kind] < RARE * len(looks):
+            reasons.append(f"{look.kind}, as {kinds[look.kind]} of {len(looks)} images")
+        if reasons:
+            yield path, "; ".join(reasons)
+
+
+def write_suspicions(suspicions: Suspicions, path: Path) -> None:
+    """Write what was found as `.json` (all of it) or `.csv` (finding, path, label, subset, why).
+
+    Raises:
+        UsageError: another suffix.
+    """
+    check_output(path)
+    if path.suffix.lower() == ".json":
+        write_json(path, suspicions.to_dict())
+        return
+    rows = (
+        (kind, place.path, place.label, place.subset, why)
+        for kind, found in suspicions.by_kind().items()
+        for place, why in found
+    )
+    write_csv(path, ("finding", "path", "label", "subset", "why"), rows)
+
+
+def check_output(path: Path) -> None:
+    """Raise UsageError where what was found cannot be written to such a file."""
+    if path.suffix.lower() not in (".csv", ".json"):
+        raise UsageError(f"--output {path}: findings are written as .csv or .json", allowed=[".csv", ".json"])
