@@ -9,7 +9,8 @@ OtxError                 the root; `exit_code` 1
 |   `-- ModelError       a model file, a weights file, an exported file
 `-- RunError             the work itself failed
     |-- TrainingError    the training cannot go on
-    `-- ExportError      an exported file differs from its model, and was not kept
+    |-- ExportError      an exported file differs from its model, and was not kept
+    `-- StorageError     the disk is full, or what was there is gone
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ __all__ = [
     "OtxError",
     "RecipeError",
     "RunError",
+    "StorageError",
     "TrainingError",
     "UsageError",
     "nearest",
@@ -89,6 +91,10 @@ class TrainingError(RunError):
 
 class ExportError(RunError):
     """An exported file differs from the model it was made from."""
+
+
+class StorageError(RunError):
+    """The disk is full or broken, or a folder was removed while it was in use."""
 
 
 def nearest(word: str, words: Iterable[str]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import logging
 import warnings
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch.utils.data import DataLoader
 
 from otx.data.loader import Batch
@@ -26,7 +28,7 @@ from otx.recipe import Recipe
 from otx.results import EpochResult
 from otx.training.callbacks import CtrlC, Interrupted, Journal, Stopper
 from otx.training.module import Classifier
-from otx.workspace import RunFolder
+from otx.workspace import RunFolder, atomic
 
 PRECISIONS = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
 
@@ -39,6 +41,19 @@ class Outcome:
     best: EpochResult
     stop_reason: str
     interrupted: bool
+
+
+class WholeCheckpoints(TorchCheckpointIO):
+    """Checkpoints that are there whole or not at all.
+
+    Lightning writes them into the system's temporary folder and moves them: from another disk, that is a copy.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        buffer = io.BytesIO()
+        torch.save(checkpoint, buffer)
+        with atomic(Path(path), "wb") as file:
+            file.write(buffer.getbuffer())
 
 
 def pick_device(wanted: str) -> str:
@@ -100,7 +115,8 @@ def fit(
         save_model(run.model, state, replace(card, metrics=metrics))
 
     journal, ctrl_c = Journal(reporter, run, keep), CtrlC(reporter)
-    stopper = Stopper(recipe.training.early_stopping)
+    # a run that has ended and is given more epochs begins to count anew
+    stopper = Stopper(recipe.training.early_stopping, ended=run.summary.is_file())
     if before is not None:
         journal.begin(module, before, recipe.max_epochs)
     callbacks: list[L.Callback] = [journal, ctrl_c, _checkpoints(run)]
@@ -118,7 +134,10 @@ def fit(
             # Lightning leaves the program when Ctrl-C comes where it listens itself
             interrupted = True
     if journal.best is None:
-        raise TrainingError("the training was stopped before its first epoch was over; there is no model yet")
+        raise TrainingError(
+            "the training was stopped before its first epoch was over; there is no model yet",
+            fix="otx train --resume goes on with it",
+        )
     reason = "stopped by Ctrl-C" if interrupted else _reason(trainer, stopper, journal.epochs)
     return Outcome(tuple(journal.epochs), journal.best, reason, interrupted)
 
@@ -138,6 +157,7 @@ def _trainer(recipe: Recipe, run: RunFolder, device: str, precision: str, callba
         max_epochs=recipe.max_epochs,
         deterministic=recipe.deterministic,
         callbacks=callbacks,
+        plugins=[WholeCheckpoints()],
         logger=TensorBoardLogger(str(run.path), name="tensorboard", version=""),
         default_root_dir=str(run.path),
         use_distributed_sampler=False,

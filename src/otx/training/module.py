@@ -35,6 +35,7 @@ class Classifier(L.LightningModule):
 
     mean: torch.Tensor
     std: torch.Tensor
+    plateau: torch.optim.lr_scheduler.ReduceLROnPlateau
 
     def __init__(
         self,
@@ -159,6 +160,7 @@ class Classifier(L.LightningModule):
         plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(
             optimizer, mode="max", factor=self.scheduler_settings.factor, patience=self.scheduler_settings.patience
         )
+        self.plateau = plateau
         schedulers: list[dict[str, Any]] = [
             {"scheduler": plateau, "interval": "epoch", "monitor": "val/accuracy", "strict": True}
         ]
@@ -167,6 +169,15 @@ class Classifier(L.LightningModule):
             warmup = torch.optim.lr_scheduler.LinearLR(optimizer, start_factor=1 / (steps + 1), total_iters=steps)
             schedulers.append({"scheduler": warmup, "interval": "step"})
         return [optimizer], schedulers
+
+    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
+        # Lightning looks for a plateau after the checkpoint of an epoch is written: a resumed run would miss that look
+        if scheduler is not self.plateau:
+            scheduler.step()
+
+    def end_epoch(self, accuracy: float) -> None:
+        """Let the learning rate fall where `val/accuracy` does not rise; to be called before a checkpoint is written."""
+        self.plateau.step(accuracy)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["otx"] = self.card
