@@ -34,6 +34,9 @@ __all__ = [
 ]
 
 
+LONGEST = 300
+
+
 class OtxError(Exception):
     """An error that a person is meant to read.
 
@@ -99,5 +102,7 @@ class StorageError(RunError):
 
 def nearest(word: str, words: Iterable[str]) -> str:
     """The end of a sentence that names the word meant: `: did you mean 'x'?`, or nothing."""
+    if len(word) > LONGEST:
+        return ""
     close = difflib.get_close_matches(word, list(words), n=1, cutoff=0.6)
     return f": did you mean '{close[0]}'?" if close else ""

@@ -31,6 +31,7 @@ from otx.models.weights import load_weights
 from otx.recipe import load_recipe, parse_text
 from otx.workspace import latest_run
 
+# of the processor's time, so that a busy machine does not matter
 SECONDS = 1.0
 MODELS = ["model.safetensors", "last.ckpt", "exported_model.xml", "exported_model.bin", "exported_model.onnx"]
 FLIPS = 25
@@ -67,9 +68,9 @@ def loadable(path: Path) -> Path:
 
 def refused(path: Path, photos: Path, capsys: pytest.CaptureFixture[str]) -> str:
     """What `otx predict` says of a model file, after exit code 2 and in less than a second."""
-    started = time.perf_counter()
+    started = time.process_time()
     code = main(["predict", str(photos / "cat" / "000.png"), "--checkpoint", str(loadable(path))])
-    seconds = time.perf_counter() - started
+    seconds = time.process_time() - started
     shown = capsys.readouterr()
     assert code == 2, shown.out + shown.err
     assert seconds < SECONDS
@@ -211,9 +212,9 @@ def test_a_hostile_recipe_is_refused(
 ) -> None:
     path = tmp_path / "recipe.yaml"
     path.write_text(text.replace("TRACE", str(tmp_path / "boom")))
-    started = time.perf_counter()
+    started = time.process_time()
     assert main(["train", "--config", str(path), "--print_config"]) == 2
-    assert time.perf_counter() - started < SECONDS
+    assert time.process_time() - started < SECONDS
     assert message in capsys.readouterr().err
     assert not (tmp_path / "boom").exists()
 
@@ -224,19 +225,19 @@ def test_a_recipe_of_a_billion_laughs_is_refused_at_once(key: str, tmp_path: Pat
     *sections, last = key.split(".")
     lines += [f"{section}:" for section in sections] + [f"{'  ' * len(sections)}{last}: *l12"]
     (tmp_path / "recipe.yaml").write_text("\n".join(lines))
-    started = time.perf_counter()
+    started = time.process_time()
     with pytest.raises(RecipeError, match="unknown key 'l0'") as caught:
         load_recipe(tmp_path / "recipe.yaml")
-    assert time.perf_counter() - started < SECONDS
+    assert time.process_time() - started < SECONDS
     assert len(str(caught.value)) < 10_000
 
 
 def test_a_recipe_with_very_many_keys_is_refused_at_once(tmp_path: Path) -> None:
     (tmp_path / "recipe.yaml").write_text("".join(f"key{n}: 1\n" for n in range(5000)))
-    started = time.perf_counter()
+    started = time.process_time()
     with pytest.raises(RecipeError, match="unknown key 'key0'"):
         load_recipe(tmp_path / "recipe.yaml")
-    assert time.perf_counter() - started < 3 * SECONDS
+    assert time.process_time() - started < 3 * SECONDS
 
 
 @pytest.mark.parametrize("text", ["2026-99-99", "a, [b", "9" * 5000, "!!python/object:os.x", "\x00", "[1, 2"])
@@ -280,7 +281,7 @@ def test_a_card_that_makes_no_sense_is_refused(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     path = edited(files, tmp_path, change)
-    assert "model.safetensors" in refused(path, photos, capsys) or change is None
+    assert "model.safetensors" in refused(path, photos, capsys)
     assert main(["test", "--checkpoint", str(path), "--work_dir", str(tmp_path)]) == 2
 
 

@@ -61,7 +61,10 @@ def load_model(path: Path) -> tuple[nn.Module, ModelCard]:
 
     card = read_card(path)
     state = _state(path)
-    network = build_network(card.network, len(card.classes), card.preprocessing.height, card.preprocessing.width)
+    try:
+        network = build_network(card.network, len(card.classes), card.preprocessing.height, card.preprocessing.width)
+    except ModelError as error:
+        raise ModelError(f"{path} cannot be used: {error.what}", fix=TRAIN_AGAIN) from error
     try:
         network.load_state_dict(state)
     except RuntimeError as error:

@@ -176,7 +176,7 @@ class Classifier(L.LightningModule):
             scheduler.step()
 
     def end_epoch(self, accuracy: float) -> None:
-        """Let the learning rate fall where `val/accuracy` does not rise; to be called before a checkpoint is written."""
+        """Let the learning rate fall where `val/accuracy` does not rise; called before a checkpoint is written."""
         self.plateau.step(accuracy)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
