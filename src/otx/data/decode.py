@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import stat
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from PIL.Image import Image as PilImage
 
 MAX_PIXELS = 100_000_000
+# four channels of 16 bit, and what is written about an image
+MAX_BYTES_A_PIXEL, MAX_BYTES_BESIDE = 8, 100_000_000
 WHITE = (255, 255, 255)
 ORIENTATION = 0x0112
 END_OF_JPEG = b"\xff\xd9"
@@ -46,7 +49,7 @@ def decode_image(source: str | Path | bytes, max_pixels: int = MAX_PIXELS) -> ND
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            data = source if isinstance(source, bytes) else Path(source).read_bytes()
+            data = source if isinstance(source, bytes) else _read(Path(source), max_pixels)
             with Image.open(io.BytesIO(data)) as image:
                 _check_size(image, max_pixels)
                 pixels = _plain_jpeg(image, data)
@@ -63,6 +66,18 @@ def decode_image(source: str | Path | bytes, max_pixels: int = MAX_PIXELS) -> ND
         raise ImageError("not enough memory to decode it") from error
     except Exception as error:  # damaged files raise whatever the decoder stumbles over
         raise ImageError(_reason(error)) from error
+
+
+def _read(path: Path, max_pixels: int) -> bytes:
+    """The content of a file that may be an image; what is far larger, or has no end, is not read."""
+    state = path.stat()
+    if not stat.S_ISREG(state.st_mode):
+        raise ImageError("not a file")
+    if state.st_size > max_pixels * MAX_BYTES_A_PIXEL + MAX_BYTES_BESIDE:
+        raise ImageError(
+            f"a file of {state.st_size} bytes holds more than {max_pixels} pixels (--data.max_image_pixels raises that)"
+        )
+    return path.read_bytes()
 
 
 def _plain_jpeg(image: PilImage, data: bytes) -> NDArray[np.uint8] | None:
@@ -127,7 +142,7 @@ def check_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> str | None:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with Image.open(path) as image:
+            with Image.open(io.BytesIO(_read(Path(path), max_pixels))) as image:
                 if image.format == "JPEG" and image.mode in ("RGB", "L"):
                     _check_size(image, max_pixels)
                     # an eighth of the size: every byte is still read, most of the arithmetic is saved
