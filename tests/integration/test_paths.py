@@ -179,5 +179,3 @@ def test_find_takes_any_pattern(capsys: pytest.CaptureFixture[str]) -> None:
     for pattern in (*NASTY, "[", "\x00", "../..", "-"):
         assert main(["find", f"--pattern={pattern}"]) in (0, 2)
     capsys.readouterr()
-
-
