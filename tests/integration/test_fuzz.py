@@ -20,9 +20,7 @@ from otx.errors import ImageError
 from otx.recipe import Recipe, dump_yaml
 from otx.schema import all_settings
 
-BOUNDED = settings(
-    max_examples=100, deadline=20_000, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
-)
+BOUNDED = settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 KINDS = ["PNG", "JPEG", "BMP", "WEBP", "TIFF", "GIF"]
 KEYS = [info.key for info in all_settings(Recipe)]
 VALUES = st.one_of(

@@ -90,7 +90,7 @@ def test_explanations_stay_inside_their_folder(nasty: Engine, tmp_path: Path) ->
     outside = write_image(tmp_path / "outside" / "secret.png")
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "link.png").symlink_to(outside)
-    sources = [*images_of(nasty), f"{tmp_path}/in/../outside/secret.png", tmp_path / "in" / "link.png"]
+    sources = [*images_of(nasty)[:8], f"{tmp_path}/in/../outside/secret.png", tmp_path / "in" / "link.png"]
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "outside").rglob("*")}
     result = nasty.explain(sources, output=tmp_path / "maps", targets="all")
     assert len(result.explanations) == len(sources) * len(NASTY)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import os
+import threading
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -22,13 +24,13 @@ from otx.data.loader import Batch
 from otx.deploy.card import ModelCard
 from otx.deploy.modelfile import save_model
 from otx.deploy.runtime import drop_signal_stack
-from otx.errors import TrainingError
+from otx.errors import OtxError, StorageError, TrainingError
 from otx.events import Reporter
 from otx.recipe import Recipe
 from otx.results import EpochResult
 from otx.training.callbacks import CtrlC, Interrupted, Journal, Stopper
 from otx.training.module import Classifier
-from otx.workspace import RunFolder, atomic
+from otx.workspace import RunFolder, atomic, cannot_write
 
 PRECISIONS = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
 
@@ -130,6 +132,8 @@ def fit(
             trainer.fit(module, train, val, ckpt_path=resume_from, weights_only=True if resume_from else None)
         except (Interrupted, KeyboardInterrupt):
             interrupted = True
+        except OSError as error:
+            raise _storage_error(run, error) from error
         except SystemExit:
             # Lightning leaves the program when Ctrl-C comes where it listens itself
             interrupted = True
@@ -140,6 +144,12 @@ def fit(
         )
     reason = "stopped by Ctrl-C" if interrupted else _reason(trainer, stopper, journal.epochs)
     return Outcome(tuple(journal.epochs), journal.best, reason, interrupted)
+
+
+def _storage_error(run: RunFolder, error: OSError) -> OtxError:
+    if not run.config.is_file():
+        return StorageError(f"the run folder {run.path} was removed while the training was running")
+    return cannot_write(run.path if error.filename is None else os.fsdecode(error.filename), error)
 
 
 def _checkpoints(run: RunFolder) -> ModelCheckpoint:
@@ -183,6 +193,9 @@ def _quiet() -> Iterator[Any]:
     """Lightning's own messages are for programmers; what matters is told by the journal."""
     loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric", "lightning")]
     levels = [logger.level for logger in loggers]
+    hook = threading.excepthook
+    # what the thread that writes TensorBoard's log stumbles over is raised in this one, too
+    threading.excepthook = lambda _: None
     for logger in loggers:
         logger.setLevel(logging.ERROR)
     with warnings.catch_warnings():
@@ -191,5 +204,6 @@ def _quiet() -> Iterator[Any]:
         try:
             yield
         finally:
+            threading.excepthook = hook
             for logger, level in zip(loggers, levels, strict=True):
                 logger.setLevel(level)
