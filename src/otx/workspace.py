@@ -179,7 +179,9 @@ def atomic(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
     except OSError as error:
         raise cannot_write(path, error) from error
     finally:
-        Path(beside).unlink(missing_ok=True)
+        # what went wrong is not to be hidden by what goes wrong here
+        with contextlib.suppress(OSError):
+            Path(beside).unlink()
 
 
 def cannot_write(path: str | Path, error: OSError, fix: str = "") -> OtxError:

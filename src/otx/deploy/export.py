@@ -16,6 +16,7 @@ from otx.deploy.card import ModelCard
 from otx.deploy.metadata import model_info
 from otx.deploy.modelfile import load_model
 from otx.deploy.predictor import Logits, Pixels, load_predictor
+from otx.deploy.runtime import save_ir
 from otx.deploy.seal import seal_file
 from otx.errors import ExportError
 from otx.results import ExportResult
@@ -138,7 +139,7 @@ def _write_openvino(
     openvino.layout_helpers.set_layout(model.inputs[0], layout)
     for key, value in model_info(card, embedded=embedded).items():
         model.set_rt_info(value, ["model_info", key])
-    openvino.save_model(model, file, compress_to_fp16=half)
+    save_ir(model, file, half=half)
     seal_file(file)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import glob
 import io
@@ -164,7 +165,8 @@ def _write_csv(predictions: Iterable[Prediction], path: Path, done: Unfinished) 
         raise cannot_write(path, error) from error
     finally:
         if place != path:
-            place.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                place.unlink()
 
 
 def _row(prediction: Prediction) -> tuple[str, str, str, str]:

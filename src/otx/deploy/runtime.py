@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import functools
+import os
+import shutil
 from pathlib import Path
 from typing import Any
 
 SS_DISABLE = 2
+LITTLE = 1 << 20
 
 
 @functools.cache
@@ -46,6 +50,21 @@ def compile_exactly(
         part.reshape([batch, *list(part.input().partial_shape)[1:]])
     options = {"INFERENCE_PRECISION_HINT": "f32", **({"PERFORMANCE_HINT": hint} if hint else {})}
     return core.compile_model(part, device, options)
+
+
+def save_ir(model: Any, path: Path, *, half: bool) -> None:
+    """Write an IR, its weights in 16 bit where `half`.
+
+    Raises:
+        OSError: it cannot be written; OpenVINO itself does not say why.
+    """
+    import openvino
+
+    try:
+        openvino.save_model(model, path, compress_to_fp16=half)
+    except RuntimeError as error:
+        number = errno.ENOSPC if shutil.disk_usage(path.parent).free < LITTLE else errno.EIO
+        raise OSError(number, os.strerror(number), str(path)) from error
 
 
 class _Stack(ctypes.Structure):
