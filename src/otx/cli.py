@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import io
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
@@ -88,6 +89,9 @@ class Parser(argparse.ArgumentParser):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; the exit code is 0, 1 (the work failed), 2 (the input cannot be used) or 130 (Ctrl-C)."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # names of files may hold what a terminal cannot show
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         return _run(arguments)
     except OtxError as error:
@@ -100,6 +104,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         sys.stderr.close()
         return 1
+    except (OSError, MemoryError) as error:
+        from otx.console import show_error
+
+        show_error(_machine_says(error))
+        return 1
+
+
+def _machine_says(error: OSError | MemoryError) -> str:
+    if isinstance(error, MemoryError):
+        return f"there is not enough memory: {error}"
+    return f"{error.filename}: {error.strerror}" if error.filename is not None else str(error)
 
 
 def _run(arguments: list[str]) -> int:
@@ -240,15 +255,17 @@ def _predict(arguments: list[str]) -> int:
     parser = Parser("predict")
     parser.add_argument("images", nargs="+", metavar="IMAGES", help="image files, folders and globs")
     _add_model_options(parser, "a model file, a checkpoint, an IR (.xml) or an ONNX file")
-    parser.add_argument("--output", metavar="FILE", help="also write the predictions to this .csv or .json file")
+    parser.add_argument(
+        "--output", metavar="FILE", help="write the predictions to this .csv (row by row) or .json file, too"
+    )
+    _add_flag(parser, "--resume", "go on with an --output .csv that is not complete, behind its last whole row")
     _add_settings(parser, PREDICT_SETTINGS)
     options = parser.parse(arguments)
     output = options.get("output")
     from otx.console import ROWS_SHOWN, show_predictions
 
-    predictions = _engine(options).predict(options["images"], output=output)
-    show_predictions(predictions, ROWS_SHOWN if output else None)
-    return 1 if all(prediction.error for prediction in predictions) else 0
+    predictions = _engine(options).iter_predict(options["images"], **_some(options, "output", "resume"))
+    return 0 if show_predictions(predictions, ROWS_SHOWN if output else None) else 1
 
 
 def _export(arguments: list[str]) -> int:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from otx.events import Progress
@@ -187,18 +188,23 @@ def _show_old_and_new(out: Console, figures: OldAndNew) -> None:
     out.print(table("Top-1", [("", "left"), ("before", "right"), ("after", "right")], rows))
 
 
-def show_predictions(predictions: Sequence[Prediction], limit: int | None) -> None:
-    """A table of predictions; beyond `limit` rows only their number is said."""
+def show_predictions(predictions: Iterator[Prediction], limit: int | None) -> bool:
+    """A table of predictions; beyond `limit` rows only their number is said. False where every image failed."""
+    first = list(islice(predictions, limit))
+    more = 0
+    worked = not first or any(p.error is None for p in first)
+    for more, prediction in enumerate(predictions, start=1):  # noqa: B007 - its last value is the number
+        worked = worked or prediction.error is None
     rows = [
-        (p.path, p.label or "", "" if p.probability is None else f"{p.probability:.4f}", p.error or "")
-        for p in predictions[:limit]
+        (p.path, p.label or "", "" if p.probability is None else f"{p.probability:.4f}", p.error or "") for p in first
     ]
     columns = [("image", "left"), ("label", "left"), ("probability", "right")]
     if any(row[3] for row in rows):
         columns.append(("error", "left"))
     console().print(table("", columns, (row[: len(columns)] for row in rows)))
-    if limit is not None and len(predictions) > limit:
-        print(f"... and {len(predictions) - limit} more: all of them are in the file.")
+    if more:
+        print(f"... and {more} more: all of them are in the file.")
+    return worked
 
 
 def show_export(result: ExportResult) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import traceback
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -329,20 +329,52 @@ class Engine:
             checkpoint: as for `test`.
             output: also write the predictions to this `.csv` or `.json` file.
         """
-        from otx.deploy.predict import check_output, find_images, predict, write_predictions
+        return tuple(self.iter_predict(sources, checkpoint=checkpoint, output=output))
+
+    def iter_predict(
+        self,
+        sources: str | Path | Iterable[str | Path],
+        *,
+        checkpoint: str | Path | None = None,
+        output: str | Path | None = None,
+        resume: bool = False,
+    ) -> Iterator[Prediction]:
+        """`predict` for any number of images: the predictions come one by one, and none is kept.
+
+        Args:
+            output: also write the predictions to this file: a `.csv` grows row by row, a `.json` is there at the end.
+            resume: go on with an `output` that is not complete; what it holds already is not given again.
+
+        Raises:
+            UsageError: `output` cannot be written, or with `resume` holds predictions of other images.
+        """
+        from otx.deploy.predict import Unfinished, check_output, find_images, predict, write_as_they_come
         from otx.deploy.predictor import load_predictor
 
         if output is not None:
             check_output(Path(output))
+        if resume and (output is None or Path(output).suffix.lower() != ".csv"):
+            raise UsageError("--resume goes on with a .csv file", fix="--output predictions.csv --resume")
         path = self._model_file(checkpoint)
         images = list(find_images([sources] if isinstance(sources, (str, Path)) else sources))
         predictor = load_predictor(path, self.recipe.engine.device)
         batch = self.recipe.data.test_subset.batch_size
         limit = self.recipe.data.max_image_pixels
-        predictions = tuple(predict(predictor, images, batch_size=batch, max_pixels=limit))
+        done = Unfinished.read(Path(output), images, batch) if resume and output is not None else Unfinished()
+        if done.rows:
+            self.reporter.note(f"{done.rows} of {len(images)} images are in {output} already.")
+        predictions = predict(predictor, images[done.rows :], batch_size=batch, max_pixels=limit)
         if output is not None:
-            write_predictions(predictions, Path(output))
-        return predictions
+            predictions = write_as_they_come(predictions, Path(output), done)
+        return self._told(predictions, done.rows, len(images))
+
+    def _told(self, predictions: Iterable[Prediction], done: int, total: int) -> Iterator[Prediction]:
+        from otx.events import Progress
+
+        for number, prediction in enumerate(predictions, start=done + 1):
+            if number % 32 == 0 or number == total:
+                self.reporter.progress(Progress("predicting", number, total))
+            yield prediction
 
     def export(
         self,

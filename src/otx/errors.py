@@ -9,7 +9,8 @@ OtxError                 the root; `exit_code` 1
 |   `-- ModelError       a model file, a weights file, an exported file
 `-- RunError             the work itself failed
     |-- TrainingError    the training cannot go on
-    `-- ExportError      an exported file differs from its model, and was not kept
+    |-- ExportError      an exported file differs from its model, and was not kept
+    `-- StorageError     the disk is full, or what was there is gone
 """
 
 from __future__ import annotations
@@ -26,10 +27,14 @@ __all__ = [
     "OtxError",
     "RecipeError",
     "RunError",
+    "StorageError",
     "TrainingError",
     "UsageError",
     "nearest",
 ]
+
+
+LONGEST = 300
 
 
 class OtxError(Exception):
@@ -91,7 +96,13 @@ class ExportError(RunError):
     """An exported file differs from the model it was made from."""
 
 
+class StorageError(RunError):
+    """The disk is full or broken, or a folder was removed while it was in use."""
+
+
 def nearest(word: str, words: Iterable[str]) -> str:
     """The end of a sentence that names the word meant: `: did you mean 'x'?`, or nothing."""
+    if len(word) > LONGEST:
+        return ""
     close = difflib.get_close_matches(word, list(words), n=1, cutoff=0.6)
     return f": did you mean '{close[0]}'?" if close else ""

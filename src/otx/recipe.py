@@ -8,13 +8,14 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from otx.errors import RecipeError, UsageError, nearest
+from otx.errors import LONGEST, RecipeError, UsageError, nearest
 from otx.models.table import MODELS, TIMM_PREFIX
 from otx.schema import all_settings, build, setting, to_plain
 
 TASK = "MULTI_CLASS_CLS"
 DEFAULT_RECIPE = "mobilenet_v3_large"
 LABELS = ("recipe_id", "name", "work_dir")
+MAX_DEPTH = 20
 RECIPES = Path(__file__).resolve().parent / "recipes"
 
 
@@ -250,14 +251,28 @@ def read_yaml(path: Path) -> dict[str, Any]:
     import yaml
 
     try:
-        data = yaml.load(path.read_text(encoding="utf-8"), Loader=_strict_loader())
-    except (OSError, UnicodeDecodeError, RecursionError, yaml.YAMLError) as error:
-        raise RecipeError(f"{path} is not a readable YAML file: {error}") from error
+        text = path.read_text(encoding="utf-8")
+        _check_depth(text)
+        data = yaml.load(text, Loader=_strict_loader())
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        # a ValueError is a date or a number that there is not
+        raise RecipeError(f"{path} is not a readable YAML file: {str(error)[:LONGEST]}") from error
     if data is None:
         return {}
     if not isinstance(data, dict):
         raise RecipeError(f"{path} must hold settings (`key: value`), got {type(data).__name__}")
     return data
+
+
+def _check_depth(text: str) -> None:
+    """Raise YAMLError where YAML is nested so deep that the C loader would overflow its stack."""
+    import yaml
+
+    depth = 0
+    for event in yaml.parse(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > MAX_DEPTH:
+            raise yaml.YAMLError(f"it is nested more than {MAX_DEPTH} times")
 
 
 def _strict_loader() -> type:
@@ -266,10 +281,11 @@ def _strict_loader() -> type:
 
     class Loader(yaml.CSafeLoader if hasattr(yaml, "CSafeLoader") else yaml.SafeLoader):  # type: ignore[misc]
         def construct_mapping(self, node: Any, deep: bool = False) -> Any:
-            keys = [key.value for key, _ in node.value]
-            for key in keys:
-                if keys.count(key) > 1:
+            seen: set[str] = set()
+            for key in (str(key.value) for key, _ in node.value):
+                if key in seen:
                     raise yaml.constructor.ConstructorError(None, None, f"key '{key}' is given twice", node.start_mark)
+                seen.add(key)
             return super().construct_mapping(node, deep)
 
     return Loader
@@ -283,10 +299,10 @@ def parse_text(text: str, kind: Any) -> Any:
         return text
     try:
         value = yaml.safe_load(text)
-    except yaml.YAMLError:
+        if isinstance(value, str) and "," in value:
+            value = [yaml.safe_load(part) for part in value.split(",")]
+    except (ValueError, RecursionError, yaml.YAMLError):
         return text
-    if isinstance(value, str) and "," in value:
-        value = [yaml.safe_load(part) for part in value.split(",")]
     return value
 
 

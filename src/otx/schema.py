@@ -6,6 +6,7 @@ jsonargparse does the same and more; it stops at the first error, and importing 
 
 from __future__ import annotations
 
+import reprlib
 import types
 import typing
 from collections.abc import Iterator, Mapping
@@ -15,6 +16,7 @@ from typing import Any, TypeVar
 
 from otx.errors import nearest
 
+NAMED_AT_MOST = 20
 Section = TypeVar("Section")
 
 
@@ -61,15 +63,15 @@ def build(
     """Make an instance of a schema from plain data; what is wrong is added to `problems`, a sentence each."""
     root = root or schema
     if not isinstance(data, Mapping):
-        problems.append(f"'{prefix.rstrip('.') or 'the recipe'}' must hold settings, got {data!r}")
+        problems.append(f"'{prefix.rstrip('.') or 'the recipe'}' must hold settings, got {shown(data)}")
         return None
     known = {item.name: item for item in fields(schema)}  # type: ignore[arg-type]
     hints = typing.get_type_hints(schema)
-    for key in data:
-        if key not in known:
-            problems.append(
-                f"unknown key '{prefix}{key}'{nearest(f'{prefix}{key}', [item.key for item in all_settings(root)])}"
-            )
+    unknown = [f"{prefix}{key}" for key in data if key not in known]
+    keys = [item.key for item in all_settings(root)]
+    problems += [f"unknown key {shown(key)}{nearest(key, keys)}" for key in unknown[:NAMED_AT_MOST]]
+    if len(unknown) > NAMED_AT_MOST:
+        problems.append(f"{len(unknown) - NAMED_AT_MOST} more unknown keys")
     values: dict[str, Any] = {}
     for name, item in known.items():
         if name in data:
@@ -81,19 +83,29 @@ def build(
     return None if problems else schema(**values)
 
 
+def shown(value: Any) -> str:
+    """A value as Python would write it, cut short where it is long or nested."""
+    return _SHORT.repr(value)
+
+
+_SHORT = reprlib.Repr()
+_SHORT.maxlevel = 2
+_SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 300
+
+
 def _check(value: Any, kind: Any, limits: Mapping[str, Any], key: str, problems: list[str]) -> Any:
     try:
         checked = convert(value, kind)
     except (TypeError, ValueError):
-        problems.append(f"'{key}' must be {describe(kind)}, got {value!r}")
+        problems.append(f"'{key}' must be {describe(kind)}, got {shown(value)}")
         return value
     if limits["choices"] and checked not in limits["choices"]:
         allowed = ", ".join(limits["choices"])
-        problems.append(f"'{key}' must be one of {allowed}, got {value!r}{nearest(str(value), limits['choices'])}")
+        problems.append(f"'{key}' must be one of {allowed}, got {shown(value)}{nearest(str(value), limits['choices'])}")
     numbers = checked if isinstance(checked, tuple) else (checked,)
     for number in numbers:
         if isinstance(number, (int, float)) and not isinstance(number, bool) and not _within(number, limits):
-            problems.append(f"'{key}' must be {_range(limits)}, got {value!r}")
+            problems.append(f"'{key}' must be {_range(limits)}, got {shown(value)}")
             break
     return checked
 

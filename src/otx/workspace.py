@@ -27,6 +27,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import errno
 import json
 import os
 import tempfile
@@ -36,12 +37,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from otx.errors import UsageError
+from otx.errors import OtxError, StorageError, UsageError
 
 DEFAULT_WORK_DIR = "otx-workspace"
 LATEST = ".latest"
 MODEL_FILE = "model.safetensors"
 VALIDATION = "validation"
+BESIDE = ".writing."
+NOT_THE_PERSONS = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ENOENT)
+NO_ROOM = "make room on the disk; nothing that was written before is lost"
 
 
 @dataclass(frozen=True)
@@ -105,6 +109,7 @@ def new_folder(parent: Path) -> Path:
 
     Raises:
         UsageError: the folder cannot be written to.
+        StorageError: the disk is full.
     """
     name = stamp(time.time())
     try:
@@ -115,18 +120,25 @@ def new_folder(parent: Path) -> Path:
                 folder.mkdir()
                 return folder
     except OSError as error:
-        raise UsageError(f"cannot write to {parent}: {error.strerror}", fix="choose another --work_dir") from error
+        raise cannot_write(f"to {parent}", error, "choose another --work_dir") from error
     raise UsageError(f"a thousand runs were started in {parent} within a second")
 
 
 def set_latest(work_dir: Path, verb: str, folder: Path) -> None:
-    """Let `.latest/VERB` point to a folder, in one step."""
+    """Let `.latest/VERB` point to a folder, in one step.
+
+    Raises:
+        UsageError, StorageError: it cannot be written; where it pointed before is untouched.
+    """
     latest = work_dir / LATEST
-    latest.mkdir(parents=True, exist_ok=True)
     beside = latest / f".{verb}.{os.getpid()}"
-    beside.unlink(missing_ok=True)
-    beside.symlink_to(os.path.relpath(folder.resolve(), latest.resolve()), target_is_directory=True)
-    beside.replace(latest / verb)
+    try:
+        latest.mkdir(parents=True, exist_ok=True)
+        beside.unlink(missing_ok=True)
+        beside.symlink_to(os.path.relpath(folder.resolve(), latest.resolve()), target_is_directory=True)
+        beside.replace(latest / verb)
+    except OSError as error:
+        raise cannot_write(latest / verb, error) from error
 
 
 def find_work_dir(given: str | None) -> Path:
@@ -167,24 +179,42 @@ def atomic(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
 
     Raises:
         UsageError: it cannot be written; what was there before is untouched.
+        StorageError: the same, because the disk is full or the folder was removed.
     """
-    encoding = None if "b" in mode else "utf-8"
+    # names of files that are no UTF-8 go into CSV files as they are
+    encoding, errors, newline = (None, None, None) if "b" in mode else ("utf-8", "surrogateescape", "")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:100]}.")
+        handle, beside = tempfile.mkstemp(dir=path.parent, prefix=BESIDE)
     except OSError as error:
-        raise UsageError(f"cannot write {path}: {error.strerror}") from error
+        raise cannot_write(path, error) from error
     try:
-        with os.fdopen(handle, mode, encoding=encoding, newline=None if encoding is None else "") as file:
+        with os.fdopen(handle, mode, encoding=encoding, errors=errors, newline=newline) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
         Path(beside).chmod(0o644)
         Path(beside).replace(path)
     except OSError as error:
-        raise UsageError(f"cannot write {path}: {error.strerror}") from error
+        raise cannot_write(path, error) from error
     finally:
-        Path(beside).unlink(missing_ok=True)
+        # what went wrong is not to be hidden by what goes wrong here
+        with contextlib.suppress(OSError):
+            Path(beside).unlink()
+
+
+def cannot_write(path: str | Path, error: OSError, fix: str = "") -> OtxError:
+    """What to raise where a file cannot be written: the person's to put right, or the machine's."""
+    what = f"cannot write {path}: {error.strerror or error}"
+    if error.errno in NOT_THE_PERSONS:
+        return StorageError(what, fix=NO_ROOM if error.errno in (errno.ENOSPC, errno.EDQUOT) else "")
+    return UsageError(what, fix=fix)
+
+
+def clear_leftovers(folder: Path) -> None:
+    """Remove what a killed process was writing in a folder and those inside it; nobody else may be writing there."""
+    for file in folder.rglob(f"{BESIDE}*"):
+        file.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:

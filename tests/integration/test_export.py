@@ -78,6 +78,7 @@ def test_the_ir_carries_every_key_of_modelapi(exported: dict[Any, Any]) -> None:
     label_info = json.loads(info.pop("label_info") or "")
     assert label_info == {"label_names": CLASSES, "label_ids": ["0", "1", "2"], "label_groups": [CLASSES]}
     assert info.pop("otx")
+    assert info.pop("otx_seal")
     assert info == {
         "model_type": "Classification",
         "model_name": "mobilenetv3_small_100",

@@ -177,8 +177,10 @@ def test_a_split_file_that_is_not_there_is_an_error(tmp_path: Path) -> None:
         read_split(tmp_path / "gone.csv")
 
 
-@pytest.mark.parametrize(("content", "why"), [(b"\xff\xfe", "can't decode"), (b'"x', "unexpected end of data")])
+@pytest.mark.parametrize(
+    ("content", "why"), [(b"a\n\x00", "line contains NUL|must begin with"), (b'"x', "unexpected end of data")]
+)
 def test_a_split_file_that_is_no_csv_says_why(content: bytes, why: str, tmp_path: Path) -> None:
     (tmp_path / "split.csv").write_bytes(content)
-    with pytest.raises(DataError, match=f"the split file .*split.csv cannot be read: .*{why}"):
+    with pytest.raises(DataError, match=f"split.csv.*({why})"):
         read_split(tmp_path / "split.csv")

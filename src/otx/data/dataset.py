@@ -211,7 +211,8 @@ def read_split(path: Path) -> list[tuple[int, str, str, str]]:
         DataError: it cannot be read, or a row is wrong.
     """
     try:
-        with path.open(encoding="utf-8", newline="") as file:
+        # names of files that are no UTF-8 are read as they were written
+        with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
             reader = csv.reader(file, strict=True)
             header = next(reader, None)
             if header is None or tuple(header) != SPLIT_COLUMNS:

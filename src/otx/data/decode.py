@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import io
 import os
+import stat
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from PIL.Image import Image as PilImage
 
 MAX_PIXELS = 100_000_000
+# four channels of 16 bit, and what is written about an image
+MAX_BYTES_A_PIXEL, MAX_BYTES_BESIDE = 8, 100_000_000
 WHITE = (255, 255, 255)
 GLANCE = 64
 EMPTY = "the file is empty"
@@ -49,7 +52,7 @@ def decode_image(source: str | Path | bytes, max_pixels: int = MAX_PIXELS) -> ND
         ImageError: it cannot be decoded, or has more than `max_pixels` pixels.
     """
     with _errors_in_words():
-        data = source if isinstance(source, bytes) else Path(source).read_bytes()
+        data = source if isinstance(source, bytes) else _read(Path(source), max_pixels)
         if not data:
             raise ImageError(EMPTY)
         pixels = _plain_jpeg(data, max_pixels)
@@ -84,7 +87,7 @@ def glance(path: Path, max_pixels: int = MAX_PIXELS) -> Glance:
         ImageError: it cannot be decoded, or has more than `max_pixels` pixels.
     """
     with _errors_in_words():
-        data = path.read_bytes()
+        data = _read(path, max_pixels)
         if not data:
             raise ImageError(EMPTY)
         digest = hashlib.blake2b(data, digest_size=16).digest()
@@ -114,6 +117,18 @@ def _errors_in_words() -> Iterator[None]:
         raise ImageError("not enough memory to decode it") from error
     except Exception as error:  # damaged files raise whatever the decoder stumbles over
         raise ImageError(_reason(error)) from error
+
+
+def _read(path: Path, max_pixels: int) -> bytes:
+    """The content of a file that may be an image; what is far larger, or has no end, is not read."""
+    state = path.stat()
+    if not stat.S_ISREG(state.st_mode):
+        raise ImageError("not a file")
+    if state.st_size > max_pixels * MAX_BYTES_A_PIXEL + MAX_BYTES_BESIDE:
+        raise ImageError(
+            f"a file of {state.st_size} bytes holds more than {max_pixels} pixels (--data.max_image_pixels raises that)"
+        )
+    return path.read_bytes()
 
 
 def _plain_jpeg(data: bytes, max_pixels: int) -> NDArray[np.uint8] | None:
@@ -198,7 +213,7 @@ def _from_numbers(values: NDArray[np.generic]) -> NDArray[np.uint8]:
 def check_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> str | None:
     """Why an image cannot be decoded, or None where it can. All of the file is read, truncation is found."""
     try:
-        with _errors_in_words(), Image.open(path) as image:
+        with _errors_in_words(), Image.open(io.BytesIO(_read(Path(path), max_pixels))) as image:
             if image.format == "JPEG" and image.mode in ("RGB", "L"):
                 _check_size(*image.size, max_pixels)
                 # an eighth of the size: every byte is still read, most of the arithmetic is saved

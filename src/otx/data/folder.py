@@ -117,6 +117,7 @@ def _classes(root: Path, split: str, left_out: LeftOut) -> dict[str, Paths]:
         if entry.name.startswith("."):
             left_out.hidden += 1
         elif entry.is_dir():
+            _check_name(place, entry.name)
             prefix = f"{split}/{entry.name}" if split else entry.name
             classes[entry.name] = Paths(sorted(_images(entry.path, prefix, left_out, {os.path.realpath(entry.path)})))
         elif _is_image(entry.name):
@@ -124,6 +125,16 @@ def _classes(root: Path, split: str, left_out: LeftOut) -> dict[str, Paths]:
         else:
             left_out.other += 1
     return classes
+
+
+def _check_name(place: Path, name: str) -> None:
+    """Raise DataError where the name of a class is no text."""
+    try:
+        name.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise DataError(
+            f"the name of the class folder {os.fsencode(name)!r} in {place} is no UTF-8", fix="rename it"
+        ) from error
 
 
 def _images(folder: str, prefix: str, left_out: LeftOut, visited: set[str]) -> list[str]:

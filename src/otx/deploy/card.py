@@ -7,9 +7,12 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from otx.data.preprocessing import Preprocessing
-from otx.errors import ModelError
+from otx.errors import ModelError, RecipeError
+from otx.recipe import from_dict
+from otx.schema import shown
 
 FORMAT = 1
+MAX_SIDE = 10_000
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,25 @@ class ModelCard:
             if data.pop("format") != FORMAT:
                 raise ModelError(f"{source} was written by another version of otx", fix="train or export it again")
             data["preprocessing"] = Preprocessing.from_dict(data["preprocessing"])
+            if not isinstance(data["classes"], list):
+                raise TypeError(f"classes are {shown(data['classes'])}")
             data["classes"] = tuple(data["classes"])
-            return cls(**data)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            card = cls(**data)
+            card.check()
+            return card
+        except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError, RecipeError) as error:
             raise ModelError(f"{source} has a damaged otx header: {error}", fix="train or export it again") from error
+
+    def check(self) -> None:
+        """Raise TypeError, ValueError or RecipeError where the parts are not what they are said to be."""
+        size, kinds = self.preprocessing, {"network": str, "origin": str, "recipe": dict, "metrics": dict}
+        for name, kind in (kinds | {"versions": dict, "input_color": str, "explain": str, "num_old": int}).items():
+            if not isinstance(getattr(self, name), kind):
+                raise TypeError(f"{name} is {shown(getattr(self, name))}")
+        if not self.classes or not all(isinstance(name, str) for name in self.classes):
+            raise ValueError(f"classes are {shown(self.classes)}")
+        if not (0 < size.height <= MAX_SIDE and 0 < size.width <= MAX_SIDE):
+            raise ValueError(f"images of {size.height}x{size.width}")
+        if not all(isinstance(value, (int, float)) for value in (*size.mean, *size.std)):
+            raise TypeError(f"mean {shown(size.mean)}, std {shown(size.std)}")
+        from_dict(self.recipe, "its recipe")

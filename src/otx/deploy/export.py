@@ -16,8 +16,11 @@ from otx.deploy.card import ModelCard
 from otx.deploy.metadata import model_info
 from otx.deploy.modelfile import load_model
 from otx.deploy.predictor import Logits, Pixels, load_predictor
-from otx.errors import ExportError, UsageError
+from otx.deploy.runtime import save_ir
+from otx.deploy.seal import seal_file
+from otx.errors import ExportError
 from otx.results import ExportResult
+from otx.workspace import cannot_write
 
 if TYPE_CHECKING:
     from torch import nn
@@ -64,7 +67,7 @@ def export_model(
         for suffix in reversed(SUFFIXES[export_format]):
             (beside / f"{name}{suffix}").replace(output_dir / f"{name}{suffix}")
     except OSError as error:
-        raise UsageError(f"cannot write the export to {output_dir}: {error}") from error
+        raise cannot_write(f"the export to {output_dir}", error) from error
     finally:
         shutil.rmtree(beside, ignore_errors=True)
     written = [output_dir / f"{name}{suffix}" for suffix in SUFFIXES[export_format]]
@@ -90,7 +93,7 @@ def folder_beside(output_dir: Path) -> Path:
         output_dir.mkdir(parents=True, exist_ok=True)
         return Path(tempfile.mkdtemp(dir=output_dir, prefix=".export."))
     except OSError as error:
-        raise UsageError(f"cannot write to {output_dir}: {error.strerror}", fix="choose another --output") from error
+        raise cannot_write(f"to {output_dir}", error, "choose another --output") from error
 
 
 def _explained(network: nn.Module, card: ModelCard, algorithm: str) -> tuple[nn.Module, ModelCard]:
@@ -141,7 +144,8 @@ def _write_openvino(
     openvino.layout_helpers.set_layout(model.inputs[0], layout)
     for key, value in model_info(card, embedded=embedded).items():
         model.set_rt_info(value, ["model_info", key])
-    openvino.save_model(model, file, compress_to_fp16=half)
+    save_ir(model, file, half=half)
+    seal_file(file)
 
 
 def _write_onnx(module: nn.Module, example: Any, file: Path, card: ModelCard, *, embedded: bool, half: bool) -> None:
@@ -169,6 +173,7 @@ def _write_onnx(module: nn.Module, example: Any, file: Path, card: ModelCard, *,
     for key, value in model_info(card, embedded=embedded).items():
         model.metadata_props.add(key=f"model_info {key}", value=value)
     onnx.save(model, str(file))
+    seal_file(file)
 
 
 def _halve_weights(graph: Any) -> None:

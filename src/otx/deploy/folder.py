@@ -11,7 +11,7 @@ from otx.deploy.classify import softmax
 from otx.deploy.overlay import write_png
 from otx.deploy.predictor import Pixels, load_predictor
 from otx.errors import UsageError
-from otx.workspace import write_text
+from otx.workspace import cannot_write, write_text
 
 # the oldest versions that otx itself is used with (pyproject.toml)
 REQUIREMENTS = "openvino>=2025.3\nopenvino-model-api>=0.4.7\npillow>=11.3\n"
@@ -90,15 +90,15 @@ def write_deploy_folder(exported: Path, folder: Path, sample: Pixels) -> None:
     best = int(probabilities.argmax())
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        beside = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+        beside = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".deploy."))
     except OSError as error:
-        raise UsageError(f"--deploy {folder}: {error.strerror}") from error
+        raise cannot_write(f"--deploy {folder}", error) from error
     try:
         for suffix in (".xml", ".bin"):
             shutil.copy(exported.with_suffix(suffix), beside / f"model{suffix}")
         write_png(beside / "sample.png", sample)
         write_text(beside / "predict.py", PROGRAM)
-        write_text(beside / "labels.txt", "".join(f"{name}\n" for name in card.classes))
+        write_text(beside / "labels.txt", "".join(f"{' '.join(name.splitlines())}\n" for name in card.classes))
         write_text(beside / "requirements.txt", REQUIREMENTS)
         readme = README.format(
             network=card.network,
@@ -111,6 +111,6 @@ def write_deploy_folder(exported: Path, folder: Path, sample: Pixels) -> None:
         beside.chmod(0o755)
         beside.replace(folder)
     except OSError as error:
-        raise UsageError(f"--deploy {folder}: {error}") from error
+        raise cannot_write(f"--deploy {folder}", error) from error
     finally:
         shutil.rmtree(beside, ignore_errors=True)

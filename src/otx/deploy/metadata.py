@@ -7,6 +7,7 @@ import re
 
 from otx.deploy.card import ModelCard
 from otx.deploy.modelfile import KEY
+from otx.deploy.seal import EMPTY, SEAL
 
 
 def model_info(card: ModelCard, *, embedded: bool) -> dict[str, str]:
@@ -39,6 +40,7 @@ def model_info(card: ModelCard, *, embedded: bool) -> dict[str, str]:
         "reverse_input_channels": "False",
         "optimization_config": "{}",
         KEY: card.to_json(),
+        SEAL: EMPTY,
     }
     if embedded:
         size = card.preprocessing

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from otx.deploy.card import ModelCard
+from otx.deploy.seal import EMPTY, SEAL, check_seal, sealed
 from otx.errors import ModelError
 from otx.workspace import atomic
 
@@ -26,7 +27,7 @@ def save_model(path: Path, state: Mapping[str, torch.Tensor], card: ModelCard) -
     from safetensors.torch import save
 
     with atomic(path, "wb") as file:
-        file.write(save(dict(state), metadata={KEY: card.to_json()}))
+        file.write(sealed(save(dict(state), metadata={KEY: card.to_json(), SEAL: EMPTY})))
 
 
 def read_card(path: Path) -> ModelCard:
@@ -40,7 +41,11 @@ def read_card(path: Path) -> ModelCard:
     readers = {".safetensors": _safetensors_card, ".ckpt": _checkpoint_card, ".xml": _xml_card, ".onnx": _onnx_card}
     if path.suffix not in readers:
         raise ModelError(f"{path} is no model file", allowed=[f"*{suffix}" for suffix in MODEL_SUFFIXES])
-    text = readers[path.suffix](path)
+    try:
+        text = readers[path.suffix](path)
+        check_seal(path)
+    except OSError as error:
+        raise ModelError(f"{path} cannot be read: {error.strerror or error}") from error
     if not isinstance(text, str):
         raise ModelError(f"{path} was not written by otx: it has no model card", fix=TRAIN_AGAIN)
     return ModelCard.from_json(text, str(path))
@@ -56,7 +61,10 @@ def load_model(path: Path) -> tuple[nn.Module, ModelCard]:
 
     card = read_card(path)
     state = _state(path)
-    network = build_network(card.network, len(card.classes), card.preprocessing.height, card.preprocessing.width)
+    try:
+        network = build_network(card.network, len(card.classes), card.preprocessing.height, card.preprocessing.width)
+    except ModelError as error:
+        raise ModelError(f"{path} cannot be used: {error.what}", fix=TRAIN_AGAIN) from error
     try:
         network.load_state_dict(state)
     except RuntimeError as error:
@@ -79,10 +87,10 @@ def _state(path: Path) -> dict[str, torch.Tensor]:
 
 
 def _read_checkpoint(path: Path) -> dict[str, Any]:
-    import torch
+    from otx.models.weights import load_tensors
 
     try:
-        data = torch.load(path, map_location="cpu", weights_only=True)
+        data = load_tensors(path)
     except Exception as error:  # a damaged file raises whatever the decoder stumbles over
         raise _damaged(path, error) from error
     if not isinstance(data, dict):
@@ -102,7 +110,7 @@ def _safetensors_card(path: Path) -> Any:
         metadata = json.loads(header).get("__metadata__", {})
     except (ValueError, AttributeError, RecursionError) as error:
         raise _damaged(path, error) from error
-    if KEY not in metadata:
+    if not isinstance(metadata, dict) or KEY not in metadata:
         raise ModelError(
             f"{path} holds weights, but no model card", fix=f"to train from these weights: --model.weights {path}"
         )

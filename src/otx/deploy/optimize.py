@@ -23,12 +23,13 @@ from otx.deploy.export import folder_beside
 from otx.deploy.metadata import model_info
 from otx.deploy.modelfile import read_card
 from otx.deploy.predictor import Pixels
-from otx.deploy.runtime import compile_exactly, drop_signal_stack, openvino_core
+from otx.deploy.runtime import compile_exactly, drop_signal_stack, openvino_core, save_ir
+from otx.deploy.seal import seal_file
 from otx.deploy.speed import measure_speed
 from otx.errors import DataError, ImageError, ModelError, UsageError
 from otx.events import Progress, Reporter
 from otx.results import OptimizeResult, Variant
-from otx.workspace import write_json
+from otx.workspace import cannot_write, write_json
 
 NAME = "optimized_model"
 NOTABLE_DROP = 0.02
@@ -98,7 +99,7 @@ def optimize_model(
         for suffix in (".bin", ".xml"):
             (beside / f"{NAME}{suffix}").replace(output_dir / f"{NAME}{suffix}")
     except OSError as error:
-        raise UsageError(f"cannot write the INT8 file to {output_dir}: {error}") from error
+        raise cannot_write(f"the INT8 file to {output_dir}", error) from error
     finally:
         shutil.rmtree(beside, ignore_errors=True)
     path = output_dir / f"{NAME}.xml"
@@ -194,18 +195,16 @@ def _describe(model: Any, card: ModelCard, settings: dict[str, Any]) -> None:
 
 
 def _save(model: Any, path: Path) -> None:
-    import openvino
-
-    openvino.save_model(model, path, compress_to_fp16=True)
+    save_ir(model, path, half=True)
     # a third of the description is indentation, which counts beside weights this small
     path.write_text(re.sub(r">\s+<", "><", path.read_text(encoding="utf-8")), encoding="utf-8")
+    seal_file(path)
 
 
 def halve(source: Path, path: Path) -> Path:
     """Write an IR with weights of 16 bit."""
-    import openvino
-
-    openvino.save_model(openvino_core().read_model(source), path, compress_to_fp16=True)
+    save_ir(openvino_core().read_model(source), path, half=True)
+    seal_file(path)
     return path
 
 

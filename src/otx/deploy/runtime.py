@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import functools
+import os
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -15,6 +18,7 @@ from otx.data.preprocessing import Preprocessing
 SS_DISABLE = 2
 # of malloc.h
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
+LITTLE = 1 << 20
 
 
 @functools.cache
@@ -100,6 +104,21 @@ def keep_freed_memory() -> None:
     if set_option is not None:
         set_option(M_MMAP_MAX, 0)
         set_option(M_TRIM_THRESHOLD, -1)
+
+
+def save_ir(model: Any, path: Path, *, half: bool) -> None:
+    """Write an IR, its weights in 16 bit where `half`.
+
+    Raises:
+        OSError: it cannot be written; OpenVINO itself does not say why.
+    """
+    import openvino
+
+    try:
+        openvino.save_model(model, path, compress_to_fp16=half)
+    except RuntimeError as error:
+        number = errno.ENOSPC if shutil.disk_usage(path.parent).free < LITTLE else errno.EIO
+        raise OSError(number, os.strerror(number), str(path)) from error
 
 
 class _Stack(ctypes.Structure):

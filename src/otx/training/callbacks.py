@@ -16,6 +16,7 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.callbacks import EarlyStopping
 
+from otx.errors import StorageError, UsageError
 from otx.events import Progress, Reporter
 from otx.recipe import EarlyStoppingSettings
 from otx.results import EpochResult
@@ -30,9 +31,13 @@ class Interrupted(Exception):
 
 
 class Stopper(EarlyStopping):
-    """Lightning's early stopping, with epochs at the start that are not counted."""
+    """Lightning's early stopping, with epochs at the start that are not counted.
 
-    def __init__(self, settings: EarlyStoppingSettings) -> None:
+    Args:
+        ended: the run had ended before; one that was killed after its last epoch has not, and stops again.
+    """
+
+    def __init__(self, settings: EarlyStoppingSettings, *, ended: bool) -> None:
         super().__init__(
             monitor="val/accuracy",
             mode="max",
@@ -42,6 +47,11 @@ class Stopper(EarlyStopping):
             check_on_train_epoch_end=False,
         )
         self.warmup_epochs = settings.warmup_epochs
+        self.ended = ended
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if self.wait_count >= self.patience and not self.ended:
+            trainer.should_stop = True
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if trainer.current_epoch >= self.warmup_epochs:
@@ -53,7 +63,7 @@ class Journal(L.Callback):
 
     def __init__(self, reporter: Reporter, run: RunFolder, on_best: Callable[[Classifier, EpochResult], None]) -> None:
         self.reporter, self.on_best = reporter, on_best
-        self.metrics_file, self.checkpoints = run.metrics, run.checkpoints
+        self.run = run
         self.epochs: list[EpochResult] = []
         self.lr = 0.0
         self._started = self._trained = self._shown = time.perf_counter()
@@ -76,6 +86,13 @@ class Journal(L.Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.epochs = [EpochResult(**epoch) for epoch in state_dict["epochs"]]
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if trainer.is_global_zero:
+            self.run.summary.unlink(missing_ok=True)
+        if trainer.global_step == 0:
+            # so that a run that is killed in its first epoch can go on, too
+            trainer.save_checkpoint(self.run.last_checkpoint)
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         lr = trainer.optimizers[0].param_groups[0]["lr"]
@@ -114,6 +131,7 @@ class Journal(L.Callback):
         )
         result = dataclasses.replace(result, is_best=self.best is None or rank(result) > rank(self.best))
         self.epochs.append(result)
+        pl_module.end_epoch(result.val_accuracy)
         self._keep(trainer, pl_module, result)
         for path in sorted(pl_module.bad_images - self._told):
             self.reporter.warn(f"left out, cannot be decoded: {path}")
@@ -122,15 +140,20 @@ class Journal(L.Callback):
 
     def _keep(self, trainer: L.Trainer, module: Classifier, result: EpochResult) -> None:
         main = trainer.is_global_zero
+        if not self.run.config.is_file():
+            raise StorageError(f"the run folder {self.run.path} was removed while the training was running")
         if result.is_best and main:
             self.on_best(module, result)
-            for older in self.checkpoints.glob("epoch_*.ckpt"):
-                older.unlink()
         if result.is_best:
             # every process takes part: the strategy waits for all of them
-            trainer.save_checkpoint(self.checkpoints / f"epoch_{result.epoch:03}.ckpt")
+            best = self.run.checkpoints / f"epoch_{result.epoch:03}.ckpt"
+            trainer.save_checkpoint(best)
+            if main:
+                for older in self.run.checkpoints.glob("epoch_*.ckpt"):
+                    if older != best:
+                        older.unlink(missing_ok=True)
         if main:
-            write_csv(self.metrics_file, COLUMNS, ([getattr(e, name) for name in COLUMNS] for e in self.epochs))
+            write_csv(self.run.metrics, COLUMNS, ([getattr(e, name) for name in COLUMNS] for e in self.epochs))
 
 
 def rank(epoch: EpochResult) -> tuple[float, float]:
@@ -138,10 +161,17 @@ def rank(epoch: EpochResult) -> tuple[float, float]:
     return epoch.val_accuracy, -epoch.val_loss if math.isfinite(epoch.val_loss) else -math.inf
 
 
-def read_metrics(path: Path) -> list[dict[str, str]]:
-    """The rows of a `metrics.csv`, as text."""
-    with path.open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
+def count_epochs(path: Path) -> int:
+    """The number of epochs that are in a `metrics.csv`.
+
+    Raises:
+        UsageError: it is damaged.
+    """
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            return max(int(row["epoch"]) for row in csv.DictReader(file)) + 1
+    except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
+        raise UsageError(f"{path} is damaged: {error}", fix="remove it: --resume writes it again") from error
 
 
 class CtrlC(L.Callback):

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import logging
+import os
+import threading
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -14,19 +17,20 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch.utils.data import DataLoader
 
 from otx.data.loader import Batch
 from otx.deploy.card import ModelCard
 from otx.deploy.modelfile import save_model
 from otx.deploy.runtime import drop_signal_stack
-from otx.errors import TrainingError
+from otx.errors import OtxError, StorageError, TrainingError
 from otx.events import Reporter
 from otx.recipe import Recipe
 from otx.results import EpochResult
 from otx.training.callbacks import CtrlC, Interrupted, Journal, Stopper
 from otx.training.module import Classifier
-from otx.workspace import RunFolder
+from otx.workspace import RunFolder, atomic, cannot_write
 
 PRECISIONS = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
 
@@ -39,6 +43,19 @@ class Outcome:
     best: EpochResult
     stop_reason: str
     interrupted: bool
+
+
+class WholeCheckpoints(TorchCheckpointIO):
+    """Checkpoints that are there whole or not at all.
+
+    Lightning writes them into the system's temporary folder and moves them: from another disk, that is a copy.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        buffer = io.BytesIO()
+        torch.save(checkpoint, buffer)
+        with atomic(Path(path), "wb") as file:
+            file.write(buffer.getbuffer())
 
 
 def pick_device(wanted: str) -> str:
@@ -100,7 +117,8 @@ def fit(
         save_model(run.model, state, replace(card, metrics=metrics))
 
     journal, ctrl_c = Journal(reporter, run, keep), CtrlC(reporter)
-    stopper = Stopper(recipe.training.early_stopping)
+    # a run that has ended and is given more epochs begins to count anew
+    stopper = Stopper(recipe.training.early_stopping, ended=run.summary.is_file())
     if before is not None:
         journal.begin(module, before, recipe.max_epochs)
     callbacks: list[L.Callback] = [journal, ctrl_c, _checkpoints(run)]
@@ -114,13 +132,24 @@ def fit(
             trainer.fit(module, train, val, ckpt_path=resume_from, weights_only=True if resume_from else None)
         except (Interrupted, KeyboardInterrupt):
             interrupted = True
+        except OSError as error:
+            raise _storage_error(run, error) from error
         except SystemExit:
             # Lightning leaves the program when Ctrl-C comes where it listens itself
             interrupted = True
     if journal.best is None:
-        raise TrainingError("the training was stopped before its first epoch was over; there is no model yet")
+        raise TrainingError(
+            "the training was stopped before its first epoch was over; there is no model yet",
+            fix="otx train --resume goes on with it",
+        )
     reason = "stopped by Ctrl-C" if interrupted else _reason(trainer, stopper, journal.epochs)
     return Outcome(tuple(journal.epochs), journal.best, reason, interrupted)
+
+
+def _storage_error(run: RunFolder, error: OSError) -> OtxError:
+    if not run.config.is_file():
+        return StorageError(f"the run folder {run.path} was removed while the training was running")
+    return cannot_write(run.path if error.filename is None else os.fsdecode(error.filename), error)
 
 
 def _checkpoints(run: RunFolder) -> ModelCheckpoint:
@@ -138,6 +167,7 @@ def _trainer(recipe: Recipe, run: RunFolder, device: str, precision: str, callba
         max_epochs=recipe.max_epochs,
         deterministic=recipe.deterministic,
         callbacks=callbacks,
+        plugins=[WholeCheckpoints()],
         logger=TensorBoardLogger(str(run.path), name="tensorboard", version=""),
         default_root_dir=str(run.path),
         use_distributed_sampler=False,
@@ -163,6 +193,9 @@ def _quiet() -> Iterator[Any]:
     """Lightning's own messages are for programmers; what matters is told by the journal."""
     loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric", "lightning")]
     levels = [logger.level for logger in loggers]
+    hook = threading.excepthook
+    # what the thread that writes TensorBoard's log stumbles over is raised in this one, too
+    threading.excepthook = lambda _: None
     for logger in loggers:
         logger.setLevel(logging.ERROR)
     with warnings.catch_warnings():
@@ -171,5 +204,6 @@ def _quiet() -> Iterator[Any]:
         try:
             yield
         finally:
+            threading.excepthook = hook
             for logger, level in zip(loggers, levels, strict=True):
                 logger.setLevel(level)

@@ -35,6 +35,7 @@ class Classifier(L.LightningModule):
 
     mean: torch.Tensor
     std: torch.Tensor
+    plateau: torch.optim.lr_scheduler.ReduceLROnPlateau
 
     def __init__(
         self,
@@ -105,15 +106,29 @@ class Classifier(L.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
         self._note_bad(batch)
+        if len(batch.labels) == 1:
+            # a single image has no statistics where a feature map is one value
+            freeze_statistics(self.network)
         loss = self._loss(batch)
+        if len(batch.labels) == 1 and self.past is None:
+            self.network.train()
         if not math.isfinite(loss.item()):
             raise TrainingError(
-                f"the loss became {loss.item()} in epoch {self.current_epoch + 1}, step {batch_idx + 1}",
-                fix=f"lower the learning rate (--optimizer.lr, now {self.optimizer_settings.lr}); "
-                "the best model so far is kept",
+                f"the loss became {loss.item()} in epoch {self.current_epoch + 1}, step {batch_idx + 1}: "
+                f"{self._reason()}",
+                fix=f"lower the learning rate (--optimizer.lr, now {self.optimizer_settings.lr}), or begin from other "
+                "weights; the best model so far is kept",
             )
         self.train_loss.update(loss.detach())
         return loss
+
+    def _reason(self) -> str:
+        """Why a loss is no number, most likely; images are whole numbers from 0 to 255 and cannot be the reason."""
+        if self.trainer.global_step == 0:
+            broken = [name for name, value in self.network.state_dict().items() if not value.isfinite().all()]
+            if broken:
+                return f"the weights that the training began from hold values that are no numbers ({broken[0]})"
+        return "most likely the learning rate is too high"
 
     def _loss(self, batch: Batch) -> torch.Tensor:
         logits, features = self._with_features(batch.images)
@@ -128,6 +143,7 @@ class Classifier(L.LightningModule):
         return learnt + self.past.weight * kept
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        self.bad_images.update(batch.bad)
         if len(batch.labels) == 0:
             return
         logits = self(batch.images)
@@ -143,6 +159,8 @@ class Classifier(L.LightningModule):
     def _accuracy(self) -> torch.Tensor:
         counts = self.val_counts.compute()
         hits, images = counts[:, 0].float(), counts[:, 4].float()
+        if images.sum() == 0:
+            raise DataError(f"no validation image could be decoded: {', '.join(sorted(self.bad_images)[:3])}")
         if self.balanced:
             return (hits / images)[images > 0].mean()
         return hits.sum() / images.sum()
@@ -159,6 +177,7 @@ class Classifier(L.LightningModule):
         plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(
             optimizer, mode="max", factor=self.scheduler_settings.factor, patience=self.scheduler_settings.patience
         )
+        self.plateau = plateau
         schedulers: list[dict[str, Any]] = [
             {"scheduler": plateau, "interval": "epoch", "monitor": "val/accuracy", "strict": True}
         ]
@@ -167,6 +186,15 @@ class Classifier(L.LightningModule):
             warmup = torch.optim.lr_scheduler.LinearLR(optimizer, start_factor=1 / (steps + 1), total_iters=steps)
             schedulers.append({"scheduler": warmup, "interval": "step"})
         return [optimizer], schedulers
+
+    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
+        # Lightning looks for a plateau after the checkpoint of an epoch is written: a resumed run would miss that look
+        if scheduler is not self.plateau:
+            scheduler.step()
+
+    def end_epoch(self, accuracy: float) -> None:
+        """Let the learning rate fall where `val/accuracy` does not rise; called before a checkpoint is written."""
+        self.plateau.step(accuracy)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["otx"] = self.card

@@ -32,14 +32,24 @@ from otx.models.table import ModelInfo
 from otx.models.weights import Start, start_network
 from otx.recipe import Recipe, dump_yaml, load_recipe
 from otx.results import CopyPair, EpochResult, Suspicions, TrainResult
-from otx.training.callbacks import read_metrics
+from otx.training.callbacks import count_epochs
 from otx.training.fit import Outcome, fit, pick_device, pick_precision
 from otx.training.head import MAX_IMAGES, Features, features_of, fit_head, has_linear_head
 from otx.training.incremental import Merge, Past, carry_over, merge_classes
 from otx.training.losses import make_loss
 from otx.training.mixed import keep_depthwise_in_float32
 from otx.training.module import Classifier
-from otx.workspace import RunFolder, new_folder, run_of, set_latest, stamp, write_csv, write_json, write_text
+from otx.workspace import (
+    RunFolder,
+    clear_leftovers,
+    new_folder,
+    run_of,
+    set_latest,
+    stamp,
+    write_csv,
+    write_json,
+    write_text,
+)
 
 RUN_VARIABLE = "OTX_RUN_DIR"
 MAX_COMPARED = 10_000
@@ -97,6 +107,8 @@ def train(
     origin = _asked(checkpoint, renames, run)
     if lesson.num_old and base is not None and run is None and is_main():
         save_model(folder.base, base.network.state_dict(), base.card)
+    if run is not None and is_main():
+        clear_leftovers(run.path)
     reporter.note(f"Run folder: {folder.path}")
     outcome = _fit(
         recipe,
@@ -163,7 +175,10 @@ def resume_run(checkpoint: Path) -> RunFolder:
             fix="give RUN/checkpoints/last.ckpt, or leave --resume out to begin a new run from these weights",
         )
     if not run.last_checkpoint.is_file():
-        raise UsageError(f"{run.path} has no checkpoints/last.ckpt to resume from", fix="start the run again")
+        raise UsageError(
+            f"{run.path} has no checkpoints/last.ckpt to resume from: it had not begun to train",
+            fix="start the run again",
+        )
     return run
 
 
@@ -183,9 +198,9 @@ def resumed_recipe(run: RunFolder, asked: Recipe, changes: Mapping[str, Any]) ->
 
 
 def check_resumable(run: RunFolder, recipe: Recipe) -> None:
-    """Raise UsageError where a run has no epoch left to train."""
-    done = int(read_metrics(run.metrics)[-1]["epoch"]) + 1 if run.metrics.is_file() else 0
-    if done >= recipe.max_epochs:
+    """Raise UsageError where a run has no epoch left to train; one that was killed after its last has its end left."""
+    done = count_epochs(run.metrics) if run.metrics.is_file() else 0
+    if done >= recipe.max_epochs and run.summary.is_file():
         raise UsageError(
             f"{run.path} has already trained {done} of {recipe.max_epochs} epochs",
             fix=f"give a larger number: --max_epochs {done + 10}",
