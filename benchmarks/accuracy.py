@@ -74,7 +74,7 @@ def run_otx(options: Any, data: Path, seed: int, epochs: int) -> dict[str, float
     exported = work / ".latest" / "train" / "exported_model.xml"
     test = timed([*cli, "test", "--checkpoint", str(exported), "--work_dir", str(work)], Path(f"{work}.test.log"))
     summary = json.loads((work / ".latest" / "test" / "results.json").read_text())
-    return {"train": train, "test": test, "accuracy": summary["accuracy"]}
+    return {"train": train, "test": test, "accuracy": summary["top1"]}
 
 
 def main() -> None:

@@ -63,7 +63,7 @@ def export_model(
         module, example = _module(network, card, embedded=embedded)
         write = _write_openvino if export_format == "OPENVINO" else _write_onnx
         write(module, example, file, card, embedded=embedded, half=export_precision == "FP16")
-        difference, allowed = _check(checkpoint, file, images, TOLERANCES[export_precision], embedded=embedded)
+        difference, allowed = _check(checkpoint, file, images, TOLERANCES[export_precision])
         for suffix in reversed(SUFFIXES[export_format]):
             (beside / f"{name}{suffix}").replace(output_dir / f"{name}{suffix}")
     except OSError as error:
@@ -200,15 +200,12 @@ def _halve_weights(graph: Any) -> None:
         graph.node.insert(number, cast)
 
 
-def _check(
-    checkpoint: Path, file: Path, images: Sequence[Pixels], tolerance: float, *, embedded: bool
-) -> tuple[float, float]:
+def _check(checkpoint: Path, file: Path, images: Sequence[Pixels], tolerance: float) -> tuple[float, float]:
     """The largest difference of a logit from PyTorch's, and what is allowed."""
     reference = load_predictor(checkpoint, "cpu")
     exported = load_predictor(file, "cpu")
-    if embedded:
-        # the graph resizes without rounding to 8 bit; at the input's own size both must agree to the tolerance
-        images = [reference.card.preprocessing.resize(image) for image in images]
+    # graphs round what they resize in their own ways; at the input's own size all must agree to the tolerance
+    images = [reference.card.preprocessing.resize(image) for image in images]
     expected = reference.logits(images)
     answers = [exported.logits(images), np.concatenate([exported.logits([image]) for image in images[:4]])]
     difference = max(_difference(answer, expected) for answer in answers)
