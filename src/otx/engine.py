@@ -291,7 +291,7 @@ class Engine:
     def _report_test(self, folder: Path) -> None:
         from otx.report.page import write_report
 
-        self.reporter.note(f"Report: {write_report(folder.parents[1])}")
+        self.reporter.note(f"Report: {write_report(folder.parents[1], quick=True)}")
 
     def _old_and_new(
         self, path: Path, card: ModelCard, root: Path, images: Subset, result: TestResult

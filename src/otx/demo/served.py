@@ -9,12 +9,11 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from otx.deploy.modelfile import read_card
+from otx.deploy.modelfile import EXPORTED, read_card
 from otx.errors import ExportError, ModelError
 from otx.events import Reporter
 from otx.workspace import RunFolder, run_of
 
-EXPORTED = (".xml", ".onnx")
 IR = "exported_model.xml"
 
 

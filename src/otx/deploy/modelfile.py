@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 KEY = "otx"
+EXPORTED = (".xml", ".onnx")
 MODEL_SUFFIXES = (".safetensors", ".ckpt", ".xml", ".onnx")
 MAX_HEADER = 100_000_000
 TRAIN_AGAIN = "give a file that `otx train` or `otx export` wrote"

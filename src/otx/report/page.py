@@ -43,11 +43,12 @@ CONFUSIONS_LISTED = 10
 SUBSETS = {"train": "training", "val": "validation", "test": "test"}
 
 
-def write_report(folder: Path, output: Path | None = None) -> Path:
+def write_report(folder: Path, output: Path | None = None, *, quick: bool = False) -> Path:
     """Write the page of a run folder from what is in it; returns its path.
 
     Args:
         output: default: `report.html` in the run folder.
+        quick: no saliency maps where they would bring PyTorch in after an exported file was tested.
 
     Raises:
         UsageError: the folder is no run folder, or the page cannot be written.
@@ -55,7 +56,7 @@ def write_report(folder: Path, output: Path | None = None) -> Path:
     """
     record = read_record(folder)
     path = output or record.folder.report
-    write_text(path, render_report(record))
+    write_text(path, render_report(record, quick=quick))
     return path
 
 
@@ -69,9 +70,9 @@ def check_output(path: Path) -> None:
         raise UsageError(f"--output {path} exists, and is no report of otx", fix="choose another name")
 
 
-def render_report(record: Record) -> str:
+def render_report(record: Record, *, quick: bool = False) -> str:
     """The page of a run."""
-    view = None if record.measurement is None else _measured(record, record.measurement)
+    view = None if record.measurement is None else _measured(record, record.measurement, quick=quick)
     return render(
         "report.html",
         title=f"{record.name}: what it learned",
@@ -136,14 +137,14 @@ def class_rows(record: Record, measured: Measurement) -> list[ClassRow]:
     ]
 
 
-def _measured(record: Record, measured: Measurement) -> dict[str, Any]:
+def _measured(record: Record, measured: Measurement, *, quick: bool) -> dict[str, Any]:
     """What the page shows of a measurement."""
     result, images = measured.result, measured.images
     index = {name: place for place, name in enumerate(measured.classes)}
     images = tuple(sorted(images, key=lambda item: (index[item.label], index[item.predicted], -item.probability)))
     table = threshold_table(images)
     shown = matrix_classes(measured)
-    predictor, note = explainer(measured, record.folder.model)
+    predictor, note = explainer(measured, record.folder.model, quick=quick)
     root = result.data_root
     return {
         "result": result,

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from otx.data.decode import MAX_PIXELS, decode_image, ordered
+from otx.deploy.modelfile import EXPORTED
 from otx.deploy.overlay import heat
 from otx.deploy.predictor import Predictor, load_predictor
 from otx.errors import ImageError, ModelError, UsageError
@@ -115,13 +116,17 @@ def _overlay(
     return address(encode(heat(shown, maps[0][predictor.card.classes.index(image.predicted)]), SHOWN_SIDE))
 
 
-def explainer(measured: Measurement, model: Path) -> tuple[Predictor | None, str]:
+def explainer(measured: Measurement, model: Path, *, quick: bool) -> tuple[Predictor | None, str]:
     """A network that can explain itself, and in words which it is: the one measured, else the run's model file.
 
     Args:
         model: the model file of the run, which need not be there.
+        quick: leave the model file alone where an exported file was measured: it would bring PyTorch in.
     """
-    files = [path for path in (measured.model_file, model) if path is not None and path.is_file()]
+    own = measured.model_file
+    if quick and own is not None and own.suffix in EXPORTED:
+        model = own
+    files = [path for path in (own, model) if path is not None and path.is_file()]
     for path in files:
         try:
             predictor = load_predictor(path, "cpu")
@@ -131,4 +136,6 @@ def explainer(measured: Measurement, model: Path) -> tuple[Predictor | None, str
         if maps.shape[-2:] == (1, 1):
             return None, f"No saliency maps: {path.name} sees an image of its input size as one place."
         return predictor, f"The coloured pictures show where {path.name} saw the class it named: red most, blue least."
+    if quick and own is not None and model == own:
+        return None, f"No saliency maps: {own.name} gives none. `otx report` draws those of the model file."
     return None, "No saliency maps: the model file is gone, or gives none (`otx export --explain true`)."
