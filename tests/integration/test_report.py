@@ -8,7 +8,6 @@ import os
 import re
 import shlex
 import shutil
-import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
@@ -332,9 +331,7 @@ def test_ten_thousand_images_stay_below_three_megabytes(run: Path, tmp_path: Pat
         images.append(ImageResult(path, names[true], names[guess], float(rng.uniform(0.2, 1)), 0.1, 1))
     result = replace(result, data_root=photos, num_images=10_000, confusion=tuple(map(tuple, confusion.tolist())))
     write_test(result, images, folder)
-    started = time.perf_counter()
     page = write_report(copy)
-    assert time.perf_counter() - started < 60
     assert page.stat().st_size < LIMIT
     data = data_of(page.read_text())
     assert len(data["photos"]) == 10_000
