@@ -147,7 +147,9 @@ class OpenVinoPredictor:
             answer = compiled(batch)
             return [np.asarray(answer[name], np.float32) for name in names]
 
-        return _run_graph(images, run, is_bgr=self._embedded and self.card.input_color == "BGR")
+        if self._embedded:
+            return _run_graph(images, run, is_bgr=self.card.input_color == "BGR")
+        return [np.concatenate(each) for each in zip(*(run(image[None]) for image in images), strict=True)]
 
     def _compile(self, names: tuple[str, ...]) -> Any:
         preprocessing = None if self._embedded else self.card.preprocessing

@@ -50,9 +50,10 @@ def compile_exactly(
     Args:
         hint: `LATENCY` or `THROUGHPUT`.
         batch: fixes the batch size.
-        preprocessing: let the graph take images (N, H, W, 3) uint8 of any size, and resize and normalise them itself,
+        preprocessing: let the graph take one image (1, H, W, 3) uint8 of any size, and resize and normalise it itself,
             in the very operations that openvino-model-api adds: a quantised network turns a difference in the last bit
-            of its input into one of a whole step, and so may answer otherwise where two classes are nearly even.
+            of its input into one of a whole step, and so may answer otherwise where two classes are nearly even. For a
+            free batch size, or for the parts as graphs of their own, OpenVINO rounds elsewhere.
 
     Raises:
         RuntimeError: the file is damaged.
@@ -86,7 +87,7 @@ def _with_preprocessing(model: Any, preprocessing: Preprocessing) -> Any:
 
     steps = PrePostProcessor(model)
     pixels = steps.input()
-    pixels.tensor().set_element_type(openvino.Type.u8).set_layout(openvino.Layout("NHWC")).set_shape([-1, -1, -1, 3])
+    pixels.tensor().set_element_type(openvino.Type.u8).set_layout(openvino.Layout("NHWC")).set_shape([1, -1, -1, 3])
     pixels.model().set_layout(openvino.Layout("NCHW"))
     pixels.preprocess().custom(resize)
     pixels.preprocess().convert_element_type(openvino.Type.f32)
