@@ -42,8 +42,8 @@ def make(root: Path, images: int) -> None:
                 Image.fromarray(pixels).save(place / f"{number}.jpg")
 
 
-def run(command: list[str]) -> None:
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+def run(command: list[str], variables: dict[str, str] | None = None) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=variables)
     if done.returncode != 0:
         sys.exit(f"{' '.join(command)} failed:\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}")
 
@@ -52,7 +52,8 @@ def rate_of_peer(peer: Path, script: Path, network: str, data: Path, work: Path)
     config = peer.parent.parent / RECIPES / f"{network}.yaml"
     asked = ["--max_epochs", "2", "--engine.device", "cpu", "--data.train_subset.batch_size", str(BATCH)]
     places = ["--config", str(config), "--data_root", str(data), "--work_dir", str(work)]
-    run([str(peer), str(script), "train", *places, *asked])
+    own = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    run([str(peer), str(script), "train", *places, *asked], own)
     (log,) = work.glob("2*/csv/version_0/metrics.csv")
     with log.open() as file:
         times = [float(row["train/iter_time"]) for row in csv.DictReader(file) if row.get("train/iter_time")]

@@ -178,7 +178,7 @@ def test_what_cannot_be_decoded_is_named(engine: Engine, tmp_path: Path) -> None
     noise = write_noise(tmp_path / "noise.jpg", (50, 40)).read_bytes()
     with Engine(work_dir=engine.work_dir, overrides={"data.max_image_pixels": 1000}).demo() as small:
         assert error_of(ask(small, "POST", "/classify", b"no photo")) == (422, "not an image that can be read")
-        assert error_of(ask(small, "POST", "/classify", b"")) == (422, "not an image that can be read")
+        assert error_of(ask(small, "POST", "/classify", b"")) == (422, "the file is empty")
         status, reason = error_of(ask(small, "POST", "/classify", noise))
         assert (status, "50x40 pixels are more than the limit of 1000" in reason) == (422, True)
 
