@@ -129,7 +129,9 @@ class Recipe:
     name: str = setting("custom", "name of the recipe")
     data_root: str | None = setting(None, "folder of images, or `digits` for scikit-learn's handwritten digits")
     work_dir: str = setting("otx-workspace", "folder that holds the run folders")
-    max_epochs: int = setting(90, "epochs at most", low=1)
+    max_epochs: int = setting(
+        90, "epochs at most; 0 fits the classifier alone, to features of a pretrained network", low=0
+    )
     seed: int = setting(0, "seed of the split, the order, the augmentation and the weights", low=0, high=2**31 - 1)
     deterministic: bool = setting(False, "use only algorithms that give the same result twice (slower on a GPU)")
     precision: str = setting(

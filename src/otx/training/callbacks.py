@@ -79,6 +79,7 @@ class Journal(L.Callback):
         """Keep the network as it is before the first epoch: nothing may be better."""
         self.epochs.append(before)
         self.on_best(module, before)
+        self._write()
         self.reporter.epoch(before, max_epochs)
 
     def state_dict(self) -> dict[str, Any]:
@@ -153,7 +154,10 @@ class Journal(L.Callback):
                     if older != best:
                         older.unlink(missing_ok=True)
         if main:
-            write_csv(self.run.metrics, COLUMNS, ([getattr(e, name) for name in COLUMNS] for e in self.epochs))
+            self._write()
+
+    def _write(self) -> None:
+        write_csv(self.run.metrics, COLUMNS, ([getattr(e, name) for name in COLUMNS] for e in self.epochs))
 
 
 def rank(epoch: EpochResult) -> tuple[float, float]:

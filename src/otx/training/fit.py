@@ -185,6 +185,8 @@ def _reason(trainer: L.Trainer, stopper: Stopper, epochs: list[EpochResult]) -> 
             f"early stopping: val/accuracy has not risen above {best.val_accuracy:.4f} (epoch {best.epoch + 1}) "
             f"for {stopper.patience} epochs"
         )
+    if trainer.max_epochs == 0:
+        return "only the classifier was to be fitted (--max_epochs 0)"
     return f"all {trainer.max_epochs} epochs are done"
 
 

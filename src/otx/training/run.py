@@ -102,6 +102,11 @@ def train(
     before = None
     if recipe.training.head_first and start.pretrained and has_linear_head(start.network) and is_main():
         before = _fit_head(recipe, dataset, preprocessing, start, device, precision, reporter)
+    if recipe.max_epochs == 0 and before is None and is_main():
+        raise UsageError(
+            "--max_epochs 0 fits the classifier alone, to features of a pretrained network; there are none here",
+            fix="give --model.weights FILE, or a larger --max_epochs",
+        )
     card = replace(_card(recipe, info, dataset, preprocessing, start), num_old=lesson.num_old)
     folder = run or _new_run(recipe, dataset, found)
     origin = _asked(checkpoint, renames, run)
