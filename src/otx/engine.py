@@ -200,7 +200,7 @@ class Engine:
             start = None
         result = training.train(recipe, self.reporter, checkpoint=start, renames=rename, run=run)
         self.checkpoint = result.model_path
-        if training.is_main():
+        if recipe.report and training.is_main():
             self._after(f"The training is whole: {result.model_path}", lambda: self._report_training(result))
         return result
 

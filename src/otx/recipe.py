@@ -133,6 +133,7 @@ class Recipe:
         90, "epochs at most; 0 fits the classifier alone, to features of a pretrained network", low=0
     )
     seed: int = setting(0, "seed of the split, the order, the augmentation and the weights", low=0, high=2**31 - 1)
+    report: bool = setting(True, "measure the best model on the validation images and write report.html")
     deterministic: bool = setting(False, "use only algorithms that give the same result twice (slower on a GPU)")
     precision: str = setting(
         "auto", "number format of the training; auto: bf16 where it is native", choices=("auto", "32", "bf16", "16")

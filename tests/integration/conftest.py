@@ -22,6 +22,7 @@ SMALL = {
     "scheduler.num_warmup_steps": 0,
     "max_epochs": 3,
     "precision": "32",
+    "report": False,
 }
 SMALL_MODEL = "tv_mobilenet_v3_small"
 

@@ -100,7 +100,7 @@ def test_it_can_be_left_out_and_random_weights_do_without(photos: Path, weights:
 
 
 def test_the_classifier_alone(photos: Path, weights: Path, tmp_path: Path) -> None:
-    result, recorder = train(photos, weights, tmp_path, max_epochs=0)
+    result, recorder = train(photos, weights, tmp_path, max_epochs=0, report=True)
     assert [epoch.epoch for epoch in result.epochs] == [-1]
     assert result.stop_reason == "only the classifier was to be fitted (--max_epochs 0)"
     network, _ = load_model(result.model_path)

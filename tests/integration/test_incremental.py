@@ -47,6 +47,7 @@ def further(old: Engine, data: Path, work_dir: Path, **changes: Any) -> tuple[En
     return engine, recorder
 
 
+@pytest.mark.slow
 def test_new_classes_alone_keep_the_old_by_distillation_and_lose_them_without(tmp_path: Path) -> None:
     digits = write_digits(tmp_path / "digits")
     for name in map(str, range(10)):

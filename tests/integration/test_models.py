@@ -68,7 +68,10 @@ def steady_statistics(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("steady_statistics")
-@pytest.mark.parametrize("name", recipe_names())
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=pytest.mark.slow) if name == "tv_efficientnet_v2_l" else name for name in recipe_names()],
+)
 def test_every_shipped_recipe_trains_and_exports(name: str, tmp_path: Path) -> None:
     data = write_classes(tmp_path / "data", {"ant": 8, "bee": 8})
     size = 56 if name == "dino_v2" else 32

@@ -37,6 +37,7 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shuti
 DRIVER = shutil.which("chromedriver")
 SETTINGS = {
     **SMALL,
+    "report": True,
     "max_epochs": 3,
     "data.input_size": 48,
     "data.check_images": False,
