@@ -91,6 +91,8 @@ class Journal(L.Callback):
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if trainer.is_global_zero:
             self.run.summary.unlink(missing_ok=True)
+        # what came before the first epoch is known to the main process alone, and all have to agree on what is best
+        self.epochs = trainer.strategy.broadcast(self.epochs)
         if trainer.global_step == 0:
             # so that a run that is killed in its first epoch can go on, too
             trainer.save_checkpoint(self.run.last_checkpoint)
@@ -141,7 +143,7 @@ class Journal(L.Callback):
 
     def _keep(self, trainer: L.Trainer, module: Classifier, result: EpochResult) -> None:
         main = trainer.is_global_zero
-        if not self.run.config.is_file():
+        if main and not self.run.config.is_file():
             raise StorageError(f"the run folder {self.run.path} was removed while the training was running")
         if result.is_best and main:
             self.on_best(module, result)

@@ -134,6 +134,13 @@ def fit(
             interrupted = True
         except OSError as error:
             raise _storage_error(run, error) from error
+        except RuntimeError as error:
+            if not _is_lost_process(error):
+                raise
+            # Ctrl-C reaches every process, each between two steps of its own
+            interrupted = ctrl_c.pressed
+            if not interrupted:
+                raise _lost_process(trainer, run) from error
         except SystemExit:
             # Lightning leaves the program when Ctrl-C comes where it listens itself
             interrupted = True
@@ -144,6 +151,21 @@ def fit(
         )
     reason = "stopped by Ctrl-C" if interrupted else _reason(trainer, stopper, journal.epochs)
     return Outcome(tuple(journal.epochs), journal.best, reason, interrupted)
+
+
+def _is_lost_process(error: RuntimeError) -> bool:
+    """Whether an error says that another process of this training is gone; gloo has no class for that."""
+    return isinstance(error, torch.distributed.DistError) or "gloo" in str(error)
+
+
+def _lost_process(trainer: L.Trainer, run: RunFolder) -> TrainingError:
+    others = [str(rank) for rank in range(trainer.world_size) if rank != trainer.global_rank]
+    return TrainingError(
+        f"process {trainer.global_rank} lost the connection to the other processes of this training "
+        f"({', '.join(others[:8])}): one of them ended, or its machine cannot be reached",
+        fix=f"see what that process said last; then: otx train --resume --checkpoint {run.last_checkpoint} "
+        "(the best model so far is kept)",
+    )
 
 
 def _storage_error(run: RunFolder, error: OSError) -> OtxError:

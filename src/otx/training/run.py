@@ -78,6 +78,7 @@ def train(
     if not is_main():
         reporter = SilentReporter()
     began, started = time.time(), time.perf_counter()
+    _check_processes(recipe)
     device = pick_device(recipe.engine.device)
     if device == "cpu":
         keep_freed_memory()
@@ -108,7 +109,7 @@ def train(
             fix="give --model.weights FILE, or a larger --max_epochs",
         )
     card = replace(_card(recipe, info, dataset, preprocessing, start), num_old=lesson.num_old)
-    folder = run or _new_run(recipe, dataset, found)
+    folder = run or _new_run(recipe, dataset, found, device)
     origin = _asked(checkpoint, renames, run)
     if lesson.num_old and base is not None and run is None and is_main():
         save_model(folder.base, base.network.state_dict(), base.card)
@@ -416,10 +417,13 @@ def _card(recipe: Recipe, info: ModelInfo, dataset: Dataset, preprocessing: Prep
     )
 
 
-def _new_run(recipe: Recipe, dataset: Dataset, found: Suspicions | None) -> RunFolder:
-    """Make the run folder; the helper processes of a training on several devices find it in their environment."""
+def _new_run(recipe: Recipe, dataset: Dataset, found: Suspicions | None, device: str) -> RunFolder:
+    """Make the run folder.
+
+    The processes that Lightning starts find it in their environment; those of torchrun are told.
+    """
     if not is_main():
-        return RunFolder(Path(os.environ[RUN_VARIABLE]))
+        return RunFolder(Path(_tell_all(None, device) or os.environ[RUN_VARIABLE]))
     work_dir = Path(recipe.work_dir)
     run = RunFolder(new_folder(work_dir))
     os.environ[RUN_VARIABLE] = str(run.path.resolve())
@@ -430,7 +434,38 @@ def _new_run(recipe: Recipe, dataset: Dataset, found: Suspicions | None) -> RunF
         write_suspicions(found, run.suspicions)
     write_split(dataset, run.split)
     set_latest(work_dir, "train", run.path)
+    _tell_all(str(run.path.resolve()), device)
     return run
+
+
+def _tell_all(text: str | None, device: str) -> str | None:
+    """What the main process says here, in all processes that torchrun started; None where it started none."""
+    if not _has_torchrun() or int(os.environ["WORLD_SIZE"]) == 1:
+        return None
+    if not torch.distributed.is_initialized():
+        if device == "gpu":
+            torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+        torch.distributed.init_process_group("nccl" if device == "gpu" else "gloo")
+    said = [text]
+    torch.distributed.broadcast_object_list(said, src=0)
+    return said[0]
+
+
+def _has_torchrun() -> bool:
+    return "RANK" in os.environ and "WORLD_SIZE" in os.environ
+
+
+def _check_processes(recipe: Recipe) -> None:
+    """Raise UsageError where torchrun started another number of processes than the recipe asks for."""
+    if not _has_torchrun():
+        return
+    world, here = int(os.environ["WORLD_SIZE"]), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    asked = recipe.engine.num_devices * recipe.engine.num_nodes
+    if world != asked:
+        raise UsageError(
+            f"torchrun started {world} processes, {here} of them here; the recipe asks for {asked}",
+            fix=f"--engine.num_devices {here} --engine.num_nodes {world // here}",
+        )
 
 
 def _fit_head(
