@@ -7,13 +7,17 @@ import os
 import pickle
 import random
 import shutil
+import signal
 import struct
+import subprocess
+import sys
 import time
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -129,6 +133,31 @@ def test_halves_of_two_exports_are_not_taken_for_one(files: Path, trained: Engin
     (tmp_path / "exported_model.bin").write_bytes(content)
     with pytest.raises(ModelError, match=r"exported_model\.bin is that of another export"):
         load_predictor(tmp_path / "exported_model.xml")
+
+
+def test_an_export_killed_between_its_two_files_is_completed(files: Path, trained: Engine, tmp_path: Path) -> None:
+    """Two files cannot take their places at once; a kill in between is made here, where no clock would hit it."""
+    shutil.copy(files / "exported_model.xml", tmp_path)
+    old = bytearray((files / "exported_model.bin").read_bytes())
+    old[:4] = struct.pack("<f", 1.0)
+    (tmp_path / "exported_model.bin").write_bytes(old)
+    program = (
+        "import os, signal, sys; from pathlib import Path; from otx.cli import main\n"
+        "move = Path.replace\n"
+        "def replace(self, target):\n"
+        "    if self.name == 'exported_model.xml': os.kill(os.getpid(), signal.SIGKILL)\n"
+        "    return move(self, target)\n"
+        "Path.replace = replace\n"
+        "main(sys.argv[1:])\n"
+    )
+    model = str(latest_run(trained.work_dir).model)
+    arguments = ["export", "--checkpoint", model, "--work_dir", str(trained.work_dir), "--output", str(tmp_path)]
+    done = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, timeout=200)
+    assert done.returncode == -signal.SIGKILL
+    assert (tmp_path / "exported_model.bin").read_bytes() != bytes(old)
+    images = [np.full((32, 32, 3), value, np.uint8) for value in (0, 100, 200)]
+    found = load_predictor(tmp_path / "exported_model.xml", "cpu").logits(images)
+    assert np.array_equal(found, load_predictor(files / "exported_model.xml", "cpu").logits(images))
 
 
 def test_a_seal_is_found_right_and_its_absence_is_no_error(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from otx.deploy.metadata import model_info
 from otx.deploy.modelfile import load_model
 from otx.deploy.predictor import Logits, Pixels, load_predictor
 from otx.deploy.runtime import save_ir
-from otx.deploy.seal import seal_file
+from otx.deploy.seal import UNFINISHED, seal_file, take_places
 from otx.errors import ExportError
 from otx.results import ExportResult
 from otx.workspace import cannot_write
@@ -64,8 +64,7 @@ def export_model(
         write = _write_openvino if export_format == "OPENVINO" else _write_onnx
         write(module, example, file, card, embedded=embedded, half=export_precision == "FP16")
         difference, allowed = _check(checkpoint, file, images, TOLERANCES[export_precision])
-        for suffix in reversed(SUFFIXES[export_format]):
-            (beside / f"{name}{suffix}").replace(output_dir / f"{name}{suffix}")
+        take_places(beside, output_dir, [f"{name}{suffix}" for suffix in reversed(SUFFIXES[export_format])])
     except OSError as error:
         raise cannot_write(f"the export to {output_dir}", error) from error
     finally:
@@ -91,7 +90,7 @@ def folder_beside(output_dir: Path) -> Path:
     """
     try:
         output_dir.mkdir(parents=True, exist_ok=True)
-        return Path(tempfile.mkdtemp(dir=output_dir, prefix=".export."))
+        return Path(tempfile.mkdtemp(dir=output_dir, prefix=UNFINISHED))
     except OSError as error:
         raise cannot_write(f"to {output_dir}", error, "choose another --output") from error
 

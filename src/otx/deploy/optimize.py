@@ -24,7 +24,7 @@ from otx.deploy.metadata import model_info
 from otx.deploy.modelfile import read_card
 from otx.deploy.predictor import Pixels
 from otx.deploy.runtime import compile_exactly, drop_signal_stack, openvino_core, save_ir
-from otx.deploy.seal import seal_file
+from otx.deploy.seal import seal_file, take_places
 from otx.deploy.speed import measure_speed
 from otx.errors import DataError, ImageError, ModelError, UsageError
 from otx.events import Progress, Reporter
@@ -96,8 +96,7 @@ def optimize_model(
         _save(small, beside / f"{NAME}.xml")
         files = {**variants, "INT8": beside / f"{NAME}.xml"}
         measured = _measure(files, validation, reporter)
-        for suffix in (".bin", ".xml"):
-            (beside / f"{NAME}{suffix}").replace(output_dir / f"{NAME}{suffix}")
+        take_places(beside, output_dir, [f"{NAME}.bin", f"{NAME}.xml"])
     except OSError as error:
         raise cannot_write(f"the INT8 file to {output_dir}", error) from error
     finally:

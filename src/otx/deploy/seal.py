@@ -6,17 +6,21 @@ zeros. Of an IR, the digest is also that of the `.bin`, so that two halves of di
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import mmap
+import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from otx.errors import ModelError
+from otx.errors import ModelError, StorageError, UsageError
+from otx.workspace import atomic
 
 SEAL = "otx_seal"
 SIZE = 16
+UNFINISHED = ".export."
 EMPTY = f"{SEAL}:{'0' * 2 * SIZE}"
 PATTERN = re.compile(rf"{SEAL}:[0-9a-f]{{{2 * SIZE}}}".encode())
 
@@ -38,16 +42,41 @@ def seal_file(path: Path) -> None:
 def check_seal(path: Path) -> None:
     """Compare a file with its seal; one without a seal was not written by otx, or by an older one, and passes.
 
+    An IR whose export was killed when one of its halves had taken its place is completed.
+
     Raises:
         ModelError: it is not what was written.
     """
     states = [file.stat() for file in (path, *_halves(path))]
-    if not _is_whole(path, tuple((state.st_mtime_ns, state.st_size, state.st_ino) for state in states)):
+    whole = _is_whole(path, tuple((state.st_mtime_ns, state.st_size, state.st_ino) for state in states))
+    if not whole and not _complete(path):
         halves = "" if path.suffix != ".xml" else f", or {path.with_suffix('.bin').name} is that of another export"
         raise ModelError(
             f"{path} is damaged: its content is not what otx wrote{halves}",
             fix=f"train or export it again (where another tool changed it on purpose: remove its entry {SEAL!r})",
         )
+
+
+def take_places(beside: Path, folder: Path, names: Sequence[str]) -> None:
+    """Move files out of a folder beside, one after the other, when all of them are on the disk."""
+    for name in names:
+        with (beside / name).open("rb") as file:
+            os.fsync(file.fileno())
+    for name in names:
+        (beside / name).replace(folder / name)
+
+
+def _complete(path: Path) -> bool:
+    """Put the `.xml` in its place that belongs to the `.bin` here, where an export was killed between the two."""
+    for other in path.parent.glob(f"{UNFINISHED}*/{path.name}") if path.suffix == ".xml" else ():
+        with contextlib.suppress(OSError, UsageError, StorageError):
+            data = other.read_bytes()
+            place = PATTERN.search(data)
+            if place is not None and _fill(data, place.span(), _halves(path)) == data:
+                with atomic(path, "wb") as file:
+                    file.write(data)
+                return True
+    return False
 
 
 @functools.lru_cache(maxsize=16)

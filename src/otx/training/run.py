@@ -87,6 +87,7 @@ def train(
     check_network(info.network)
     base = _base(info, checkpoint, run)
     dataset, found = _usable_images(recipe, run, reporter, min_classes=1 if base else 2)
+    _check_shares(recipe, dataset)
     merge = _merge(base, dataset, renames, run)
     if run is not None:
         dataset = dataset.with_classes(read_card(run.last_checkpoint).classes)
@@ -466,6 +467,17 @@ def _check_processes(recipe: Recipe) -> None:
             f"torchrun started {world} processes, {here} of them here; the recipe asks for {asked}",
             fix=f"--engine.num_devices {here} --engine.num_nodes {world // here}",
         )
+
+
+def _check_shares(recipe: Recipe, dataset: Dataset) -> None:
+    """Raise UsageError where a process would have no image: the others would wait for it."""
+    processes = recipe.engine.num_devices * recipe.engine.num_nodes
+    for subset, what in ((dataset.train, "train"), (dataset.val, "validate")):
+        if len(subset) < processes:
+            raise UsageError(
+                f"{processes} processes were asked for, and there are {len(subset)} images to {what}",
+                fix="fewer processes (--engine.num_devices, --engine.num_nodes), or more images",
+            )
 
 
 def _fit_head(
