@@ -169,11 +169,15 @@ def kill_trainings(processes: Processes, scratch: Path, data: Path, options: arg
         counts["with a file half-written beside its place"] += leftovers > 0
         counts["with a model, which loaded"] += any(models)
         counts["before the first checkpoint: started again"] += not begun
+        ended = any(run.report.is_file() for run in runs_of(work))
+        counts["after the report, its last file, was there"] += ended
         code = processes.run(["train", "--resume", "--work_dir", str(work)] if begun else [*command, str(work)])
-        if code != 0:
+        if code != (2 if ended else 0):
             wrong.append(f"kill {number}: resuming ended with exit code {code}")
             continue
         run = latest_run(work)
+        if not run.report.is_file():
+            wrong.append(f"kill {number}: no report")
         if figures(run) != expected:
             pair = next(pair for pair in zip(expected, figures(run), strict=False) if pair[0] != pair[1])
             wrong.append(f"kill {number} ({kind}): other figures: {pair[0]} became {pair[1]}")

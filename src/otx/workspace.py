@@ -98,6 +98,10 @@ class RunFolder:
     def last_checkpoint(self) -> Path:
         return self.checkpoints / "last.ckpt"
 
+    def has_ended(self, *, with_report: bool) -> bool:
+        """Whether all of a training was done, its report included; one that was killed has its end left."""
+        return self.summary.is_file() and (self.report.is_file() or not with_report)
+
 
 def stamp(seconds: float) -> str:
     """A time as folders are named after it: 20261123_130100."""

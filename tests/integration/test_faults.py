@@ -251,6 +251,19 @@ def test_a_resumed_run_keeps_the_fall_of_its_learning_rate(data: Path, tmp_path:
         assert figures(Engine(work_dir=work)) == figures(undisturbed)
 
 
+def test_a_run_killed_while_its_report_was_made_is_completed(data: Path, tmp_path: Path) -> None:
+    """Also one that had stopped early: it does not begin to train again."""
+    changes = {"report": True, "optimizer.lr": 1e-6, "training.early_stopping.patience": 1, "max_epochs": 90}
+    tiny(data, tmp_path / "ws", **changes).train()
+    run = latest_run(tmp_path / "ws")
+    before = figures(Engine(work_dir=tmp_path / "ws"))
+    assert len(before) < 90
+    run.report.unlink()
+    Engine(work_dir=tmp_path / "ws").train(resume=True)
+    assert figures(Engine(work_dir=tmp_path / "ws")) == before
+    assert run.report.is_file()
+
+
 def test_weights_that_are_no_numbers_are_said_to_be_the_reason(data: Path, tmp_path: Path) -> None:
     state = build_network("test_resnet", 2, 32, 32).state_dict()
     name = next(name for name, value in state.items() if value.ndim == 4)

@@ -118,7 +118,7 @@ def fit(
 
     journal, ctrl_c = Journal(reporter, run, keep), CtrlC(reporter)
     # a run that has ended and is given more epochs begins to count anew
-    stopper = Stopper(recipe.training.early_stopping, ended=run.summary.is_file())
+    stopper = Stopper(recipe.training.early_stopping, ended=run.has_ended(with_report=recipe.report))
     if before is not None:
         journal.begin(module, before, recipe.max_epochs)
     callbacks: list[L.Callback] = [journal, ctrl_c, _checkpoints(run)]

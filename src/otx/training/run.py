@@ -205,9 +205,9 @@ def resumed_recipe(run: RunFolder, asked: Recipe, changes: Mapping[str, Any]) ->
 
 
 def check_resumable(run: RunFolder, recipe: Recipe) -> None:
-    """Raise UsageError where a run has no epoch left to train; one that was killed after its last has its end left."""
+    """Raise UsageError where nothing of a run is left to do."""
     done = count_epochs(run.metrics) if run.metrics.is_file() else 0
-    if done >= recipe.max_epochs and run.summary.is_file():
+    if done >= recipe.max_epochs and run.has_ended(with_report=recipe.report):
         raise UsageError(
             f"{run.path} has already trained {done} of {recipe.max_epochs} epochs",
             fix=f"give a larger number: --max_epochs {done + 10}",
