@@ -79,6 +79,9 @@ class OptimizerSettings:
     lr: float = setting(0.0058, "learning rate", low=0.0)
     momentum: float = setting(0.9, "momentum of SGD", low=0.0, high=1.0)
     weight_decay: float = setting(1e-4, "weight decay", low=0.0)
+    clip_norm: float | None = setting(
+        None, "larger gradients are scaled down to this norm; default: 1 after `head_first`, else never", low=1e-6
+    )
 
 
 @dataclass(frozen=True)
@@ -108,6 +111,9 @@ class TrainingSettings:
     )
     head_first: bool = setting(
         True, "with pretrained weights: begin with a classifier fitted to features computed once (logistic regression)"
+    )
+    freeze_statistics: bool | None = setting(
+        None, "keep the running statistics of batch norm as they are; default: after `head_first`"
     )
     label_smoothing: float = setting(0.0, "share of a label that is spread over all classes", low=0.0, high=0.99)
     alpha: float = setting(1000.0, "influence_balanced: scale of the influence", low=0.0)

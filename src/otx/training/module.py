@@ -19,6 +19,7 @@ from otx.models.build import head_names
 from otx.recipe import OptimizerSettings, SchedulerSettings
 from otx.training.incremental import BODY_FACTOR, HEAD_FACTOR, Past, freeze_statistics
 from otx.training.losses import distillation_loss
+from otx.training.processor import set_ways, ways_of
 
 
 class Classifier(L.LightningModule):
@@ -27,6 +28,8 @@ class Classifier(L.LightningModule):
     Args:
         loss: called with logits (N, C), labels (N,), features (N, D) and the epoch, from 0.
         past: an older network, whose classes are the first ones and whose answers are to be kept.
+        is_fitted: the classifier was fitted to the features before, so that what is learnt now is fine tuning.
+        freezes: keep the running statistics of batch norm; None: where the classifier was fitted.
 
     Logs `val/accuracy` (top-1, 0 to 1; with `balanced` the mean over the classes that have images, so that rare ones
     count like others) and `val/loss` (nats) over all processes; keeps `train_loss`, the mean of
@@ -48,6 +51,8 @@ class Classifier(L.LightningModule):
         loss: nn.Module,
         past: Past | None = None,
         balanced: bool = False,
+        is_fitted: bool = False,
+        freezes: bool | None = None,
         seed: int,
         card: str,
     ) -> None:
@@ -55,7 +60,7 @@ class Classifier(L.LightningModule):
         self.network = network.to(memory_format=torch.channels_last)
         self.optimizer_settings, self.scheduler_settings = optimizer, scheduler
         self.loss, self.past, self.seed, self.card = loss, past, seed, card
-        self.balanced = balanced
+        self.balanced, self.is_fitted, self.freezes = balanced, is_fitted, freezes
         self.bad_images: set[str] = set()
         self.register_buffer("mean", torch.tensor(preprocessing.mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(preprocessing.std).view(1, 3, 1, 1), persistent=False)
@@ -100,8 +105,7 @@ class Classifier(L.LightningModule):
         # an epoch's random numbers depend on its number alone, so that a resumed run repeats them
         torch.manual_seed(self.seed * 1_000_003 + self.current_epoch)
         self.train_loss.reset()
-        if self.past is not None:
-            # images of new classes alone would move what normalises those of the old ones
+        if self._is_frozen():
             freeze_statistics(self.network)
 
     def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
@@ -110,7 +114,7 @@ class Classifier(L.LightningModule):
             # a single image has no statistics where a feature map is one value
             freeze_statistics(self.network)
         loss = self._loss(batch)
-        if len(batch.labels) == 1 and self.past is None:
+        if len(batch.labels) == 1 and not self._is_frozen():
             self.network.train()
         if not math.isfinite(loss.item()):
             raise TrainingError(
@@ -121,6 +125,14 @@ class Classifier(L.LightningModule):
             )
         self.train_loss.update(loss.detach())
         return loss
+
+    def _is_frozen(self) -> bool:
+        """Whether batch norm keeps its running statistics.
+
+        Images of new classes alone would move what normalises those of the old ones; and a few steps move what the
+        fitted classifier was fitted to.
+        """
+        return self.past is not None or (self.is_fitted if self.freezes is None else self.freezes)
 
     def _reason(self) -> str:
         """Why a loss is no number, most likely; images are whole numbers from 0 to 255 and cannot be the reason."""
@@ -196,8 +208,19 @@ class Classifier(L.LightningModule):
         """Let the learning rate fall where `val/accuracy` does not rise; called before a checkpoint is written."""
         self.plateau.step(accuracy)
 
+    def configure_gradient_clipping(self, optimizer: Any, *_: Any, **__: Any) -> None:
+        # a fitted classifier has larger weights than a fresh one, and hands larger gradients down by as much
+        norm = self.optimizer_settings.clip_norm or (1.0 if self.is_fitted else None)
+        self.clip_gradients(optimizer, gradient_clip_val=norm, gradient_clip_algorithm="norm")
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["otx"] = self.card
+        checkpoint["is_fitted"] = self.is_fitted
+        checkpoint["ways"] = ways_of(self.network)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.is_fitted = checkpoint.get("is_fitted", False)
+        set_ways(self.network, checkpoint.get("ways", []))
 
 
 def make_optimizer(

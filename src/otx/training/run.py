@@ -34,11 +34,12 @@ from otx.recipe import Recipe, dump_yaml, load_recipe
 from otx.results import CopyPair, EpochResult, Suspicions, TrainResult
 from otx.training.callbacks import count_epochs
 from otx.training.fit import Outcome, fit, pick_device, pick_precision
+from otx.training.folded import fold_norms
 from otx.training.head import MAX_IMAGES, Features, features_of, fit_head, has_linear_head
 from otx.training.incremental import Merge, Past, carry_over, merge_classes
 from otx.training.losses import make_loss
-from otx.training.mixed import keep_depthwise_in_float32
 from otx.training.module import Classifier
+from otx.training.processor import pool_by_products, speed_up_depthwise
 from otx.workspace import (
     RunFolder,
     clear_leftovers,
@@ -99,10 +100,13 @@ def train(
     if start.warning:
         reporter.warn(start.warning)
     lesson = _lesson(recipe, dataset, base, merge, reporter)
-    if device == "cpu" and precision == "bf16":
-        keep_depthwise_in_float32(start.network)
+    fold_norms(start.network, (preprocessing.height, preprocessing.width))
+    if device == "cpu":
+        pool_by_products(start.network)
+        speed_up_depthwise(start.network, (preprocessing.height, preprocessing.width), half=precision == "bf16")
     before = None
-    if recipe.training.head_first and start.pretrained and has_linear_head(start.network) and is_main():
+    is_fitted = recipe.training.head_first and start.pretrained and has_linear_head(start.network)
+    if is_fitted and is_main():
         before = _fit_head(recipe, dataset, preprocessing, start, device, precision, reporter)
     if recipe.max_epochs == 0 and before is None and is_main():
         raise UsageError(
@@ -129,6 +133,7 @@ def train(
         precision,
         reporter,
         before=before,
+        is_fitted=is_fitted,
         resume=run is not None,
     )
     result = _result(folder, outcome, start, precision)
@@ -537,6 +542,7 @@ def _fit(
     reporter: Reporter,
     *,
     before: EpochResult | None,
+    is_fitted: bool,
     resume: bool,
 ) -> Outcome:
     data, subset = recipe.data, recipe.data.train_subset
@@ -556,6 +562,8 @@ def _fit(
         loss=lesson.loss,
         past=lesson.past,
         balanced=lesson.num_old > 0,
+        is_fitted=is_fitted,
+        freezes=recipe.training.freeze_statistics,
         seed=recipe.seed,
         card=card.to_json(),
     )

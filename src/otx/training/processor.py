@@ -1,0 +1,310 @@
+"""What makes a training step faster on a CPU and leaves names, weights and gradients as they are.
+
+A depthwise convolution is limited by memory and by how well oneDNN knows its shape: its bf16 kernels are twice as fast
+as the float32 ones forward, but ten to sixty times slower in the gradient of the images with a stride of 2; and the
+gradient of a 5x5 kernel takes five times as long as that of a 5x3 one. So each of the three computations has a way of
+its own, which a short look at the clock decides, shape by shape.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+from timm.layers.conv2d_same import pad_same
+from timm.models._efficientnet_blocks import SqueezeExcite
+from torch import nn
+
+TIMED_IMAGES = 4
+TURNS = 3
+COLUMNS = 3
+DTYPES = {"bf16": torch.bfloat16, "32": torch.float32}
+W = TypeVar("W")
+Pair = tuple[int, int]
+# stride, padding, dilation
+Geometry = tuple[Pair, Pair, Pair]
+
+
+@dataclass(frozen=True)
+class Way:
+    """How a depthwise convolution computes: its output, the gradient of its images, the gradient of its weights.
+
+    Each is `bf16` or `32`; `split` computes the gradient of the weights three columns of the kernel at a time.
+    """
+
+    output: str
+    images: str
+    weight: str
+    split: bool
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What decides how long a depthwise convolution takes, but the number of images."""
+
+    channels: int
+    size: Pair
+    kernel: Pair
+    stride: Pair
+    padding: Pair
+    dilation: Pair
+
+
+class ProductSqueezeExcite(SqueezeExcite):
+    """timm's squeeze and excitation, which takes its means over the pixels by a matrix product with ones.
+
+    The gradient of `mean` is one value a channel, spread without memory of its own: adding that to another gradient is
+    many times slower than adding what a product gives, which lies in memory as images do (channels last).
+    """
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Images (N, C, H, W) to images of the same shape."""
+        count, channels, height, width = images.shape
+        sums = _sum_of_rows(images.permute(0, 2, 3, 1).reshape(count, height * width, channels))
+        squeezed = (sums / (height * width)).view(count, channels, 1, 1)
+        output: torch.Tensor = images * self.gate(self.conv_expand(self.act1(self.conv_reduce(squeezed))))
+        return output
+
+
+def pool_by_products(network: nn.Module) -> int:
+    """Let the squeeze and excitation of a network pool by matrix products; returns how many do."""
+    found = [layer for layer in network.modules() if type(layer) is SqueezeExcite]
+    for layer in found:
+        layer.__class__ = ProductSqueezeExcite
+    return len(found)
+
+
+def speed_up_depthwise(network: nn.Module, size: Pair, *, half: bool) -> None:
+    """Let each depthwise convolution of a network on a CPU compute in the way that is fastest for its shape.
+
+    Args:
+        size: height and width of the network's input, in pixels.
+        half: bf16 may be used, under autocast.
+    """
+    shapes = _shapes(network, size)
+    fastest = {shape: _fastest(shape, half=half) for shape in dict.fromkeys(shapes.values())}
+    for layer, shape in shapes.items():
+        layer.__class__ = _depthwise_class(type(layer))
+        layer.way = fastest[shape]  # type: ignore[assignment]
+
+
+def ways_of(network: nn.Module) -> list[tuple[str, str, str, bool]]:
+    """The ways of all depthwise convolutions, to be kept with a checkpoint: each rounds in its own manner."""
+    return [(way.output, way.images, way.weight, way.split) for way in (layer.way for layer in _fast_layers(network))]
+
+
+def set_ways(network: nn.Module, ways: list[tuple[str, str, str, bool]]) -> None:
+    """Compute as `ways_of` says; nothing changes where it is that of another machine's network."""
+    layers = _fast_layers(network)
+    if len(layers) == len(ways):
+        for layer, way in zip(layers, ways, strict=True):
+            layer.way = Way(*way)
+
+
+def _fast_layers(network: nn.Module) -> list[Any]:
+    return [layer for layer in network.modules() if type(layer) in _CLASSES.values()]
+
+
+def _sum_of_rows(rows: torch.Tensor) -> torch.Tensor:
+    """(N, R, C) to (N, 1, C), faster than `sum` where the rows are many."""
+    return torch.bmm(rows.new_ones(len(rows), 1, rows.shape[1]), rows)
+
+
+def _shapes(network: nn.Module, size: Pair) -> dict[nn.Conv2d, Shape]:
+    """The depthwise convolutions of a network, and what they are given."""
+    shapes: dict[nn.Conv2d, Shape] = {}
+
+    def look(layer: Any, given: tuple[torch.Tensor, ...]) -> None:
+        height, width = given[0].shape[2:]
+        shapes[layer] = Shape(
+            layer.in_channels, (height, width), layer.kernel_size, layer.stride, layer.padding, layer.dilation
+        )
+
+    hooks = [
+        layer.register_forward_pre_hook(look)
+        for layer in network.modules()
+        if isinstance(layer, nn.Conv2d)
+        and layer.groups == layer.in_channels == layer.out_channels > 1
+        and layer.padding_mode == "zeros"
+        and not isinstance(layer.padding, str)
+    ]
+    was_training = network.training
+    try:
+        with torch.no_grad():
+            network.eval()(torch.zeros(1, 3, *size))
+    finally:
+        network.train(was_training)
+        for hook in hooks:
+            hook.remove()
+    return shapes
+
+
+def _fastest(shape: Shape, *, half: bool) -> Way:
+    """Measure the ways of a shape on a few images, and take the fastest for each of the three computations."""
+    given = torch.bfloat16 if half else torch.float32
+    channels_last: Any = {"memory_format": torch.channels_last}
+    images = torch.ones(TIMED_IMAGES, shape.channels, *shape.size).to(given, **channels_last)
+    weight = torch.ones(shape.channels, 1, *shape.kernel)
+    geometry = (shape.stride, shape.padding, shape.dilation)
+    output = _forward(images, weight, None, geometry, "32").to(given, **channels_last)
+    kinds = ("bf16", "32") if half else ("32",)
+    splits = (False, True) if shape.kernel[1] > COLUMNS and shape.dilation == (1, 1) else (False,)
+
+    def of_weight(way: tuple[str, bool]) -> torch.Tensor:
+        return _weight_gradient(output, images, weight, geometry, way[0], split=way[1])
+
+    forward = _quickest(kinds, lambda kind: _forward(images, weight, None, geometry, kind))
+    back = _quickest(kinds, lambda kind: _images_gradient(output, images, weight, geometry, kind))
+    kind, split = _quickest([(kind, split) for kind in kinds for split in splits], of_weight)
+    return Way(forward, back, kind, split)
+
+
+def _quickest(ways: Sequence[W], work: Callable[[W], Any]) -> W:
+    """The way in which a piece of work takes the least time, measured in turns."""
+    best = [float("inf")] * len(ways)
+    for turn in range(TURNS + 1 if len(ways) > 1 else 0):
+        for number, way in enumerate(ways):
+            started = time.perf_counter()
+            work(way)
+            if turn:
+                best[number] = min(best[number], time.perf_counter() - started)
+    return ways[best.index(min(best))]
+
+
+def _forward(
+    images: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None,
+    geometry: Geometry,
+    kind: str,
+) -> torch.Tensor:
+    dtype = DTYPES[kind]
+    own = None if bias is None else bias.to(dtype)
+    output = torch.conv2d(
+        images.to(dtype), weight.to(dtype), own, geometry[0], geometry[1], geometry[2], weight.shape[0]
+    )
+    return output.to(images.dtype)
+
+
+def _images_gradient(
+    gradient: torch.Tensor,
+    images: torch.Tensor,
+    weight: torch.Tensor,
+    geometry: Geometry,
+    kind: str,
+) -> torch.Tensor:
+    dtype = DTYPES[kind]
+    # of the images only the shape is needed
+    shaped = torch.empty_like(images, dtype=dtype)
+    wanted = [True, False, False]
+    found: torch.Tensor = _backward(gradient.to(dtype), shaped, weight.to(dtype), geometry, wanted)[0]
+    return found.to(images.dtype)
+
+
+def _weight_gradient(
+    gradient: torch.Tensor,
+    images: torch.Tensor,
+    weight: torch.Tensor,
+    geometry: Geometry,
+    kind: str,
+    *,
+    split: bool,
+) -> torch.Tensor:
+    dtype = DTYPES[kind]
+    gradient, images = gradient.to(dtype), images.to(dtype)
+    wanted = [False, True, False]
+    if not split:
+        whole = weight.to(dtype)
+        found: torch.Tensor = _backward(gradient, images, whole, geometry, wanted)[1]
+        return found.to(weight.dtype)
+    channels, _, rows, columns = weight.shape
+    result = torch.empty_like(weight)
+    part = images.new_empty(channels, 1, rows, COLUMNS)
+    stride, padding, dilation = geometry
+    needed = (gradient.shape[3] - 1) * stride[1] + COLUMNS
+    for first in {*range(0, columns - COLUMNS, COLUMNS), columns - COLUMNS}:
+        # what these columns of the kernel see, and nothing else
+        left = padding[1] - first
+        seen = nn.functional.pad(images, (left, needed - left - images.shape[3], 0, 0))
+        found = _backward(gradient, seen, part, (stride, (padding[0], 0), dilation), wanted)[1]
+        result[..., first : first + COLUMNS] = found
+    return result
+
+
+def _backward(
+    gradient: torch.Tensor,
+    images: torch.Tensor,
+    weight: torch.Tensor,
+    geometry: Geometry,
+    wanted: list[bool],
+) -> tuple[Any, Any, Any]:
+    found: tuple[Any, Any, Any] = torch.ops.aten.convolution_backward(
+        gradient, images, weight, None, *geometry, False, (0, 0), weight.shape[0], wanted
+    )
+    return found
+
+
+class _Depthwise(torch.autograd.Function):
+    """A depthwise convolution whose three computations go their own ways."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, images: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, geometry: Any, way: Way
+    ) -> torch.Tensor:
+        ctx.save_for_backward(images, weight)
+        ctx.geometry, ctx.way = geometry, way
+        with torch.autocast("cpu", enabled=False):
+            return _forward(images, weight, bias, geometry, way.output)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        images, weight = ctx.saved_tensors
+        gradient = gradient.contiguous(memory_format=torch.channels_last)
+        of_images = of_weight = of_bias = None
+        with torch.autocast("cpu", enabled=False):
+            if ctx.needs_input_grad[0]:
+                of_images = _images_gradient(gradient, images, weight, ctx.geometry, ctx.way.images)
+            if ctx.needs_input_grad[1]:
+                way = ctx.way
+                of_weight = _weight_gradient(gradient, images, weight, ctx.geometry, way.weight, split=way.split)
+            if ctx.needs_input_grad[2]:
+                rows = gradient.permute(0, 2, 3, 1).reshape(1, -1, gradient.shape[1])
+                of_bias = _sum_of_rows(rows).view(-1).to(weight.dtype)
+        return of_images, of_weight, of_bias, None, None
+
+
+def _depthwise_class(kind: type[nn.Conv2d]) -> type[nn.Conv2d]:
+    """The same layer, computing in the way that `way` says; timm's own padding (`Conv2dSame`) is kept."""
+    if kind not in _CLASSES:
+        pads_itself = kind.__name__ == "Conv2dSame"
+
+        class Depthwise(kind):  # type: ignore[misc,valid-type]
+            way: Way
+
+            def forward(self, images: torch.Tensor) -> torch.Tensor:
+                if pads_itself:
+                    images = pad_same(images, self.kernel_size, self.stride, self.dilation)
+                    return self._conv_forward(images, self.weight, self.bias)
+                output: torch.Tensor = super().forward(images)
+                return output
+
+            def _conv_forward(
+                self, images: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None
+            ) -> torch.Tensor:
+                if torch.is_autocast_enabled("cpu"):
+                    images = images.to(torch.get_autocast_dtype("cpu"))
+                elif self.way.output != "32":
+                    whole: torch.Tensor = super()._conv_forward(images, weight, bias)
+                    return whole
+                geometry = (self.stride, self.padding, self.dilation)
+                output: torch.Tensor = _Depthwise.apply(images, weight, bias, geometry, self.way)
+                return output
+
+        _CLASSES[kind] = Depthwise
+    return _CLASSES[kind]
+
+
+_CLASSES: dict[type[nn.Conv2d], type[nn.Conv2d]] = {}

@@ -1,0 +1,124 @@
+"""Faster ways to compute the same: outputs and gradients are those of the plain layers."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import timm
+import torch
+from torch import nn
+
+from otx.training.folded import fold_norms
+from otx.training.incremental import freeze_statistics
+from otx.training.processor import Way, pool_by_products, set_ways, speed_up_depthwise, ways_of
+
+SIZE = (64, 64)
+NETWORKS = ["mobilenetv3_small_050", "efficientnet_b0", "tf_efficientnetv2_b0", "mobilenetv4_conv_small_050"]
+
+
+def network(name: str) -> Any:
+    """A network whose batch norms have statistics as if it had been trained, and no random numbers in its steps."""
+    torch.manual_seed(0)
+    built = timm.create_model(name, num_classes=5)
+    for layer in built.modules():
+        for random in ("drop_rate", "drop_path_rate", "drop_prob", "p"):
+            if hasattr(layer, random):
+                setattr(layer, random, 0.0)
+        if isinstance(layer, nn.BatchNorm2d):
+            nn.init.uniform_(layer.running_mean, -0.1, 0.1)
+            nn.init.uniform_(layer.running_var, 0.8, 1.2)
+            nn.init.uniform_(layer.weight, 0.8, 1.2)
+            nn.init.normal_(layer.bias, 0, 0.1)
+    return built
+
+
+def step(built: Any, *, half: bool = False, frozen: bool = False) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    """Logits and gradients of a step on the same images."""
+    built.train()
+    if frozen:
+        freeze_statistics(built)
+    images = torch.randn(6, 3, *SIZE, generator=torch.Generator().manual_seed(1))
+    with torch.autocast("cpu", torch.bfloat16, enabled=half):
+        logits = built(images.contiguous(memory_format=torch.channels_last)).float()
+    built.zero_grad()
+    nn.functional.cross_entropy(logits, torch.arange(6) % 5).backward()
+    return logits.detach(), [parameter.grad for parameter in built.parameters()]
+
+
+def distance(ours: list[torch.Tensor], theirs: list[torch.Tensor]) -> float:
+    """How far gradients are from each other, as a share of their length."""
+    apart = torch.cat([(one - other).flatten() for one, other in zip(ours, theirs, strict=True)])
+    return float(apart.norm() / torch.cat([one.flatten() for one in theirs]).norm())
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_faster_layers_compute_the_same_in_float32(name: str) -> None:
+    plain = network(name)
+    fast = copy.deepcopy(plain)
+    pool_by_products(fast)
+    speed_up_depthwise(fast, SIZE, half=False)
+    assert ways_of(fast)
+    assert list(fast.state_dict()) == list(plain.state_dict())
+    expected, found = step(plain), step(fast)
+    assert torch.allclose(found[0], expected[0], atol=1e-4)
+    assert distance(found[1], expected[1]) < 1e-3
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_faster_layers_are_as_exact_as_plain_ones_in_bf16(name: str) -> None:
+    plain = network(name)
+    fast = copy.deepcopy(plain)
+    pool_by_products(fast)
+    speed_up_depthwise(fast, SIZE, half=True)
+    exact, half, ours = step(plain), step(plain, half=True), step(fast, half=True)
+    assert float((ours[0] - exact[0]).norm()) < 1.5 * float((half[0] - exact[0]).norm())
+    assert distance(ours[1], exact[1]) < 1.5 * distance(half[1], exact[1])
+
+
+@pytest.mark.parametrize("kernel", [3, 5, 7])
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("padding", [0, 1, 3])
+@pytest.mark.parametrize("size", [(9, 14), (12, 7)])
+def test_a_gradient_in_parts_is_that_of_the_whole(
+    kernel: int, stride: int, padding: int, size: tuple[int, int]
+) -> None:
+    torch.manual_seed(0)
+    plain = nn.Conv2d(8, 8, kernel, stride, padding, groups=8)
+    fast = copy.deepcopy(plain)
+    holder = nn.Sequential(nn.Conv2d(3, 8, 1), fast)
+    speed_up_depthwise(holder, size, half=False)
+    set_ways(holder, [("32", "32", "32", True)])
+    images = torch.randn(3, 8, *size)
+    given = [images.clone().requires_grad_() for _ in range(2)]
+    for layer, own in zip((plain, fast), given, strict=True):
+        layer(own).square().sum().backward()
+    assert torch.allclose(given[0].grad, given[1].grad, atol=1e-4)
+    for ours, theirs in zip(fast.parameters(), plain.parameters(), strict=True):
+        assert torch.allclose(ours.grad, theirs.grad, rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", [*NETWORKS, "resnet18", "resnetv2_50", "densenet121"])
+def test_batch_norm_with_fixed_statistics_is_part_of_the_convolution(name: str) -> None:
+    plain = network(name)
+    folded = copy.deepcopy(plain)
+    assert fold_norms(folded, SIZE) > 0
+    assert list(folded.state_dict()) == list(plain.state_dict())
+    expected, found = step(plain, frozen=True), step(folded, frozen=True)
+    assert torch.allclose(found[0], expected[0], rtol=1e-3, atol=1e-3)
+    assert distance(found[1], expected[1]) < 1e-2
+    # with statistics of the batch nothing is folded
+    assert torch.allclose(step(folded)[0], step(plain)[0], atol=1e-4)
+
+
+def test_ways_are_kept_and_those_of_another_network_are_not_taken() -> None:
+    one = network("efficientnet_b0")
+    speed_up_depthwise(one, SIZE, half=True)
+    ways = ways_of(one)
+    set_ways(one, [("32", "32", "32", False)] * len(ways))
+    assert set(ways_of(one)) == {("32", "32", "32", False)}
+    set_ways(one, ways)
+    set_ways(one, ways[1:])
+    assert ways_of(one) == ways
+    assert Way(*ways[0])
