@@ -69,7 +69,8 @@ class ImageSubset(Dataset[tuple[torch.Tensor | None, int, str]]):
         if self.transform is None:
             return _to_tensor(self.preprocessing.resize(pixels)), label, path
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+            # torch.manual_seed seeds every kind of device there could be, which takes as long as the crop
+            torch.default_generator.manual_seed(seed)
             return self.transform(_to_tensor(pixels)), label, path
 
 

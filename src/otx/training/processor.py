@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
-from timm.layers.conv2d_same import pad_same
+from timm.layers.padding import pad_same
 from timm.models._efficientnet_blocks import SqueezeExcite
 from torch import nn
 
