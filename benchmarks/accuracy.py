@@ -5,7 +5,8 @@
 
 Both train mobilenetv2_100 from the same weights on the same split, arranged as train/, val/ and test/ in WORK, both
 with their own defaults (batch of 64, 224 x 224), one after the other; times are of whole commands, imports and all. otx
-trains twice: for one epoch, to see how soon it is as good as the peer at its end, and for `--epochs`. Afterwards both
+trains twice: the classifier alone (`--max_epochs 0`), to see how soon it is as good as the peer at its end, and for
+`--epochs`. Afterwards both
 test their best model; that too is timed, otx on the IR. `run_otx.py` is a script that starts the peer and gives it the
 weights named by PEER_WEIGHTS. With `--only peer` or `--only otx` a part is run; what was measured is kept in
 WORK/results.json and put together at the end.
@@ -46,7 +47,8 @@ def arrange(folder: Path, place: Path) -> None:
 def timed(command: list[str], log: Path, **variables: str) -> float:
     started = time.perf_counter()
     with log.open("w") as file:
-        subprocess.run(command, check=True, stdout=file, stderr=file, env={**os.environ, **variables})
+        own = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+        subprocess.run(command, check=True, stdout=file, stderr=file, env={**own, **variables})
     return time.perf_counter() - started
 
 
@@ -98,7 +100,7 @@ def main() -> None:
     for seed in options.seeds:
         for name, run in (
             (f"peer, {options.peer_epochs} epochs", lambda data, seed: run_peer(options, data, seed)),
-            ("otx, 1 epoch", lambda data, seed: run_otx(options, data, seed, 1)),
+            ("otx, classifier alone", lambda data, seed: run_otx(options, data, seed, 0)),
             (f"otx, {options.epochs} epochs", lambda data, seed: run_otx(options, data, seed, options.epochs)),
         ):
             if (options.only is None or name.startswith(options.only)) and str(seed) not in results.get(name, {}):
@@ -108,7 +110,7 @@ def main() -> None:
     for name, rows in results.items():
         columns = [[row[key] for row in rows.values()] for key in ("train", "test", "accuracy")]
         shown = [f"{statistics.mean(values):.4g} ({min(values):.4g} to {max(values):.4g})" for values in columns]
-        print(f"{name:16} train {shown[0]} s, test {shown[1]} s, accuracy {shown[2]}, {len(rows)} seeds")
+        print(f"{name:21} train {shown[0]} s, test {shown[1]} s, accuracy {shown[2]}, {len(rows)} seeds")
     print(f"{os.cpu_count()} cores, {options.threads} threads")
 
 
