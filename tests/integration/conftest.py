@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from images import write_classes, write_noise
 from otx import Engine
 from otx.events import Progress
 from otx.results import EpochResult
+from otx.workspace import latest_run
 
 SMALL = {
     "model.pretrained": False,
@@ -68,6 +70,18 @@ def trained(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Engine:
     engine = Engine(photos, model=SMALL_MODEL, work_dir=tmp_path_factory.mktemp("ws"), overrides=SMALL)
     engine.train()
     return engine
+
+
+@pytest.fixture(scope="session")
+def files(trained: Engine, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with one file of every kind that can be loaded."""
+    folder = tmp_path_factory.mktemp("files")
+    run = latest_run(trained.work_dir)
+    shutil.copy(run.model, folder / "model.safetensors")
+    shutil.copy(run.last_checkpoint, folder / "last.ckpt")
+    trained.export(output=folder)
+    trained.export(output=folder, export_format="ONNX")
+    return folder
 
 
 @pytest.fixture

@@ -13,25 +13,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from otx import Engine
 from otx.deploy.card import ModelCard
 from otx.deploy.modelfile import load_model, read_card, save_model
 from otx.deploy.predictor import load_predictor
 from otx.errors import ModelError, UsageError
-from otx.workspace import latest_run
-
-
-@pytest.fixture(scope="module")
-def files(trained: Engine, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with one file of every kind that can be loaded."""
-    folder = tmp_path_factory.mktemp("files")
-    run = latest_run(trained.work_dir)
-    shutil.copy(run.model, folder / "model.safetensors")
-    shutil.copy(run.last_checkpoint, folder / "last.ckpt")
-    trained.export(output=folder)
-    trained.export(output=folder, export_format="ONNX")
-    return folder
-
 
 KINDS = ["model.safetensors", "last.ckpt", "exported_model.xml", "exported_model.onnx"]
 

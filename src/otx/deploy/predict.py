@@ -46,7 +46,10 @@ def _expand(source: str) -> Iterator[str]:
     else:
         matches = sorted(glob.glob(source, recursive=True))  # noqa: PTH207 - Path.glob takes no absolute pattern
         if not matches:
-            raise UsageError(f"there is no image, folder or match for {source!r}")
+            raise UsageError(
+                f"there is no image, folder or match for {source!r}",
+                fix='give an image, a folder, or a pattern in quotation marks: otx predict "photos/**/*.jpg"',
+            )
         for match in matches:
             yield from _expand(match) if Path(match).is_dir() else [match]
 
