@@ -92,6 +92,25 @@ def test_a_training_from_weights_begins_with_a_fitted_head(photos: Path, weights
         assert not torch.equal(network.state_dict()["conv_stem.weight"], fresh["network.conv_stem.weight"])
 
 
+def statistics_of(work_dir: Path, name: str) -> torch.Tensor:
+    state = torch.load(latest_run(work_dir).last_checkpoint, weights_only=True)["state_dict"]
+    value: torch.Tensor = state[f"network.{name}"]
+    return value
+
+
+def test_after_it_gradients_are_clipped_and_statistics_kept(photos: Path, weights: Path, tmp_path: Path) -> None:
+    given, name = load_file(weights), "bn1.running_mean"
+    train(photos, weights, tmp_path / "kept", max_epochs=2, **{"optimizer.lr": 0.5})
+    assert torch.equal(statistics_of(tmp_path / "kept", name), given[name])
+    train(photos, weights, tmp_path / "own", max_epochs=1, **{"training.freeze_statistics": False})
+    assert not torch.equal(statistics_of(tmp_path / "own", name), given[name])
+    # a step is no longer than the rate times the norm that gradients are clipped to
+    changes = {"optimizer.clip_norm": 1e-3, "optimizer.lr": 1.0, "optimizer.momentum": 0, "optimizer.weight_decay": 0}
+    train(photos, weights, tmp_path / "clipped", max_epochs=1, **changes, **{"data.train_subset.batch_size": 200})
+    moved = statistics_of(tmp_path / "clipped", "conv_stem.weight") - given["conv_stem.weight"]
+    assert 0 < float(moved.norm()) < 1e-2
+
+
 def test_it_can_be_left_out_and_random_weights_do_without(photos: Path, weights: Path, tmp_path: Path) -> None:
     _, said = train(photos, weights, tmp_path, max_epochs=1, **{"training.head_first": False})
     assert [epoch.epoch for epoch in said.epochs] == [0]

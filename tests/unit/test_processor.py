@@ -58,7 +58,7 @@ def test_faster_layers_compute_the_same_in_float32(name: str) -> None:
     plain = network(name)
     fast = copy.deepcopy(plain)
     pool_by_products(fast)
-    speed_up_depthwise(fast, SIZE, half=False)
+    speed_up_depthwise(fast, SIZE, half=False, timed=True)
     assert ways_of(fast)
     assert list(fast.state_dict()) == list(plain.state_dict())
     expected, found = step(plain), step(fast)
@@ -71,10 +71,23 @@ def test_faster_layers_are_as_exact_as_plain_ones_in_bf16(name: str) -> None:
     plain = network(name)
     fast = copy.deepcopy(plain)
     pool_by_products(fast)
-    speed_up_depthwise(fast, SIZE, half=True)
+    speed_up_depthwise(fast, SIZE, half=True, timed=True)
     exact, half, ours = step(plain), step(plain, half=True), step(fast, half=True)
     assert float((ours[0] - exact[0]).norm()) < 1.5 * float((half[0] - exact[0]).norm())
     assert distance(ours[1], exact[1]) < 1.5 * distance(half[1], exact[1])
+
+
+@pytest.mark.parametrize("half", [True, False])
+def test_without_the_clock_the_ways_are_the_same_every_time(half: bool) -> None:
+    found = []
+    for _ in range(2):
+        built = network("efficientnet_b0")
+        speed_up_depthwise(built, SIZE, half=half, timed=False)
+        found.append(ways_of(built))
+    assert found[0] == found[1]
+    assert len(found[0]) == 16
+    assert {way[0] for way in found[0]} == {"bf16" if half else "32"}
+    assert any(way[3] for way in found[0])
 
 
 @pytest.mark.parametrize("kernel", [3, 5, 7])
@@ -88,7 +101,7 @@ def test_a_gradient_in_parts_is_that_of_the_whole(
     plain = nn.Conv2d(8, 8, kernel, stride, padding, groups=8)
     fast = copy.deepcopy(plain)
     holder = nn.Sequential(nn.Conv2d(3, 8, 1), fast)
-    speed_up_depthwise(holder, size, half=False)
+    speed_up_depthwise(holder, size, half=False, timed=True)
     set_ways(holder, [("32", "32", "32", True)])
     images = torch.randn(3, 8, *size)
     given = [images.clone().requires_grad_() for _ in range(2)]
@@ -114,7 +127,7 @@ def test_batch_norm_with_fixed_statistics_is_part_of_the_convolution(name: str) 
 
 def test_ways_are_kept_and_those_of_another_network_are_not_taken() -> None:
     one = network("efficientnet_b0")
-    speed_up_depthwise(one, SIZE, half=True)
+    speed_up_depthwise(one, SIZE, half=True, timed=False)
     ways = ways_of(one)
     set_ways(one, [("32", "32", "32", False)] * len(ways))
     assert set(ways_of(one)) == {("32", "32", "32", False)}

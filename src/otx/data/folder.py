@@ -139,9 +139,14 @@ def _check_name(place: Path, name: str) -> None:
 
 def _images(folder: str, prefix: str, left_out: LeftOut, visited: set[str]) -> list[str]:
     entries = _entries(Path(folder))
-    shown = [entry for entry in entries if not entry.name.startswith(".")]
+    shown = [entry for entry in entries if entry.name[0] != "."]
     left_out.hidden += len(entries) - len(shown)
-    images = [f"{prefix}/{entry.name}" for entry in shown if _is_image(entry.name) and entry.is_file()]
+    # of a million files, the call for each would take a tenth of the time
+    images = [
+        f"{prefix}/{name}"
+        for entry in shown
+        if ((name := entry.name).endswith(IMAGE_SUFFIXES) or _is_image(name)) and entry.is_file()
+    ]
     if len(images) == len(shown):
         return images
     for entry in shown:

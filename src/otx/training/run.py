@@ -103,7 +103,8 @@ def train(
     fold_norms(start.network, (preprocessing.height, preprocessing.width))
     if device == "cpu":
         pool_by_products(start.network)
-        speed_up_depthwise(start.network, (preprocessing.height, preprocessing.width), half=precision == "bf16")
+        size = (preprocessing.height, preprocessing.width)
+        speed_up_depthwise(start.network, size, half=precision == "bf16", timed=not recipe.deterministic)
     before = None
     is_fitted = recipe.training.head_first and start.pretrained and has_linear_head(start.network)
     if is_fitted and is_main():
