@@ -27,7 +27,7 @@ from torchvision.datasets import ImageFolder
 from otx.data.dataset import Subset
 from otx.data.loader import ImageSubset, val_loader
 from otx.data.preprocessing import Preprocessing
-from otx.deploy.runtime import keep_freed_memory
+from otx.memory import keep_freed_memory
 from otx.models.table import IMAGENET_MEAN, IMAGENET_STD
 
 SIZE, BATCH = 224, 64

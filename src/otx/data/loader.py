@@ -18,6 +18,7 @@ from otx.data.decode import decode_image
 from otx.data.preprocessing import Preprocessing, opencv
 from otx.data.sampler import BalancedSampler, EpochSampler, RandomSampler
 from otx.errors import ImageError
+from otx.memory import drop_freed_memory
 
 
 @dataclass(frozen=True)
@@ -191,10 +192,11 @@ def _loader(
         pin_memory=pin_memory,
         drop_last=drop_last,
         persistent_workers=workers > 0,
-        worker_init_fn=_one_thread,
+        worker_init_fn=_begin_worker,
     )
     return loader
 
 
-def _one_thread(_: int) -> None:
+def _begin_worker(_: int) -> None:
     torch.set_num_threads(1)
+    drop_freed_memory()

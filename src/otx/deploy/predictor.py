@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from otx.deploy.card import ModelCard
 from otx.deploy.modelfile import load_model, read_card
-from otx.deploy.runtime import compile_exactly, keep_freed_memory, openvino_core
+from otx.deploy.runtime import compile_exactly, openvino_core
 from otx.errors import ModelError, UsageError
+from otx.memory import keep_freed_memory
 
 Pixels = NDArray[np.uint8]
 Logits = NDArray[np.float32]

@@ -7,7 +7,6 @@ import errno
 import functools
 import os
 import shutil
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,6 @@ from otx.data.preprocessing import Preprocessing
 
 SS_DISABLE = 2
 # of malloc.h
-M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 LITTLE = 1 << 20
 
 
@@ -93,18 +91,6 @@ def _with_preprocessing(model: Any, preprocessing: Preprocessing) -> Any:
     pixels.preprocess().convert_element_type(openvino.Type.f32)
     pixels.preprocess().mean(list(preprocessing.mean)).scale(list(preprocessing.std))
     return steps.build()
-
-
-def keep_freed_memory() -> None:
-    """Let this process keep the memory it frees, for its next large array.
-
-    glibc hands arrays beyond 32 MB back to the system, which clears the pages again for each new one: a training step
-    of large batches on a CPU then waits for that a third of its time. Elsewhere than with glibc nothing happens.
-    """
-    set_option = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
-    if set_option is not None:
-        set_option(M_MMAP_MAX, 0)
-        set_option(M_TRIM_THRESHOLD, -1)
 
 
 def save_ir(model: Any, path: Path, *, half: bool) -> None:

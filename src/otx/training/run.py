@@ -24,9 +24,9 @@ from otx.data.loader import Augmentation, ImageSubset, train_loader, val_loader
 from otx.data.preprocessing import Preprocessing
 from otx.deploy.card import ModelCard
 from otx.deploy.modelfile import load_model, read_card, save_model
-from otx.deploy.runtime import keep_freed_memory
 from otx.errors import ModelError, UsageError
 from otx.events import Progress, Reporter, SilentReporter
+from otx.memory import keep_freed_memory
 from otx.models.build import build_network, check_network, model_info
 from otx.models.table import ModelInfo
 from otx.models.weights import Start, start_network
