@@ -77,6 +77,19 @@ def test_faster_layers_are_as_exact_as_plain_ones_in_bf16(name: str) -> None:
     assert distance(ours[1], exact[1]) < 1.5 * distance(half[1], exact[1])
 
 
+@pytest.mark.parametrize("size", [(32, 32), (33, 47)])
+def test_maps_smaller_than_a_kernel_are_timed_with_their_padding(size: tuple[int, int]) -> None:
+    built = network("tf_efficientnetv2_b0")
+    speed_up_depthwise(built, size, half=False, timed=True)
+    assert torch.isfinite(built.eval()(torch.zeros(1, 3, *size))).all()
+
+
+def test_weights_that_are_no_numbers_are_not_folded() -> None:
+    built = network("resnet18")
+    nn.init.constant_(built.fc.weight, float("nan"))
+    assert fold_norms(built, SIZE) == 0
+
+
 @pytest.mark.parametrize("half", [True, False])
 def test_without_the_clock_the_ways_are_the_same_every_time(half: bool) -> None:
     found = []

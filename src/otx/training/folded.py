@@ -15,6 +15,8 @@ import torch
 from timm.layers.norm_act import BatchNormAct2d
 from torch import nn
 
+NEAR = 1e-2
+
 
 def fold_norms(network: nn.Module, size: tuple[int, int]) -> int:
     """Let convolutions compute the batch norm behind them, wherever that is in eval mode; returns how many do.
@@ -36,7 +38,8 @@ def fold_norms(network: nn.Module, size: tuple[int, int]) -> int:
         for conv, norm in pairs:
             object.__setattr__(conv, "norm", (norm,))
             conv.__class__, norm.__class__ = FoldedConv, FOLDED[type(norm)]
-        if not torch.allclose(network(noise), expected, rtol=1e-2, atol=1e-2 * float(expected.abs().max())):
+        # not a single answer of weights that are no numbers is near another
+        if not (network(noise) - expected).abs().max() <= NEAR * expected.abs().max():
             for kind, layer in kinds:
                 layer.__class__ = kind
             pairs = []

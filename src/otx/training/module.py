@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from typing import Any
 
 import lightning as L
@@ -169,7 +170,10 @@ class Classifier(L.LightningModule):
         self.val_loss.reset()
 
     def _accuracy(self) -> torch.Tensor:
-        counts = self.val_counts.compute()
+        with warnings.catch_warnings():
+            # of images that could not be decoded there was no update; that is said below
+            warnings.filterwarnings("ignore", message=".*was called before the ``update`` method")
+            counts = self.val_counts.compute()
         hits, images = counts[:, 0].float(), counts[:, 4].float()
         if images.sum() == 0:
             raise DataError(f"no validation image could be decoded: {', '.join(sorted(self.bad_images)[:3])}")

@@ -124,7 +124,10 @@ def _shapes(network: nn.Module, size: Pair) -> dict[nn.Conv2d, Shape]:
     shapes: dict[nn.Conv2d, Shape] = {}
 
     def look(layer: Any, given: tuple[torch.Tensor, ...]) -> None:
-        height, width = given[0].shape[2:]
+        images = given[0]
+        if _pads_itself(type(layer)):
+            images = pad_same(images, layer.kernel_size, layer.stride, layer.dilation)
+        height, width = images.shape[2:]
         shapes[layer] = Shape(
             layer.in_channels, (height, width), layer.kernel_size, layer.stride, layer.padding, layer.dilation
         )
@@ -293,10 +296,15 @@ class _Depthwise(torch.autograd.Function):
         return of_images, of_weight, of_bias, None, None
 
 
+def _pads_itself(kind: type[nn.Module]) -> bool:
+    """Whether it is timm's convolution with the padding of TensorFlow, or made from that."""
+    return any(base.__name__ == "Conv2dSame" for base in kind.__mro__)
+
+
 def _depthwise_class(kind: type[nn.Conv2d]) -> type[nn.Conv2d]:
     """The same layer, computing in the way that `way` says; timm's own padding (`Conv2dSame`) is kept."""
     if kind not in _CLASSES:
-        pads_itself = kind.__name__ == "Conv2dSame"
+        pads_itself = _pads_itself(kind)
 
         class Depthwise(kind):  # type: ignore[misc,valid-type]
             way: Way
