@@ -15,7 +15,6 @@ import numpy as np
 from otx.data.preprocessing import Preprocessing
 
 SS_DISABLE = 2
-# of malloc.h
 LITTLE = 1 << 20
 
 

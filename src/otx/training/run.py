@@ -100,10 +100,10 @@ def train(
     if start.warning:
         reporter.warn(start.warning)
     lesson = _lesson(recipe, dataset, base, merge, reporter)
-    fold_norms(start.network, (preprocessing.height, preprocessing.width))
+    size = (preprocessing.height, preprocessing.width)
+    fold_norms(start.network, size)
     if device == "cpu":
         pool_by_products(start.network)
-        size = (preprocessing.height, preprocessing.width)
         speed_up_depthwise(start.network, size, half=precision == "bf16", timed=not recipe.deterministic)
     before = None
     is_fitted = recipe.training.head_first and start.pretrained and has_linear_head(start.network)
