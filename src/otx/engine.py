@@ -28,7 +28,9 @@ from otx.workspace import (
     DEFAULT_WORK_DIR,
     LATEST,
     MODEL_FILE,
+    TABLES,
     RunFolder,
+    check_output,
     find_work_dir,
     latest_run,
     new_folder,
@@ -121,13 +123,13 @@ class Engine:
         Raises:
             DataError: the folder cannot be used.
         """
-        from otx.data.check import check_dataset, check_output, write_suspicions
+        from otx.data.check import check_dataset, write_suspicions
         from otx.data.dataset import load_dataset
         from otx.data.digits import resolve_data_root
         from otx.events import Progress
 
         if output is not None:
-            check_output(Path(output))
+            check_output(Path(output), "findings", TABLES, "findings.csv")
         path = Path(checkpoint) if checkpoint is not None else self.checkpoint
         _must_exist(path)
         recipe = self.recipe if path is None else self._recipe_of_data(self._card(path))
@@ -262,8 +264,8 @@ class Engine:
         from otx.deploy.predictor import load_predictor
         from otx.workspace import write_json
 
-        if output is not None and Path(output).suffix.lower() != ".json":
-            raise UsageError(f"--output {output}: a test is written as .json", allowed=[".json"])
+        if output is not None:
+            check_output(Path(output), "tests", (".json",), "test.json")
         path = self._model_file(checkpoint)
         card = self._card(path)
         root, images, subset = self._test_images(path, card, data_root)
@@ -348,11 +350,11 @@ class Engine:
         Raises:
             UsageError: `output` cannot be written, or with `resume` holds predictions of other images.
         """
-        from otx.deploy.predict import Unfinished, check_output, find_images, predict, write_as_they_come
+        from otx.deploy.predict import Unfinished, find_images, predict, write_as_they_come
         from otx.deploy.predictor import load_predictor
 
         if output is not None:
-            check_output(Path(output))
+            check_output(Path(output), "predictions", TABLES, "predictions.csv")
         if resume and (output is None or Path(output).suffix.lower() != ".csv"):
             raise UsageError("--resume goes on with a .csv file", fix="--output predictions.csv --resume")
         path = self._model_file(checkpoint)
@@ -539,7 +541,7 @@ class Engine:
             UsageError: there is no such run, or `output` is a file that is no report.
         """
         from otx.report.compare import names_of, render_comparison
-        from otx.report.page import check_output, write_report
+        from otx.report.page import check_page, write_report
         from otx.report.record import read_record
         from otx.workspace import write_text
 
@@ -547,7 +549,7 @@ class Engine:
         folders = [_folder_of_run(Path(run)) for run in given]
         path = None if output is None else Path(output)
         if path is not None:
-            check_output(path)
+            check_page(path)
         if len(folders) == 1:
             return write_report(folders[0], path)
         records = [read_record(folder) for folder in folders]

@@ -44,6 +44,7 @@ LATEST = ".latest"
 MODEL_FILE = "model.safetensors"
 VALIDATION = "validation"
 BESIDE = ".writing."
+TABLES = (".csv", ".json")
 NOT_THE_PERSONS = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ENOENT)
 NO_ROOM = "make room on the disk; nothing that was written before is lost"
 
@@ -219,6 +220,14 @@ def clear_leftovers(folder: Path) -> None:
     """Remove what a killed process was writing in a folder and those inside it; nobody else may be writing there."""
     for file in folder.rglob(f"{BESIDE}*"):
         file.unlink(missing_ok=True)
+
+
+def check_output(path: Path, what: str, suffixes: Sequence[str], example: str) -> None:
+    """Raise UsageError where `what` (a plural) cannot be written to the file that `--output` names."""
+    if path.suffix.lower() not in suffixes:
+        raise UsageError(f"--output {path}: {what} are written as {' or '.join(suffixes)}", allowed=suffixes)
+    if path.is_dir():
+        raise UsageError(f"--output {path} is a folder", fix=f"--output {path / example}")
 
 
 def write_text(path: Path, text: str) -> None:

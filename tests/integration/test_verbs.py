@@ -222,7 +222,7 @@ def test_digits_stand_for_the_digits_of_scikit_learn(tmp_path: Path, digits_cach
         (["train", "--checkpoint", "gone.ckpt"], "no such file: gone.ckpt"),
         (["test"], "there is no trained model in otx-workspace"),
         (["test", "--checkpoint", "."], ". is a folder"),
-        (["test", "--output", "figures.csv"], "--output figures.csv: a test is written as .json"),
+        (["test", "--output", "figures.csv"], "--output figures.csv: tests are written as .json"),
         (["predict"], "the following arguments are required: IMAGES"),
         (["predict", "photo.jpg", "--output", "out.txt"], "--output out.txt: predictions are written as .csv or .json"),
         (["export", "--export_format", "TFLITE"], "--export_format TFLITE"),
@@ -243,6 +243,18 @@ def test_wrong_input_is_said_in_words_with_exit_code_2(
     assert message in shown.err
     assert "Traceback" not in shown.err
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "arguments", [["check", "."], ["test"], ["predict", "photo.jpg"]], ids=lambda arguments: arguments[0]
+)
+def test_a_folder_is_not_written_over(
+    arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "found.json").mkdir()
+    assert main([*arguments, "--output", "found.json"]) == 2
+    assert "--output found.json is a folder" in capsys.readouterr().err
 
 
 def test_nothing_to_predict_is_an_error(model: Path, tmp_path: Path) -> None:

@@ -14,9 +14,9 @@ from otx.data.dataset import Dataset
 from otx.data.decode import EMPTY, MAX_PIXELS, Glance, check_image, glance, ordered
 from otx.data.likeness import GRID, MIN_CORRELATION, group_alike, join, nearest
 from otx.data.preprocessing import opencv
-from otx.errors import ImageError, UsageError
+from otx.errors import ImageError
 from otx.results import BadImage, ClassCount, CopyGroup, CopyPair, Finding, Place, Suspicions
-from otx.workspace import write_csv, write_json
+from otx.workspace import TABLES, check_output, write_csv, write_json
 
 TINY = 32
 HUGE = 25_000_000
@@ -273,7 +273,7 @@ def write_suspicions(suspicions: Suspicions, path: Path) -> None:
     Raises:
         UsageError: another suffix.
     """
-    check_output(path)
+    check_output(path, "findings", TABLES, "findings.csv")
     if path.suffix.lower() == ".json":
         write_json(path, suspicions.to_dict())
         return
@@ -283,9 +283,3 @@ def write_suspicions(suspicions: Suspicions, path: Path) -> None:
         for place, why in found
     )
     write_csv(path, ("finding", "path", "label", "subset", "why"), rows)
-
-
-def check_output(path: Path) -> None:
-    """Raise UsageError where what was found cannot be written to such a file."""
-    if path.suffix.lower() not in (".csv", ".json"):
-        raise UsageError(f"--output {path}: findings are written as .csv or .json", allowed=[".csv", ".json"])

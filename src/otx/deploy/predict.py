@@ -180,11 +180,3 @@ def _write_csv(predictions: Iterable[Prediction], path: Path, done: Unfinished) 
 def _row(prediction: Prediction) -> tuple[str, str, str, str]:
     probability = "" if prediction.probability is None else f"{prediction.probability:.6f}"
     return prediction.path, prediction.label or "", probability, prediction.error or ""
-
-
-def check_output(path: Path) -> None:
-    """Raise UsageError where predictions cannot be written to such a file."""
-    if path.suffix.lower() not in (".csv", ".json"):
-        raise UsageError(f"--output {path}: predictions are written as .csv or .json", allowed=[".csv", ".json"])
-    if path.is_dir():
-        raise UsageError(f"--output {path} is a folder", fix=f"--output {path}/predictions.csv")

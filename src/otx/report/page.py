@@ -28,7 +28,7 @@ from otx.report.figures import (
 from otx.report.pictures import exhibits, explainer, thumbnail, thumbnails
 from otx.report.record import Measurement, Record, lr_drops, read_record
 from otx.report.sentences import summarise
-from otx.workspace import write_text
+from otx.workspace import check_output, write_text
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -60,12 +60,9 @@ def write_report(folder: Path, output: Path | None = None, *, quick: bool = Fals
     return path
 
 
-def check_output(path: Path) -> None:
-    """Raise UsageError where a page would take the place of something that is none."""
-    if path.suffix.lower() not in (".html", ".htm"):
-        raise UsageError(f"--output {path}: a report is written as .html", allowed=[".html", ".htm"])
-    if path.is_dir():
-        raise UsageError(f"--output {path} is a folder", fix=f"--output {path / 'report.html'}")
+def check_page(path: Path) -> None:
+    """Raise UsageError where a page cannot be written, or would take the place of something that is none."""
+    check_output(path, "reports", (".html", ".htm"), "report.html")
     if path.is_file() and GENERATOR not in path.read_bytes()[:1000]:
         raise UsageError(f"--output {path} exists, and is no report of otx", fix="choose another name")
 
