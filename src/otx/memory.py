@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import sys
+from pathlib import Path
 
 # numbers of glibc's malloc.h
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
+CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
+UNKNOWN = 8 * 2**30
 
 
 def keep_freed_memory() -> None:
@@ -30,3 +34,12 @@ def drop_freed_memory() -> None:
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
     if trim is not None:
         trim(0)
+
+
+def memory_limit() -> int:
+    """Bytes of memory that a process may take at most: those of the machine, or of its container (8 GB if unknown)."""
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else UNKNOWN
+    try:
+        return min(total, int(CGROUP_LIMIT.read_text()))
+    except (OSError, ValueError):  # no container, or "max"
+        return total

@@ -22,6 +22,7 @@ from otx.data.dataset import load_dataset
 from otx.deploy.modelfile import load_model, read_card
 from otx.errors import DataError, TrainingError, UsageError
 from otx.recipe import load_recipe
+from otx.training.module import Classifier
 from otx.workspace import latest_run, run_of
 
 FIGURES = ("train_loss", "val_loss", "val_accuracy", "lr", "is_best")
@@ -222,3 +223,34 @@ def test_two_processes_train_together(photos: Path, tmp_path: Path) -> None:
     subprocess.run(command(photos, tmp_path, **{"engine.num_devices": 2}), check=True, timeout=300)
     assert [path.name for path in tmp_path.iterdir() if path.name != ".latest"] == [latest_run(tmp_path).path.name]
     assert read_card(latest_run(tmp_path).model).metrics["epoch"] >= 1
+
+
+def test_images_to_train_on_grow_to_their_size_and_validation_is_at_the_whole_size(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[bool, torch.Size]] = []
+    forward = Classifier.forward
+    monkeypatch.setattr(
+        Classifier,
+        "forward",
+        lambda self, images: (seen.append((self.training, images.shape[2:])), forward(self, images))[1],
+    )
+    asked = {"training.growing_epochs": 2, "training.start_size": 0.5, "data.input_size": 64, "max_epochs": 3}
+    small(photos, tmp_path, **asked).train()
+    sizes = {trains: list(dict.fromkeys(size[0] for t, size in seen if t == trains)) for trains in (True, False)}
+    assert sizes == {True: [32, 64], False: [64]}
+
+
+def test_a_network_of_one_size_does_not_grow(photos: Path, tmp_path: Path) -> None:
+    asked = {**SMALL, "training.growing_epochs": 2, "data.input_size": 32}
+    engine = Engine(photos, model="timm/vit_tiny_patch16_224", work_dir=tmp_path, overrides=asked)
+    with pytest.raises(UsageError, match="vit_tiny_patch16_224 takes images of one size only"):
+        engine.train()
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_training_is_the_same_with_and_without_images_kept_in_memory(photos: Path, tmp_path: Path) -> None:
+    engines = [small(photos, tmp_path / str(room), **{"data.cache_mb": room, "deterministic": True}) for room in (0, 9)]
+    for engine in engines:
+        engine.train()
+    assert figures(engines[0]) == figures(engines[1])

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset, Sampler
 from torchvision.transforms import v2
 
+from otx.data.cache import ImageCache
 from otx.data.dataset import Subset
 from otx.data.decode import decode_image
 from otx.data.preprocessing import Preprocessing, opencv
 from otx.data.sampler import BalancedSampler, EpochSampler, RandomSampler
 from otx.errors import ImageError
 from otx.memory import drop_freed_memory
+
+STEP = 32
 
 
 @dataclass(frozen=True)
@@ -28,6 +33,40 @@ class Augmentation:
     scale: tuple[float, float]
     ratio: tuple[float, float]
     flip: float
+
+
+@dataclass(frozen=True)
+class Growth:
+    """Images to train on begin small and grow to the network's input: a step on small ones takes less time.
+
+    Source: Tan and Le, EfficientNetV2: Smaller Models and Faster Training, ICML 2021, arXiv 2104.00298.
+
+    Attributes:
+        start: share of the height and width in the first epoch, above 0 to 1.
+        epochs: epochs until the whole size is reached.
+    """
+
+    start: float
+    epochs: int
+
+    def size(self, full: tuple[int, int], epoch: int) -> tuple[int, int]:
+        """Height and width in an epoch, counted from 0: multiples of 32, as networks halve their maps five times."""
+        if epoch >= self.epochs:
+            return full
+        share = self.start + (1 - self.start) * epoch / self.epochs
+        height, width = (min(side, max(1, round(side * share / STEP)) * STEP) for side in full)
+        return height, width
+
+
+FULL_SIZE = Growth(1.0, 0)
+
+
+class Draw(NamedTuple):
+    """What a data loader asks for: an image by its number; to train on, with a seed and the size it is cut to."""
+
+    number: int
+    seed: int = 0
+    size: tuple[int, int] = (0, 0)
 
 
 @dataclass(frozen=True)
@@ -43,7 +82,13 @@ class Batch:
 
 
 class ImageSubset(Dataset[tuple[torch.Tensor | None, int, str]]):
-    """The images of a subset. An item is asked for as (index, seed of its augmentation)."""
+    """The images of a subset. An item is asked for by a `Draw`.
+
+    Args:
+        augmentation: the images are trained on; None: they are resized as `preprocessing` says.
+        reduces: decode large images to train on at a reduced size, twice the network's input at the shorter side.
+        cache: bytes of memory to keep decoded images in.
+    """
 
     def __init__(
         self,
@@ -53,37 +98,60 @@ class ImageSubset(Dataset[tuple[torch.Tensor | None, int, str]]):
         *,
         max_pixels: int,
         augmentation: Augmentation | None = None,
+        reduces: bool = False,
+        cache: int = 0,
     ) -> None:
         self.root, self.subset, self.preprocessing, self.max_pixels = root, subset, preprocessing, max_pixels
-        self.transform = None if augmentation is None else _transform(augmentation, preprocessing)
+        self.augmentation = augmentation
+        is_reduced = reduces and augmentation is not None
+        self.reduce_to = 2 * max(preprocessing.height, preprocessing.width) if is_reduced else None
+        self.cache = ImageCache(len(subset.paths), cache)
 
     def __len__(self) -> int:
         return len(self.subset.paths)
 
-    def __getitem__(self, draw: tuple[int, int]) -> tuple[torch.Tensor | None, int, str]:
-        index, seed = draw
-        path, label = self.subset.paths[index], self.subset.labels[index]
-        try:
-            pixels = decode_image(self.root / path, self.max_pixels)
-        except ImageError as error:
-            return None, label, f"{path}: {error.what}"
-        if self.transform is None:
-            return _to_tensor(self.preprocessing.resize(pixels)), label, path
+    def __getitem__(self, draw: Draw) -> tuple[torch.Tensor | None, int, str]:
+        number, seed, size = draw
+        path, label = self.subset.paths[number], self.subset.labels[number]
+        pixels = self.cache.get(number)
+        if pixels is None:
+            try:
+                pixels = self._decoded(path)
+            except ImageError as error:
+                return None, label, f"{path}: {error.what}"
+            self.cache.put(number, pixels)
+        if self.augmentation is None:
+            return _to_tensor(pixels), label, path
         with torch.random.fork_rng(devices=[]):
             # torch.manual_seed seeds every kind of device there could be, which takes as long as the crop
             torch.default_generator.manual_seed(seed)
-            return self.transform(_to_tensor(pixels)), label, path
+            return _transform(self.augmentation, size)(_to_tensor(pixels)), label, path
+
+    def _decoded(self, path: str) -> NDArray[np.uint8]:
+        """What does not change from epoch to epoch."""
+        pixels = decode_image(self.root / path, self.max_pixels, self.reduce_to)
+        return self.preprocessing.resize(pixels) if self.augmentation is None else pixels
 
 
-def _to_tensor(pixels: np.ndarray[Any, np.dtype[np.uint8]]) -> torch.Tensor:
+def normalise(images: torch.Tensor, mean: torch.Tensor, std: torch.Tensor) -> torch.Tensor:
+    """Network input (N, 3, H, W), float and channels last, of images (N, 3, H, W) uint8; mean and std (3,).
+
+    Whole rows of pixels are computed at once: three values at a time take three times as long.
+    """
+    count, channels, height, width = images.shape
+    rows = images.permute(0, 2, 3, 1).reshape(count, height, width * channels).to(torch.float32, copy=True)
+    rows.sub_(mean.repeat(width)).div_(std.repeat(width))
+    return rows.view(count, height, width, channels).permute(0, 3, 1, 2)
+
+
+def _to_tensor(pixels: NDArray[np.uint8]) -> torch.Tensor:
     return torch.from_numpy(pixels if pixels.flags.writeable else pixels.copy()).permute(2, 0, 1)
 
 
-def _transform(augmentation: Augmentation, preprocessing: Preprocessing) -> v2.Transform:
+@functools.lru_cache(maxsize=16)
+def _transform(augmentation: Augmentation, size: tuple[int, int]) -> v2.Transform:
     # no antialiasing: what the network learns from is resized as what it will be tested on
-    crop = v2.RandomResizedCrop(
-        (preprocessing.height, preprocessing.width), augmentation.scale, augmentation.ratio, antialias=False
-    )
+    crop = v2.RandomResizedCrop(size, augmentation.scale, augmentation.ratio, antialias=False)
     return v2.Compose([crop, v2.RandomHorizontalFlip(augmentation.flip)])
 
 
@@ -97,15 +165,18 @@ def collate(items: Sequence[tuple[torch.Tensor | None, int, str]]) -> Batch:
     return Batch(images, torch.tensor([label for _, label in good], dtype=torch.int64), bad)
 
 
-class SeededSampler(Sampler[tuple[int, int]]):
+class SeededSampler(Sampler[Draw]):
     """Gives each draw of another sampler a seed of its own, which depends on seed, epoch and place alone.
 
-    So the augmentation of an image does not depend on the number of workers, nor on whether a run was resumed.
+    So the augmentation of an image does not depend on the number of workers, nor on whether a run was resumed. The size
+    that images are cut to depends on the epoch.
     """
 
-    def __init__(self, inner: EpochSampler, seed: int, rank: int, world_size: int) -> None:
+    def __init__(
+        self, inner: EpochSampler, seed: int, rank: int, world_size: int, full: tuple[int, int], growth: Growth
+    ) -> None:
         self.inner, self.seed, self.rank, self.world_size = inner, seed, rank, world_size
-        self.epoch = 0
+        self.full, self.growth, self.epoch = full, growth, 0
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
@@ -114,13 +185,14 @@ class SeededSampler(Sampler[tuple[int, int]]):
     def __len__(self) -> int:
         return len(self.inner)
 
-    def __iter__(self) -> Iterator[tuple[int, int]]:
+    def __iter__(self) -> Iterator[Draw]:
+        size = self.growth.size(self.full, self.epoch)
         for place, index in enumerate(self.inner):
             key = (self.seed, self.epoch, place * self.world_size + self.rank)
-            yield index, int(np.random.SeedSequence(key).generate_state(1)[0])
+            yield Draw(index, int(np.random.SeedSequence(key).generate_state(1)[0]), size)
 
 
-class ShardSampler(Sampler[tuple[int, int]]):
+class ShardSampler(Sampler[Draw]):
     """Every image once, in order, dealt over the processes without overlap and without filling up."""
 
     def __init__(self, count: int, rank: int, world_size: int) -> None:
@@ -129,8 +201,8 @@ class ShardSampler(Sampler[tuple[int, int]]):
     def __len__(self) -> int:
         return len(self.indices)
 
-    def __iter__(self) -> Iterator[tuple[int, int]]:
-        return ((index, 0) for index in self.indices)
+    def __iter__(self) -> Iterator[Draw]:
+        return map(Draw, self.indices)
 
 
 def count_workers(wanted: int | None, num_images: int) -> int:
@@ -152,6 +224,7 @@ def train_loader(
     world_size: int,
     num_workers: int | None,
     pin_memory: bool,
+    growth: Growth = FULL_SIZE,
 ) -> DataLoader[Batch]:
     """Batches of an epoch's draws; a last batch of a single image is left out, since batch norm cannot take it."""
     inner: EpochSampler
@@ -159,7 +232,8 @@ def train_loader(
         inner = BalancedSampler(images.subset.labels, seed=seed, efficient=efficient, rank=rank, world_size=world_size)
     else:
         inner = RandomSampler(len(images), seed=seed, rank=rank, world_size=world_size)
-    sampler = SeededSampler(inner, seed, rank, world_size)
+    full = (images.preprocessing.height, images.preprocessing.width)
+    sampler = SeededSampler(inner, seed, rank, world_size, full, growth)
     alone = len(sampler) > batch_size and len(sampler) % batch_size == 1
     return _loader(images, sampler, batch_size, num_workers, pin_memory, drop_last=alone)
 
@@ -173,7 +247,7 @@ def val_loader(
 
 def _loader(
     images: ImageSubset,
-    sampler: Sampler[tuple[int, int]],
+    sampler: Sampler[Draw],
     batch_size: int,
     num_workers: int | None,
     pin_memory: bool,

@@ -23,6 +23,16 @@ def opencv() -> Any:
     return cv2
 
 
+def reduced(image: NDArray[np.uint8], shorter: int) -> NDArray[np.uint8]:
+    """An image (H, W, 3) with `shorter` pixels at its shorter side, each the mean of those it takes the place of."""
+    cv2 = opencv()
+    height, width = image.shape[:2]
+    factor = shorter / min(height, width)
+    size = (max(1, round(width * factor)), max(1, round(height * factor)))
+    small: NDArray[np.uint8] = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+    return small
+
+
 @dataclass(frozen=True)
 class Preprocessing:
     """Resize to `height` x `width` without keeping the aspect ratio, then `(rgb - mean) / std`.

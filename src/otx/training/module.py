@@ -13,7 +13,7 @@ from torch.nn import functional
 from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassStatScores
 
-from otx.data.loader import Batch
+from otx.data.loader import Batch, normalise
 from otx.data.preprocessing import Preprocessing
 from otx.errors import DataError, TrainingError
 from otx.models.build import head_names
@@ -63,8 +63,8 @@ class Classifier(L.LightningModule):
         self.loss, self.past, self.seed, self.card = loss, past, seed, card
         self.balanced, self.is_fitted, self.freezes = balanced, is_fitted, freezes
         self.bad_images: set[str] = set()
-        self.register_buffer("mean", torch.tensor(preprocessing.mean).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(preprocessing.std).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("mean", torch.tensor(preprocessing.mean), persistent=False)
+        self.register_buffer("std", torch.tensor(preprocessing.std), persistent=False)
         self.train_loss = MeanMetric()
         # a validation loss may be no number where an untrained network explodes; it is shown as such
         self.val_loss = MeanMetric(nan_strategy="disable")
@@ -76,8 +76,7 @@ class Classifier(L.LightningModule):
         return logits.float()
 
     def _input(self, images: torch.Tensor) -> torch.Tensor:
-        pixels = images.to(dtype=torch.float32, memory_format=torch.channels_last)
-        return (pixels - self.mean) / self.std
+        return normalise(images, self.mean, self.std)
 
     def _with_features(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Logits (N, C), and what enters the classifier (N, D), as plain values.

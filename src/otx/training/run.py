@@ -16,18 +16,19 @@ import numpy as np
 import torch
 from torch import nn
 
+from otx.data.cache import room_for_images
 from otx.data.check import survey, suspect, write_suspicions
 from otx.data.dataset import Dataset, load_dataset, pick_evenly, refuse_if_too_many_bad, write_split
 from otx.data.digits import resolve_data_root
 from otx.data.folder import some
-from otx.data.loader import Augmentation, ImageSubset, train_loader, val_loader
+from otx.data.loader import Augmentation, Growth, ImageSubset, normalise, train_loader, val_loader
 from otx.data.preprocessing import Preprocessing
 from otx.deploy.card import ModelCard
 from otx.deploy.modelfile import load_model, read_card, save_model
 from otx.errors import ModelError, UsageError
 from otx.events import Progress, Reporter, SilentReporter
 from otx.memory import keep_freed_memory
-from otx.models.build import build_network, check_network, model_info
+from otx.models.build import build_network, check_network, depends_on_size, model_info
 from otx.models.table import ModelInfo
 from otx.models.weights import Start, start_network
 from otx.recipe import Recipe, dump_yaml, load_recipe
@@ -86,6 +87,11 @@ def train(
     precision, why = pick_precision(recipe.precision, device)
     info = model_info(recipe.model.name)
     check_network(info.network)
+    if recipe.training.growing_epochs and depends_on_size(info.network):
+        raise UsageError(
+            f"--training.growing_epochs {recipe.training.growing_epochs}: {info.network} takes images of one size only",
+            fix="leave it out, or choose a network of convolutions",
+        )
     base = _base(info, checkpoint, run)
     dataset, found = _usable_images(recipe, run, reporter, min_classes=1 if base else 2)
     _check_shares(recipe, dataset)
@@ -498,7 +504,7 @@ def _fit_head(
     """Begin with a fitted classifier; its figures, where all validation images were looked at."""
     place = "cuda" if device == "gpu" else "cpu"
     network = start.network.to(place, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    mean, std = (torch.tensor(v, device=place).view(1, 3, 1, 1) for v in (preprocessing.mean, preprocessing.std))
+    mean, std = (torch.tensor(v, device=place) for v in (preprocessing.mean, preprocessing.std))
     parts = [pick_evenly(part, MAX_IMAGES, recipe.seed) for part in (dataset.train, dataset.val)]
     total = sum(len(part) for part in parts)
     features: list[Features] = []
@@ -516,7 +522,7 @@ def _fit_head(
             features_of(
                 network,
                 loader,
-                lambda images: ((images.float() - mean) / std).contiguous(memory_format=torch.channels_last),
+                lambda images: normalise(images, mean, std),
                 device=place,
                 half=precision == "bf16",
                 on_progress=lambda n, done=done: reporter.progress(Progress("features", done + n, total)),  # type: ignore[misc]
@@ -550,10 +556,21 @@ def _fit(
     rank = _rank(recipe.engine.num_devices)
     world = recipe.engine.num_devices * recipe.engine.num_nodes
     augmentation = Augmentation(subset.augmentation.scale, subset.augmentation.ratio, subset.augmentation.flip)
+    room = room_for_images(data.cache_mb)
+    # images to validate on are kept as the network gets them, so that few bytes hold them all
+    room_to_validate = min(room // 4, len(dataset.val) * 3 * preprocessing.height * preprocessing.width)
     train_images = ImageSubset(
-        dataset.root, dataset.train, preprocessing, max_pixels=data.max_image_pixels, augmentation=augmentation
+        dataset.root,
+        dataset.train,
+        preprocessing,
+        max_pixels=data.max_image_pixels,
+        augmentation=augmentation,
+        reduces=subset.reduce_large,
+        cache=room - room_to_validate,
     )
-    val_images = ImageSubset(dataset.root, dataset.val, preprocessing, max_pixels=data.max_image_pixels)
+    val_images = ImageSubset(
+        dataset.root, dataset.val, preprocessing, max_pixels=data.max_image_pixels, cache=room_to_validate
+    )
     module = Classifier(
         start.network,
         num_classes=len(dataset.classes),
@@ -580,6 +597,7 @@ def _fit(
             world_size=world,
             num_workers=data.num_workers,
             pin_memory=device == "gpu",
+            growth=Growth(recipe.training.start_size, recipe.training.growing_epochs),
         ),
         val_loader(
             val_images,

@@ -1,0 +1,71 @@
+"""Decoded images kept in memory that the processes of one training share, so that a photo is decoded once."""
+
+from __future__ import annotations
+
+import contextlib
+import mmap
+import multiprocessing
+import os
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from otx.memory import memory_limit
+
+MEGABYTE = 2**20
+MAX_SHARE = 8
+
+
+class ImageCache:
+    """Holds images (H, W, 3) uint8 by number, as many as fit; what does not fit is not kept.
+
+    Memory is taken as images come. A process that was forked from the one that made the cache fills and reads the same
+    memory; one that was started otherwise gets an empty cache that keeps nothing.
+
+    Args:
+        count: images there are, numbered from 0.
+        capacity: bytes of memory at most.
+    """
+
+    def __init__(self, count: int, capacity: int) -> None:
+        self._count, self._capacity = count, 0
+        if capacity == 0 or count == 0:
+            return
+        with contextlib.suppress(OSError):  # where the system promises no more memory than it has
+            self._pixels: NDArray[np.uint8] = np.frombuffer(mmap.mmap(-1, capacity), np.uint8)
+            self._capacity = capacity
+        # of each image: where it lies (plus one, 0 where it is not there), height, width; last, the bytes in use
+        self._table: NDArray[np.int64] = np.frombuffer(mmap.mmap(-1, 24 * (count + 1)), np.int64).reshape(-1, 3)
+        self._lock = multiprocessing.get_context("fork").Lock() if hasattr(os, "fork") else multiprocessing.Lock()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return ImageCache, (self._count, 0)
+
+    def get(self, number: int) -> NDArray[np.uint8] | None:
+        """The image, as it lies in the shared memory: not to be written to."""
+        if self._capacity == 0:
+            return None
+        with self._lock:
+            place, height, width = map(int, self._table[number])
+        if place == 0:
+            return None
+        return self._pixels[place - 1 : place - 1 + height * width * 3].reshape(height, width, 3)
+
+    def put(self, number: int, image: NDArray[np.uint8]) -> None:
+        """Keep an image, where there is room for it and it is not there."""
+        if self._capacity == 0:
+            return
+        height, width = image.shape[:2]
+        with self._lock:
+            begin = int(self._table[-1, 0])
+            if self._table[number, 0] or begin + image.size > self._capacity:
+                return
+            self._pixels[begin : begin + image.size] = image.reshape(-1)
+            self._table[number] = begin + 1, height, width
+            self._table[-1, 0] = begin + image.size
+
+
+def room_for_images(megabytes: int) -> int:
+    """Bytes to keep decoded images in: what was asked for, but no more than an eighth of this machine's memory."""
+    return min(megabytes * MEGABYTE, memory_limit() // MAX_SHARE)

@@ -1,0 +1,130 @@
+"""What training is given: images decoded once and kept in memory, cut to the size of the epoch."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from images import write_classes
+from otx import memory
+from otx.data.cache import MEGABYTE, ImageCache, room_for_images
+from otx.data.dataset import load_dataset
+from otx.data.loader import Augmentation, Batch, Growth, ImageSubset, train_loader, val_loader
+from otx.data.preprocessing import Preprocessing
+
+NETWORK_INPUT = Preprocessing(16, 16, (0, 0, 0), (1, 1, 1))
+
+
+def picture(number: int, height: int = 3, width: int = 5) -> NDArray[np.uint8]:
+    return np.random.default_rng(number).integers(0, 256, (height, width, 3), np.uint8)
+
+
+def test_what_is_put_in_comes_out_as_long_as_there_is_room() -> None:
+    cache = ImageCache(4, 2 * 45 + 44)
+    assert cache.get(0) is None
+    for number in (2, 0, 1):
+        cache.put(number, picture(number))
+    for number in (0, 2):
+        np.testing.assert_array_equal(cache.get(number), picture(number))
+    assert cache.get(1) is None
+    cache.put(3, picture(3, 2, 7))
+    np.testing.assert_array_equal(cache.get(3), picture(3, 2, 7))
+
+
+def test_an_image_is_kept_once() -> None:
+    cache = ImageCache(2, 2 * 45)
+    for number in (0, 0, 0, 1):
+        cache.put(number, picture(number))
+    np.testing.assert_array_equal(cache.get(1), picture(1))
+
+
+@pytest.mark.parametrize("count", [0, 3])
+def test_without_room_nothing_is_kept(count: int) -> None:
+    cache = ImageCache(count, 0)
+    cache.put(0, picture(0))
+    assert cache.get(0) is None
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are not forked here")
+def test_a_forked_process_fills_and_reads_the_same_memory() -> None:
+    cache = ImageCache(2, 1000)
+    cache.put(0, picture(0))
+    child = os.fork()
+    if child == 0:
+        found = cache.get(0)
+        cache.put(1, picture(1))
+        os._exit(0 if found is not None and (found == picture(0)).all() else 1)
+    assert os.waitpid(child, 0)[1] == 0
+    np.testing.assert_array_equal(cache.get(1), picture(1))
+
+
+def test_a_process_that_was_not_forked_keeps_nothing() -> None:
+    cache = pickle.loads(pickle.dumps(ImageCache(2, 1000)))
+    cache.put(0, picture(0))
+    assert cache.get(0) is None
+
+
+def test_the_room_is_what_was_asked_for_but_an_eighth_of_the_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert room_for_images(1) == MEGABYTE
+    (tmp_path / "limit").write_text("80000000\n")
+    monkeypatch.setattr(memory, "CGROUP_LIMIT", tmp_path / "limit")
+    assert room_for_images(1024) == 10_000_000
+    (tmp_path / "limit").write_text("max\n")
+    assert room_for_images(1024) > 10_000_000
+
+
+def batches(folder: Path, *, cache: int, workers: int) -> list[list[Batch]]:
+    """Two epochs of batches to train on and one of those to validate on; images are gone before the second."""
+    data = load_dataset(folder)
+    bends = Augmentation((0.2, 1.0), (0.75, 1.33), 0.5)
+    images = ImageSubset(
+        data.root, data.train, NETWORK_INPUT, max_pixels=10**6, augmentation=bends, reduces=True, cache=cache
+    )
+    still = ImageSubset(data.root, data.val, NETWORK_INPUT, max_pixels=10**6, cache=cache)
+    loader = train_loader(
+        images,
+        batch_size=4,
+        balanced=False,
+        efficient=False,
+        seed=1,
+        rank=0,
+        world_size=1,
+        num_workers=workers,
+        pin_memory=False,
+    )
+    others = val_loader(still, batch_size=4, rank=0, world_size=1, num_workers=workers, pin_memory=False)
+    seen = [list(loader), list(others)]
+    if cache:
+        for path in (*data.train.paths, *data.val.paths):
+            (data.root / path).unlink()
+    return [*seen, list(loader), list(others)]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_batches_are_the_same_from_memory(workers: int, tmp_path: Path) -> None:
+    root = write_classes(tmp_path, {"ant": 9, "bee": 9}, size=(140, 130))
+    plain = batches(root, cache=0, workers=workers)
+    kept = batches(root, cache=MEGABYTE, workers=workers)
+    for left, right in zip(plain, kept, strict=True):
+        for one, other in zip(left, right, strict=True):
+            assert not other.bad
+            np.testing.assert_array_equal(one.images, other.images)
+
+
+@pytest.mark.parametrize(
+    ("full", "sizes"), [((224, 224), [128, 160, 192, 224, 224]), ((32, 96), [32, 32, 32, 32, 32]), ((200, 320), [])]
+)
+def test_images_grow_in_steps_to_their_whole_size(full: tuple[int, int], sizes: list[int]) -> None:
+    growth = Growth(0.55, 3)
+    found = [growth.size(full, epoch) for epoch in range(5)]
+    assert found[3:] == [full, full]
+    assert found == sorted(found)
+    assert not sizes or [height for height, _ in found] == sizes
+    assert all(side % 32 == 0 or side == whole for size in found for side, whole in zip(size, full, strict=True))
