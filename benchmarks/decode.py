@@ -25,7 +25,7 @@ from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
 from otx.data.dataset import Subset
-from otx.data.loader import ImageSubset, val_loader
+from otx.data.loader import ImageSubset, normalise, val_loader
 from otx.data.preprocessing import Preprocessing
 from otx.memory import keep_freed_memory
 from otx.models.table import IMAGENET_MEAN, IMAGENET_STD
@@ -33,18 +33,16 @@ from otx.models.table import IMAGENET_MEAN, IMAGENET_STD
 SIZE, BATCH = 224, 64
 
 
-def make(root: Path, count: int) -> None:
+def make(root: Path, count: int, size: tuple[int, int] = (500, 375)) -> None:
     rng = np.random.default_rng(0)
     for number in range(count):
         layers = [
-            np.asarray(
-                Image.fromarray(rng.integers(0, 256, (6 * 4**k, 8 * 4**k, 3), np.uint8)).resize((500, 375)), float
-            )
+            np.asarray(Image.fromarray(rng.integers(0, 256, (6 * 4**k, 8 * 4**k, 3), np.uint8)).resize(size), float)
             for k in range(4)
         ]
         pixels = np.average(layers, axis=0, weights=[8, 4, 2, 1]).astype(np.uint8)
         place = root / str(number % 2)
-        place.mkdir(exist_ok=True)
+        place.mkdir(parents=True, exist_ok=True)
         Image.fromarray(pixels).save(place / f"{number:04}.jpg", quality=90)
 
 
@@ -61,7 +59,7 @@ def otx_loader(root: Path, workers: int) -> Any:
     size = Preprocessing(SIZE, SIZE, (mean[0], mean[1], mean[2]), (std[0], std[1], std[2]))
     images = ImageSubset(root, Subset(paths, tuple(folder.targets)), size, max_pixels=10**9)
     loader = val_loader(images, batch_size=BATCH, rank=0, world_size=1, num_workers=workers, pin_memory=False)
-    return ((batch.images.float().sub_(MEAN).div_(STD), batch.labels) for batch in loader)
+    return ((normalise(batch.images, MEAN, STD), batch.labels) for batch in loader)
 
 
 def timed(make_loader: Callable[[Path, int], Any], root: Path, workers: int) -> float:
@@ -88,8 +86,7 @@ def main() -> None:
     print(f"otx is {ratio:.2f} x as fast, {options.workers} workers, {os.cpu_count()} cores")
 
 
-MEAN = torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1) * 255
-STD = torch.tensor(IMAGENET_STD).view(1, 3, 1, 1) * 255
+MEAN, STD = (255 * torch.tensor(values) for values in (IMAGENET_MEAN, IMAGENET_STD))
 
 if __name__ == "__main__":
     main()

@@ -121,6 +121,9 @@ class TrainingSettings:
     freeze_statistics: bool | None = setting(
         None, "keep the running statistics of batch norm as they are; default: after `head_first`"
     )
+    freeze_stages: int = setting(
+        0, "first stages of the network that keep their weights; what comes before the first block counts", low=0
+    )
     growing_epochs: int = setting(
         0, "epochs in which the images to train on grow to data.input_size (progressive resizing)", low=0
     )

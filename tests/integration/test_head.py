@@ -149,3 +149,22 @@ def test_a_resumed_run_ends_like_an_undisturbed_one(photos: Path, weights: Path,
 def test_a_head_of_another_kind_is_left_alone() -> None:
     assert has_linear_head(build_network("resnet10t", 3, 32, 32))
     assert not has_linear_head(build_network("deit_tiny_distilled_patch16_224", 3, 32, 32))
+
+
+@pytest.mark.parametrize("freezes_statistics", [True, False])
+def test_frozen_stages_keep_weights_and_statistics(
+    freezes_statistics: bool, photos: Path, weights: Path, tmp_path: Path
+) -> None:
+    asked = {"training.freeze_stages": 2, "training.freeze_statistics": freezes_statistics}
+    train(photos, weights, tmp_path, max_epochs=1, **asked)
+    for name, value in load_file(weights).items():
+        is_first = name.startswith(("conv_stem.", "bn1.", "blocks.0."))
+        is_kept = is_first or (freezes_statistics and "running" in name)
+        if not name.endswith("num_batches_tracked"):
+            assert torch.equal(statistics_of(tmp_path, name), value) == is_kept, name
+
+
+def test_something_is_left_to_learn(photos: Path, weights: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="--training.freeze_stages 9: the network has 7 stages before its classifier"):
+        train(photos, weights, tmp_path, **{"training.freeze_stages": 9})
+    assert not any(tmp_path.iterdir())

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from otx.training.folded import fold_norms
-from otx.training.incremental import freeze_statistics
+from otx.training.frozen import freeze_statistics
 from otx.training.processor import Way, pool_by_products, set_ways, speed_up_depthwise, ways_of
 
 SIZE = (64, 64)

@@ -113,10 +113,3 @@ class Past:
         """Logits (N, P) of the P present classes, and the places of the labels (N,) among them."""
         present = torch.tensor(self.present, device=labels.device)
         return logits[:, present], torch.searchsorted(present, labels)
-
-
-def freeze_statistics(network: nn.Module) -> None:
-    """Keep the running statistics of batch normalisation; to be called after each `network.train()`."""
-    for layer in network.modules():
-        if isinstance(layer, nn.modules.batchnorm._BatchNorm):
-            layer.eval()

@@ -18,7 +18,8 @@ from otx.data.preprocessing import Preprocessing
 from otx.errors import DataError, TrainingError
 from otx.models.build import head_names
 from otx.recipe import OptimizerSettings, SchedulerSettings
-from otx.training.incremental import BODY_FACTOR, HEAD_FACTOR, Past, freeze_statistics
+from otx.training.frozen import freeze_statistics
+from otx.training.incremental import BODY_FACTOR, HEAD_FACTOR, Past
 from otx.training.losses import distillation_loss
 from otx.training.processor import set_ways, ways_of
 
@@ -105,8 +106,7 @@ class Classifier(L.LightningModule):
         # an epoch's random numbers depend on its number alone, so that a resumed run repeats them
         torch.manual_seed(self.seed * 1_000_003 + self.current_epoch)
         self.train_loss.reset()
-        if self._is_frozen():
-            freeze_statistics(self.network)
+        freeze_statistics(self.network, whole=self._is_frozen())
 
     def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
         self._note_bad(batch)
@@ -116,6 +116,7 @@ class Classifier(L.LightningModule):
         loss = self._loss(batch)
         if len(batch.labels) == 1 and not self._is_frozen():
             self.network.train()
+            freeze_statistics(self.network, whole=False)
         if not math.isfinite(loss.item()):
             raise TrainingError(
                 f"the loss became {loss.item()} in epoch {self.current_epoch + 1}, step {batch_idx + 1}: "

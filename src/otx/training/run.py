@@ -36,6 +36,7 @@ from otx.results import CopyPair, EpochResult, Suspicions, TrainResult
 from otx.training.callbacks import count_epochs
 from otx.training.fit import Outcome, fit, pick_device, pick_precision
 from otx.training.folded import fold_norms
+from otx.training.frozen import freeze_stages
 from otx.training.head import MAX_IMAGES, Features, features_of, fit_head, has_linear_head
 from otx.training.incremental import Merge, Past, carry_over, merge_classes
 from otx.training.losses import make_loss
@@ -107,6 +108,7 @@ def train(
         reporter.warn(start.warning)
     lesson = _lesson(recipe, dataset, base, merge, reporter)
     size = (preprocessing.height, preprocessing.width)
+    freeze_stages(start.network, recipe.training.freeze_stages)
     fold_norms(start.network, size)
     if device == "cpu":
         pool_by_products(start.network)

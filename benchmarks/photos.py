@@ -1,0 +1,79 @@
+"""Training on photos of twelve megapixels: with images kept in memory and decoded at a reduced size, and without.
+
+    python benchmarks/photos.py [--images 192] [--size 4000 3000] [--network mobilenet_v3_large] [--epochs 3]
+        [--peer PEER/bin/python --peer_script run_otx.py]
+
+Trains on JPEGs in two classes, blurred noise with a grain, from random weights with a batch of 64 images of 224 x 224.
+Printed are the images a second of the first epoch and of the fastest after it, data loading included, and the seconds
+of the whole command.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageChops
+from training import BATCH, rate_of_peer, run
+
+WAYS = {
+    "as it is": [],
+    "no memory": ["--data.cache_mb", "0"],
+    "whole size": ["--data.train_subset.reduce_large", "false"],
+    "neither": ["--data.cache_mb", "0", "--data.train_subset.reduce_large", "false"],
+}
+
+
+def make(root: Path, count: int, size: tuple[int, int]) -> None:
+    """Photos of about 4 MB each, as a phone takes them."""
+    rng = np.random.default_rng(0)
+    for number in range(count):
+        colours = Image.fromarray(rng.integers(0, 256, (24, 32, 3), np.uint8)).resize(size, Image.Resampling.BICUBIC)
+        grain = Image.effect_noise(size, 12).convert("RGB")
+        place = root / str(number % 2)
+        place.mkdir(parents=True, exist_ok=True)
+        ImageChops.add(colours, grain, scale=2).save(place / f"{number:04}.jpg", quality=90)
+
+
+def rates(data: Path, work: Path, network: str, epochs: int, options: list[str]) -> tuple[float, float, float]:
+    asked = ["--max_epochs", str(epochs), "--engine.device", "cpu", "--data.train_subset.batch_size", str(BATCH)]
+    places = ["--config", network, "--data_root", str(data), "--work_dir", str(work)]
+    started = time.perf_counter()
+    run([sys.executable, "-m", "otx", "train", *places, *asked, "--model.pretrained", "false", *options])
+    seconds = time.perf_counter() - started
+    with (work / ".latest" / "train" / "metrics.csv").open() as file:
+        found = [float(row["images_per_second"]) for row in csv.DictReader(file)]
+    return found[0], max(found[1:]), seconds
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--images", type=int, default=192)
+    parser.add_argument("--size", type=int, nargs=2, default=(4000, 3000))
+    parser.add_argument("--network", default="mobilenet_v3_large")
+    parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--peer", type=Path)
+    parser.add_argument("--peer_script", type=Path)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        data = Path(scratch) / "data"
+        make(data / "train", options.images, tuple(options.size))
+        make(data / "val", 32, tuple(options.size))
+        for name, own in WAYS.items():
+            first, later, seconds = rates(data, Path(scratch) / name, options.network, options.epochs, own)
+            print(f"{name:11} {first:7.1f} images/s in epoch 1, {later:7.1f} later, {seconds:.0f} s", flush=True)
+        if options.peer:
+            started = time.perf_counter()
+            peer = rate_of_peer(options.peer, options.peer_script, options.network, data, Path(scratch) / "peer")
+            print(f"{'peer':11} {peer:7.1f} images/s, {time.perf_counter() - started:.0f} s for 4 epochs")
+    print(f"{os.cpu_count()} cores")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,47 @@
+"""What of a network is not learnt: the statistics of batch norm, the weights of its first stages."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from timm.models import group_parameters
+from torch import nn
+
+from otx.errors import UsageError
+
+
+def freeze_statistics(network: nn.Module, *, whole: bool = True) -> None:
+    """Keep the running statistics of batch normalisation; to be called after each `network.train()`.
+
+    Args:
+        whole: of the whole network, else only where the weights are frozen too.
+    """
+    for layer in network.modules():
+        if isinstance(layer, nn.modules.batchnorm._BatchNorm) and (whole or _is_frozen(layer)):
+            layer.eval()
+
+
+def freeze_stages(network: Any, count: int) -> None:
+    """Let the first stages of a network of timm keep their weights; what comes before its first block is a stage.
+
+    Raises:
+        UsageError: only the classifier would be left to learn.
+    """
+    if count == 0:
+        return
+    stages = list(group_parameters(network, network.group_matcher(coarse=True)).values())
+    most = len(stages) - 2
+    if count > most:
+        raise UsageError(
+            f"--training.freeze_stages {count}: the network has {most + 1} stages before its classifier",
+            fix=f"{most} at most; --max_epochs 0 fits the classifier alone",
+        )
+    frozen = {name for stage in stages[:count] for name in stage}
+    for name, parameter in network.named_parameters():
+        if name in frozen:
+            parameter.requires_grad_(requires_grad=False)
+
+
+def _is_frozen(layer: nn.Module) -> bool:
+    own = list(layer.parameters())
+    return bool(own) and not any(parameter.requires_grad for parameter in own)
