@@ -1,11 +1,12 @@
 """Do the faster defaults cost accuracy? The same training with them and without, over several seeds.
 
     python benchmarks/defaults.py FOLDER --weights FILE.safetensors [--model timm/mobilenetv2_100] [--epochs 5]
-        [--seeds 0 1 2] [--size 224] [--per_class N] [--threads 2]
+        [--seeds 0 1 2] [--size 224] [--per_class N] [--threads 2] [--variants plain default training.freeze_stages=3]
 
 FOLDER holds class folders, or train/ and test/ with class folders; of train/ and test/, `--per_class` takes the first N
 and N / 5 images of each class. The plain training computes in float32 throughout, layer by layer as timm has them, and
-begins with a random classifier. Printed: top-1 on the test images and the seconds of the training.
+begins with a random classifier. Other variants are the default with other settings (`KEY=VALUE,KEY=VALUE`). Printed:
+top-1 on the test images and the seconds of the training.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import time
 from pathlib import Path
 
 import torch
+import yaml
 
 from otx import Engine
 from otx.training import run
@@ -36,8 +38,10 @@ def take(folder: Path, place: Path, per_class: int) -> Path:
     return place
 
 
-def train(data: Path, work: Path, options: argparse.Namespace, seed: int, *, plain: bool) -> tuple[float, float]:
+def train(data: Path, work: Path, options: argparse.Namespace, seed: int, variant: str) -> tuple[float, float]:
     """Top-1 on the test images, and the seconds of the training."""
+    plain = variant == "plain"
+    others = dict(part.split("=", 1) for part in variant.split(",") if "=" in part)
     settings = {
         "model.weights": str(options.weights),
         "data.input_size": options.size,
@@ -47,6 +51,7 @@ def train(data: Path, work: Path, options: argparse.Namespace, seed: int, *, pla
         "report": False,
         "seed": seed,
         **(PLAIN if plain else {}),
+        **{key: yaml.safe_load(value) for key, value in others.items()},
     }
     kept = {name: getattr(run, name) for name in LAYERS}
     if plain:
@@ -72,23 +77,23 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--size", type=int, default=224)
     parser.add_argument("--per_class", type=int)
+    parser.add_argument("--variants", nargs="+", default=["plain", "default"])
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    found: dict[str, list[tuple[float, float]]] = {"plain": [], "default": []}
+    found: dict[str, list[tuple[float, float]]] = {name: [] for name in options.variants}
     with tempfile.TemporaryDirectory() as scratch:
         data = options.folder
         if options.per_class:
             data = take(options.folder, Path(scratch) / "data", options.per_class)
         for seed in options.seeds:
-            for name, rows in found.items():
-                work = Path(scratch) / f"{name}_{seed}"
-                rows.append(train(data, work, options, seed, plain=name == "plain"))
+            for number, (name, rows) in enumerate(found.items()):
+                rows.append(train(data, Path(scratch) / f"{number}_{seed}", options, seed, name))
                 print(name, seed, f"{rows[-1][0]:.4f} in {rows[-1][1]:.0f} s", flush=True)
     for name, rows in found.items():
         accuracies, times = zip(*rows, strict=True)
         print(
-            f"{name:7} top-1 {statistics.mean(accuracies):.4f} ({min(accuracies):.4f} to {max(accuracies):.4f}), "
+            f"{name} top-1 {statistics.mean(accuracies):.4f} ({min(accuracies):.4f} to {max(accuracies):.4f}), "
             f"{statistics.mean(times):.0f} s, {len(rows)} seeds, {options.epochs} epochs, {options.threads} threads"
         )
 

@@ -178,7 +178,13 @@ def _lacking(classes: tuple[str, ...], subsets: dict[str, Subset]) -> list[str]:
 
 
 def pick_evenly(images: Subset, count: int, seed: int) -> Subset:
-    """`count` of the images at random, as many of each class as there are; of a small class all.
+    """The images that `pick_numbers` picks."""
+    chosen = pick_numbers(images, count, seed)
+    return Subset(tuple(images.paths[i] for i in chosen), tuple(images.labels[i] for i in chosen))
+
+
+def pick_numbers(images: Subset, count: int, seed: int) -> list[int]:
+    """The numbers of `count` of the images at random, as many of each class as there are; of a small class all.
 
     Args:
         seed: the same seed picks the same images.
@@ -190,8 +196,7 @@ def pick_evenly(images: Subset, count: int, seed: int) -> Subset:
     turn = np.empty(len(order), np.int64)
     for label in np.unique(labels):
         turn[labels == label] = np.arange((labels == label).sum())
-    chosen = sorted(order[np.argsort(turn, kind="stable")][:count].tolist())
-    return Subset(tuple(images.paths[i] for i in chosen), tuple(images.labels[i] for i in chosen))
+    return sorted(order[np.argsort(turn, kind="stable")][:count].tolist())
 
 
 def write_split(dataset: Dataset, path: Path) -> None:

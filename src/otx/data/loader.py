@@ -62,11 +62,14 @@ FULL_SIZE = Growth(1.0, 0)
 
 
 class Draw(NamedTuple):
-    """What a data loader asks for: an image by its number; to train on, with a seed and the size it is cut to."""
+    """What a data loader asks for: an image by its number; to train on, with a seed and the size it is cut to.
+
+    Without a size it is resized as the preprocessing says.
+    """
 
     number: int
     seed: int = 0
-    size: tuple[int, int] = (0, 0)
+    size: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -85,9 +88,9 @@ class ImageSubset(Dataset[tuple[torch.Tensor | None, int, str]]):
     """The images of a subset. An item is asked for by a `Draw`.
 
     Args:
-        augmentation: the images are trained on; None: they are resized as `preprocessing` says.
+        augmentation: of images to train on; None: there are none.
         reduces: decode large images to train on at a reduced size, twice the network's input at the shorter side.
-        cache: bytes of memory to keep decoded images in.
+        cache: bytes of memory to keep decoded images in; those that are not trained on are kept resized.
     """
 
     def __init__(
@@ -120,8 +123,8 @@ class ImageSubset(Dataset[tuple[torch.Tensor | None, int, str]]):
             except ImageError as error:
                 return None, label, f"{path}: {error.what}"
             self.cache.put(number, pixels)
-        if self.augmentation is None:
-            return _to_tensor(pixels), label, path
+        if size is None or self.augmentation is None:
+            return _to_tensor(self.preprocessing.resize(pixels)), label, path
         with torch.random.fork_rng(devices=[]):
             # torch.manual_seed seeds every kind of device there could be, which takes as long as the crop
             torch.default_generator.manual_seed(seed)
@@ -195,14 +198,14 @@ class SeededSampler(Sampler[Draw]):
 class ShardSampler(Sampler[Draw]):
     """Every image once, in order, dealt over the processes without overlap and without filling up."""
 
-    def __init__(self, count: int, rank: int, world_size: int) -> None:
-        self.indices = range(rank, count, world_size)
+    def __init__(self, numbers: Sequence[int], rank: int, world_size: int) -> None:
+        self.numbers = numbers[rank::world_size]
 
     def __len__(self) -> int:
-        return len(self.indices)
+        return len(self.numbers)
 
     def __iter__(self) -> Iterator[Draw]:
-        return map(Draw, self.indices)
+        return map(Draw, self.numbers)
 
 
 def count_workers(wanted: int | None, num_images: int) -> int:
@@ -239,9 +242,17 @@ def train_loader(
 
 
 def val_loader(
-    images: ImageSubset, *, batch_size: int, rank: int, world_size: int, num_workers: int | None, pin_memory: bool
+    images: ImageSubset,
+    *,
+    batch_size: int,
+    rank: int,
+    world_size: int,
+    num_workers: int | None,
+    pin_memory: bool,
+    numbers: Sequence[int] | None = None,
 ) -> DataLoader[Batch]:
-    sampler = ShardSampler(len(images), rank, world_size)
+    """Batches of images as they are, in order: all of them, or those of `numbers`."""
+    sampler = ShardSampler(range(len(images)) if numbers is None else numbers, rank, world_size)
     return _loader(images, sampler, batch_size, num_workers, pin_memory, drop_last=False)
 
 

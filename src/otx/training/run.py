@@ -18,7 +18,7 @@ from torch import nn
 
 from otx.data.cache import room_for_images
 from otx.data.check import survey, suspect, write_suspicions
-from otx.data.dataset import Dataset, load_dataset, pick_evenly, refuse_if_too_many_bad, write_split
+from otx.data.dataset import Dataset, load_dataset, pick_evenly, pick_numbers, refuse_if_too_many_bad, write_split
 from otx.data.digits import resolve_data_root
 from otx.data.folder import some
 from otx.data.loader import Augmentation, Growth, ImageSubset, normalise, train_loader, val_loader
@@ -113,10 +113,11 @@ def train(
     if device == "cpu":
         pool_by_products(start.network)
         speed_up_depthwise(start.network, size, half=precision == "bf16", timed=not recipe.deterministic)
+    images = _images(recipe, dataset, preprocessing)
     before = None
     is_fitted = recipe.training.head_first and start.pretrained and has_linear_head(start.network)
     if is_fitted and is_main():
-        before = _fit_head(recipe, dataset, preprocessing, start, device, precision, reporter)
+        before = _fit_head(recipe, images, start, device, precision, reporter, len(dataset.classes))
     if recipe.max_epochs == 0 and before is None and is_main():
         raise UsageError(
             "--max_epochs 0 fits the classifier alone, to features of a pretrained network; there are none here",
@@ -132,8 +133,7 @@ def train(
     reporter.note(f"Run folder: {folder.path}")
     outcome = _fit(
         recipe,
-        dataset,
-        preprocessing,
+        images,
         start,
         lesson,
         card,
@@ -494,26 +494,55 @@ def _check_shares(recipe: Recipe, dataset: Dataset) -> None:
             )
 
 
+@dataclass(frozen=True)
+class Images:
+    """The images of a training, as its data loaders get them."""
+
+    train: ImageSubset
+    val: ImageSubset
+
+
+def _images(recipe: Recipe, dataset: Dataset, preprocessing: Preprocessing) -> Images:
+    data, subset = recipe.data, recipe.data.train_subset
+    room = room_for_images(data.cache_mb)
+    # images to validate on are kept as the network gets them, so that few bytes hold them all
+    room_to_validate = min(room // 4, len(dataset.val) * 3 * preprocessing.height * preprocessing.width)
+    return Images(
+        ImageSubset(
+            dataset.root,
+            dataset.train,
+            preprocessing,
+            max_pixels=data.max_image_pixels,
+            augmentation=Augmentation(subset.augmentation.scale, subset.augmentation.ratio, subset.augmentation.flip),
+            reduces=subset.reduce_large,
+            cache=room - room_to_validate,
+        ),
+        ImageSubset(dataset.root, dataset.val, preprocessing, max_pixels=data.max_image_pixels, cache=room_to_validate),
+    )
+
+
 def _fit_head(
     recipe: Recipe,
-    dataset: Dataset,
-    preprocessing: Preprocessing,
+    images: Images,
     start: Start,
     device: str,
     precision: str,
     reporter: Reporter,
+    num_classes: int,
 ) -> EpochResult | None:
     """Begin with a fitted classifier; its figures, where all validation images were looked at."""
     place = "cuda" if device == "gpu" else "cpu"
     network = start.network.to(place, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    preprocessing = images.train.preprocessing
     mean, std = (torch.tensor(v, device=place) for v in (preprocessing.mean, preprocessing.std))
-    parts = [pick_evenly(part, MAX_IMAGES, recipe.seed) for part in (dataset.train, dataset.val)]
-    total = sum(len(part) for part in parts)
+    parts = [(part, pick_numbers(part.subset, MAX_IMAGES, recipe.seed)) for part in (images.train, images.val)]
+    total = sum(len(numbers) for _, numbers in parts)
     features: list[Features] = []
-    for part in parts:
+    for part, numbers in parts:
         done = sum(len(labels) for _, labels in features)
         loader = val_loader(
-            ImageSubset(dataset.root, part, preprocessing, max_pixels=recipe.data.max_image_pixels),
+            part,
+            numbers=numbers,
             batch_size=recipe.data.val_subset.batch_size,
             rank=0,
             world_size=1,
@@ -530,18 +559,18 @@ def _fit_head(
                 on_progress=lambda n, done=done: reporter.progress(Progress("features", done + n, total)),  # type: ignore[misc]
             )
         )
-    before = fit_head(network, features[0], features[1], len(dataset.classes))
+    before = fit_head(network, features[0], features[1], num_classes)
+    num_train, num_val = (len(numbers) for _, numbers in parts)
     reporter.note(
-        f"The classifier alone, fitted to features of {len(parts[0])} images: {before.val_accuracy:.4f} on "
-        f"{len(parts[1])} validation images."
+        f"The classifier alone, fitted to features of {num_train} images: {before.val_accuracy:.4f} on "
+        f"{num_val} validation images."
     )
-    return before if len(parts[1]) == len(dataset.val) else None
+    return before if num_val == len(images.val) else None
 
 
 def _fit(
     recipe: Recipe,
-    dataset: Dataset,
-    preprocessing: Preprocessing,
+    images: Images,
     start: Start,
     lesson: Lesson,
     card: ModelCard,
@@ -557,26 +586,10 @@ def _fit(
     data, subset = recipe.data, recipe.data.train_subset
     rank = _rank(recipe.engine.num_devices)
     world = recipe.engine.num_devices * recipe.engine.num_nodes
-    augmentation = Augmentation(subset.augmentation.scale, subset.augmentation.ratio, subset.augmentation.flip)
-    room = room_for_images(data.cache_mb)
-    # images to validate on are kept as the network gets them, so that few bytes hold them all
-    room_to_validate = min(room // 4, len(dataset.val) * 3 * preprocessing.height * preprocessing.width)
-    train_images = ImageSubset(
-        dataset.root,
-        dataset.train,
-        preprocessing,
-        max_pixels=data.max_image_pixels,
-        augmentation=augmentation,
-        reduces=subset.reduce_large,
-        cache=room - room_to_validate,
-    )
-    val_images = ImageSubset(
-        dataset.root, dataset.val, preprocessing, max_pixels=data.max_image_pixels, cache=room_to_validate
-    )
     module = Classifier(
         start.network,
-        num_classes=len(dataset.classes),
-        preprocessing=preprocessing,
+        num_classes=len(card.classes),
+        preprocessing=card.preprocessing,
         optimizer=recipe.optimizer,
         scheduler=recipe.scheduler,
         loss=lesson.loss,
@@ -590,7 +603,7 @@ def _fit(
     return fit(
         module,
         train_loader(
-            train_images,
+            images.train,
             batch_size=subset.batch_size,
             balanced=subset.sampler == "balanced",
             efficient=subset.efficient,
@@ -602,7 +615,7 @@ def _fit(
             growth=Growth(recipe.training.start_size, recipe.training.growing_epochs),
         ),
         val_loader(
-            val_images,
+            images.val,
             batch_size=data.val_subset.batch_size,
             rank=rank,
             world_size=world,
