@@ -46,7 +46,8 @@ class TrainSubsetSettings:
     sampler: str = setting("balanced", "balanced draws every class equally often", choices=("balanced", "random"))
     efficient: bool = setting(True, "balanced sampler: shorten the epoch where the smallest class allows it")
     reduce_large: bool = setting(
-        True, "decode photos of at least four times the input size at twice that size, which takes a third of the time"
+        True,
+        "reduce photos of four times the input size or more to twice that size, so that more fit into memory",
     )
     augmentation: AugmentationSettings = field(default_factory=AugmentationSettings)
 

@@ -14,7 +14,7 @@ from images import write_classes
 from otx import memory
 from otx.data.cache import MEGABYTE, ImageCache, room_for_images
 from otx.data.dataset import load_dataset
-from otx.data.loader import Augmentation, Batch, Growth, ImageSubset, train_loader, val_loader
+from otx.data.loader import Augmentation, Batch, Growth, ImageSubset, count_workers, train_loader, val_loader
 from otx.data.preprocessing import Preprocessing
 
 NETWORK_INPUT = Preprocessing(16, 16, (0, 0, 0), (1, 1, 1))
@@ -128,3 +128,18 @@ def test_images_grow_in_steps_to_their_whole_size(full: tuple[int, int], sizes: 
     assert found == sorted(found)
     assert not sizes or [height for height, _ in found] == sizes
     assert all(side % 32 == 0 or side == whole for size in found for side, whole in zip(size, full, strict=True))
+
+
+def test_large_files_are_decoded_by_as_many_processes_as_there_are_cores(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = write_classes(tmp_path, {"ant": 60, "bee": 60})
+    data = load_dataset(root)
+    images = ImageSubset(root, data.train, NETWORK_INPUT, max_pixels=10**6)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2}, raising=False)
+    assert (count_workers(None, images), count_workers(0, images), count_workers(5, images)) == (2, 0, 5)
+    for path in data.train.paths[::2]:
+        with (root / path).open("ab") as file:
+            file.truncate(3_000_000)
+    assert count_workers(None, images) == 3
+    assert count_workers(None, ImageSubset(root, data.val, NETWORK_INPUT, max_pixels=10**6)) == 0

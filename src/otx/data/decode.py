@@ -52,7 +52,7 @@ def decode_image(
 
     Args:
         reduce_to: reduce an image whose shorter side is at least twice this, in pixels, to this shorter side, by
-            averages; of a JPEG most is done before its pixels are computed, which takes a third of the time.
+            averages; of a JPEG most is done before its pixels are computed, which takes less time.
 
     Raises:
         ImageError: it cannot be decoded, or has more than `max_pixels` pixels.

@@ -24,6 +24,8 @@ from otx.errors import ImageError
 from otx.memory import drop_freed_memory
 
 STEP = 32
+FEW = 64
+LARGE = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -112,6 +114,12 @@ class ImageSubset(Dataset[tuple[torch.Tensor | None, int, str]]):
 
     def __len__(self) -> int:
         return len(self.subset.paths)
+
+    def mean_bytes(self) -> float:
+        """The mean size of a file, from a look at some of them."""
+        some = self.subset.paths[:: max(1, len(self) // FEW)]
+        sizes = [path.stat().st_size for path in (self.root / name for name in some) if path.exists()]
+        return sum(sizes) / max(1, len(sizes))
 
     def __getitem__(self, draw: Draw) -> tuple[torch.Tensor | None, int, str]:
         number, seed, size = draw
@@ -208,12 +216,17 @@ class ShardSampler(Sampler[Draw]):
         return map(Draw, self.numbers)
 
 
-def count_workers(wanted: int | None, num_images: int) -> int:
-    """Processes that decode: what was asked for, else one a spare core; none for a handful of images."""
+def count_workers(wanted: int | None, images: ImageSubset) -> int:
+    """Processes that decode: what was asked for, else one a spare core; none for a handful of images.
+
+    For large files one a core: the network waits for them, at least until they are decoded and kept.
+    """
     if wanted is not None:
         return wanted
+    if len(images) < FEW:
+        return 0
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return 0 if num_images < 64 else max(1, min(8, cores - 1))
+    return max(1, min(8, cores if images.mean_bytes() > LARGE else cores - 1))
 
 
 def train_loader(
@@ -265,7 +278,7 @@ def _loader(
     *,
     drop_last: bool,
 ) -> DataLoader[Batch]:
-    workers = count_workers(num_workers, len(images))
+    workers = count_workers(num_workers, images)
     # also where somebody else has used it before in this process
     opencv().setNumThreads(1)
     loader: DataLoader[Any] = DataLoader(
