@@ -73,7 +73,9 @@ class DataSettings:
     max_image_pixels: int = setting(100_000_000, "larger images are refused", low=1)
     num_workers: int | None = setting(None, "processes that decode images; default: one a spare core, at most 8", low=0)
     cache_mb: int = setting(
-        1024, "megabytes of memory for decoded images, in each process; an eighth of the machine's at most", low=0
+        1024,
+        "megabytes for decoded images, in each process; together an eighth of the machine's memory at most",
+        low=0,
     )
     train_subset: TrainSubsetSettings = field(default_factory=TrainSubsetSettings)
     val_subset: SubsetSettings = field(default_factory=SubsetSettings)

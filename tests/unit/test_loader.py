@@ -72,12 +72,13 @@ def test_a_process_that_was_not_forked_keeps_nothing() -> None:
 def test_the_room_is_what_was_asked_for_but_an_eighth_of_the_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert room_for_images(1) == MEGABYTE
+    assert room_for_images(1, processes=4) == MEGABYTE
     (tmp_path / "limit").write_text("80000000\n")
     monkeypatch.setattr(memory, "CGROUP_LIMIT", tmp_path / "limit")
-    assert room_for_images(1024) == 10_000_000
+    assert room_for_images(1024, processes=1) == 10_000_000
+    assert room_for_images(1024, processes=4) == 2_500_000
     (tmp_path / "limit").write_text("max\n")
-    assert room_for_images(1024) > 10_000_000
+    assert room_for_images(1024, processes=1) > 10_000_000
 
 
 def batches(folder: Path, *, cache: int, workers: int) -> list[list[Batch]]:

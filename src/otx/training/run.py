@@ -504,7 +504,7 @@ class Images:
 
 def _images(recipe: Recipe, dataset: Dataset, preprocessing: Preprocessing) -> Images:
     data, subset = recipe.data, recipe.data.train_subset
-    room = room_for_images(data.cache_mb)
+    room = room_for_images(data.cache_mb, recipe.engine.num_devices)
     # images to validate on are kept as the network gets them, so that few bytes hold them all
     room_to_validate = min(room // 4, len(dataset.val) * 3 * preprocessing.height * preprocessing.width)
     return Images(
