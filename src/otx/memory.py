@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import sys
@@ -9,7 +10,8 @@ from pathlib import Path
 
 # numbers of glibc's malloc.h
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
-CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
+# of a container, in the second and the first version of control groups
+CGROUP_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 UNKNOWN = 8 * 2**30
 
 
@@ -39,7 +41,7 @@ def drop_freed_memory() -> None:
 def memory_limit() -> int:
     """Bytes of memory that a process may take at most: those of the machine, or of its container (8 GB if unknown)."""
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else UNKNOWN
-    try:
-        return min(total, int(CGROUP_LIMIT.read_text()))
-    except (OSError, ValueError):  # no container, or "max"
-        return total
+    for file in CGROUP_LIMITS:
+        with contextlib.suppress(OSError, ValueError):  # no container, or "max"
+            total = min(total, int(file.read_text()))
+    return total

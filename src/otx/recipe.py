@@ -47,7 +47,7 @@ class TrainSubsetSettings:
     efficient: bool = setting(True, "balanced sampler: shorten the epoch where the smallest class allows it")
     reduce_large: bool = setting(
         True,
-        "reduce photos of four times the input size or more to twice that size, so that more fit into memory",
+        "keep photos whose shorter side is four times the input or more at twice the input: more fit into memory",
     )
     augmentation: AugmentationSettings = field(default_factory=AugmentationSettings)
 
@@ -71,10 +71,12 @@ class DataSettings:
         True, "decode every image once before training, to name those that are broken, or in train and test alike"
     )
     max_image_pixels: int = setting(100_000_000, "larger images are refused", low=1)
-    num_workers: int | None = setting(None, "processes that decode images; default: one a spare core, at most 8", low=0)
+    num_workers: int | None = setting(
+        None, "processes that decode images; default: one a spare core (large files: one a core), at most 8", low=0
+    )
     cache_mb: int = setting(
         1024,
-        "megabytes for decoded images, in each process; together an eighth of the machine's memory at most",
+        "megabytes to keep decoded images in, for each of engine.num_devices; at most an eighth of the memory in all",
         low=0,
     )
     train_subset: TrainSubsetSettings = field(default_factory=TrainSubsetSettings)
@@ -125,7 +127,7 @@ class TrainingSettings:
         None, "keep the running statistics of batch norm as they are; default: after `head_first`"
     )
     freeze_stages: int = setting(
-        0, "first stages of the network that keep their weights; what comes before the first block counts", low=0
+        0, "how many of the first stages of the network keep their weights; its stem is the first", low=0
     )
     growing_epochs: int = setting(
         0, "epochs in which the images to train on grow to data.input_size (progressive resizing)", low=0
@@ -218,6 +220,10 @@ def _relations(recipe: Recipe) -> list[str]:
     for key, (low, high) in (("scale", scale), ("ratio", ratio)):
         if low > high:
             problems.append(f"'data.train_subset.augmentation.{key}' must rise, got {[low, high]}")
+    if 0 < recipe.max_epochs <= recipe.training.growing_epochs:
+        problems.append(
+            f"'training.growing_epochs' must be less than max_epochs ({recipe.max_epochs}), to end at the whole size"
+        )
     if not 0 < scale[1] <= 1:
         problems.append(f"'data.train_subset.augmentation.scale' must end between 0 and 1, got {list(scale)}")
     if not recipe.model.name.startswith(TIMM_PREFIX) and recipe.model.name not in MODELS:

@@ -31,6 +31,7 @@ from otx.workspace import clear_leftovers, latest_run, set_latest, write_text
 ROOT = Path(__file__).parents[2]
 TINY = {**SMALL, "max_epochs": 1}
 SPEEDS = ("images_per_second", "seconds")
+UNKEPT = {"data.cache_mb": 0}
 
 
 def tiny(root: Path, work_dir: Path, recorder: Recorder | None = None, **changes: Any) -> Engine:
@@ -164,17 +165,27 @@ def test_a_run_folder_removed_while_training_is_named(data: Path, tmp_path: Path
 
 def test_images_removed_while_training_are_named(data: Path, tmp_path: Path) -> None:
     reporter = At(0, lambda: [path.unlink() for path in (data / "ant").glob("00*.png")])
-    tiny(data, tmp_path / "ws", reporter, max_epochs=2).train()
+    tiny(data, tmp_path / "ws", reporter, max_epochs=2, **UNKEPT).train()
     lost = [warning for warning in reporter.warnings if "no such file" in warning]
     assert lost
     assert all(warning.startswith("left out, cannot be decoded: ant/00") for warning in lost)
 
 
 def test_a_data_folder_removed_while_training_ends_it_and_the_model_stays(data: Path, tmp_path: Path) -> None:
-    engine = tiny(data, tmp_path / "ws", At(0, lambda: shutil.rmtree(data)), max_epochs=3)
+    engine = tiny(data, tmp_path / "ws", At(0, lambda: shutil.rmtree(data)), max_epochs=3, **UNKEPT)
     with pytest.raises(DataError, match=r"no image of a whole batch could be decoded: (ant|bee)/0.*no such file"):
         engine.train()
     load_model(latest_run(tmp_path / "ws").model)
+
+
+def test_a_data_folder_removed_after_its_images_were_decoded_does_not_matter(data: Path, tmp_path: Path) -> None:
+    # one epoch draws every image of the two classes, which are as large
+    asked = {"data.train_subset.sampler": "random", "report": True}
+    recorder = At(0, lambda: shutil.rmtree(data))
+    result = tiny(data, tmp_path / "ws", recorder, max_epochs=3, **asked).train()
+    assert len(result.epochs) == 3
+    assert any("report.html was not written: there is no folder" in warning for warning in recorder.warnings)
+    load_model(result.model_path)
 
 
 def test_validation_images_that_are_all_gone_are_an_error(data: Path, tmp_path: Path) -> None:
@@ -184,7 +195,7 @@ def test_validation_images_that_are_all_gone_are_an_error(data: Path, tmp_path: 
                 (data / path).unlink()
 
     with pytest.raises(DataError, match=r"no validation image could be decoded: .*no such file"):
-        tiny(data, tmp_path / "ws", At(0, remove), max_epochs=3).train()
+        tiny(data, tmp_path / "ws", At(0, remove), max_epochs=3, **UNKEPT).train()
 
 
 def test_two_runs_at_once_in_one_work_directory(data: Path, tmp_path: Path) -> None:

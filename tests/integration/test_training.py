@@ -18,7 +18,9 @@ import torch
 from conftest import SMALL, SMALL_MODEL, Recorder
 from images import write_classes, write_noise
 from otx import Engine
+from otx.data import loader
 from otx.data.dataset import load_dataset
+from otx.data.decode import decode_image
 from otx.deploy.modelfile import load_model, read_card
 from otx.errors import DataError, TrainingError, UsageError
 from otx.recipe import load_recipe
@@ -242,15 +244,28 @@ def test_images_to_train_on_grow_to_their_size_and_validation_is_at_the_whole_si
 
 
 def test_a_network_of_one_size_does_not_grow(photos: Path, tmp_path: Path) -> None:
-    asked = {**SMALL, "training.growing_epochs": 2, "data.input_size": 32}
+    asked = {**SMALL, "training.growing_epochs": 2, "data.input_size": 64, "max_epochs": 3}
     engine = Engine(photos, model="timm/vit_tiny_patch16_224", work_dir=tmp_path, overrides=asked)
-    with pytest.raises(UsageError, match="vit_tiny_patch16_224 takes images of one size only"):
+    with pytest.raises(UsageError, match="vit_tiny_patch16_224 cannot take images of 32x32"):
         engine.train()
     assert not any(tmp_path.iterdir())
 
 
-def test_a_training_is_the_same_with_and_without_images_kept_in_memory(photos: Path, tmp_path: Path) -> None:
-    engines = [small(photos, tmp_path / str(room), **{"data.cache_mb": room, "deterministic": True}) for room in (0, 9)]
-    for engine in engines:
+def test_images_are_decoded_once_and_the_figures_stay_the_same(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoded: list[str] = []
+    monkeypatch.setattr(
+        loader, "decode_image", lambda path, *rest: (decoded.append(path.name), decode_image(path, *rest))[1]
+    )
+    found, counts = [], []
+    for room in (0, 9):
+        asked = {"data.cache_mb": room, "deterministic": True, "data.num_workers": 0, "max_epochs": 2}
+        engine = small(photos, tmp_path / str(room), **asked)
         engine.train()
-    assert figures(engines[0]) == figures(engines[1])
+        found.append(figures(engine))
+        counts.append(len(decoded))
+        decoded.clear()
+    assert found[0] == found[1]
+    dataset = load_dataset(photos, split_file=latest_run(tmp_path / "9").split)
+    assert 0 < counts[1] <= len(dataset.train) + len(dataset.val) < counts[0]

@@ -190,33 +190,6 @@ def test_a_plain_jpeg_has_pillows_pixels(tmp_path: Path) -> None:
         np.testing.assert_array_equal(decode_image(path), expected)
 
 
-@pytest.mark.parametrize(
-    ("kind", "turn", "size"),
-    [("JPEG", None, (480, 360)), ("JPEG", 6, (360, 480)), ("MPO", 6, (360, 480)), ("PNG", None, (480, 360))],
-)
-def test_a_large_image_is_reduced_to_the_means_of_its_pixels(
-    kind: str, turn: int | None, size: tuple[int, int]
-) -> None:
-    small = np.random.default_rng(0).integers(0, 256, (9, 12, 3), np.uint8)
-    image = Image.fromarray(small).resize((480, 360), Image.Resampling.NEAREST)
-    exif = Image.Exif()
-    if turn:
-        exif[0x0112] = turn
-    data = encoded(image, kind, exif=exif, **({"quality": 100, "subsampling": 0} if kind != "PNG" else {}))
-    assert decode_image(data, reduce_to=181).shape[:2] == size[::-1]  # less than twice as large
-    pixels = decode_image(data, reduce_to=36)
-    expected = np.rot90(small, -1) if turn else small
-    assert pixels.shape == (36 * size[1] // min(size), 36 * size[0] // min(size), 3)
-    cells = pixels.reshape(expected.shape[0], 4, expected.shape[1], 4, 3)
-    np.testing.assert_allclose(cells.mean((1, 3)), expected, atol=4)
-
-
-def test_a_large_image_that_is_too_large_is_refused_however_it_is_reduced() -> None:
-    data = encoded(Image.new("RGB", (100, 50)), "JPEG")
-    with pytest.raises(ImageError, match="100x50 pixels are more than the limit"):
-        decode_image(data, 4999, reduce_to=10)
-
-
 def test_a_jpeg_cut_off_or_with_something_behind_it_is_left_to_pillow(tmp_path: Path) -> None:
     path = tmp_path / "whole.jpg"
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (90, 80, 3), np.uint8)).save(path)

@@ -14,7 +14,8 @@ from images import write_classes
 from otx import memory
 from otx.data.cache import MEGABYTE, ImageCache, room_for_images
 from otx.data.dataset import load_dataset
-from otx.data.loader import Augmentation, Batch, Growth, ImageSubset, count_workers, train_loader, val_loader
+from otx.data.decode import decode_image
+from otx.data.loader import Augmentation, Batch, Draw, Growth, ImageSubset, count_workers, train_loader, val_loader
 from otx.data.preprocessing import Preprocessing
 
 NETWORK_INPUT = Preprocessing(16, 16, (0, 0, 0), (1, 1, 1))
@@ -56,9 +57,13 @@ def test_a_forked_process_fills_and_reads_the_same_memory() -> None:
     cache.put(0, picture(0))
     child = os.fork()
     if child == 0:
-        found = cache.get(0)
-        cache.put(1, picture(1))
-        os._exit(0 if found is not None and (found == picture(0)).all() else 1)
+        status = 1
+        try:
+            found = cache.get(0)
+            cache.put(1, picture(1))
+            status = 0 if found is not None and (found == picture(0)).all() else 1
+        finally:
+            os._exit(status)
     assert os.waitpid(child, 0)[1] == 0
     np.testing.assert_array_equal(cache.get(1), picture(1))
 
@@ -74,7 +79,7 @@ def test_the_room_is_what_was_asked_for_but_an_eighth_of_the_memory(
 ) -> None:
     assert room_for_images(1, processes=4) == MEGABYTE
     (tmp_path / "limit").write_text("80000000\n")
-    monkeypatch.setattr(memory, "CGROUP_LIMIT", tmp_path / "limit")
+    monkeypatch.setattr(memory, "CGROUP_LIMITS", (tmp_path / "gone", tmp_path / "limit"))
     assert room_for_images(1024, processes=1) == 10_000_000
     assert room_for_images(1024, processes=4) == 2_500_000
     (tmp_path / "limit").write_text("max\n")
@@ -144,3 +149,35 @@ def test_large_files_are_decoded_by_as_many_processes_as_there_are_cores(
             file.truncate(3_000_000)
     assert count_workers(None, images) == 3
     assert count_workers(None, ImageSubset(root, data.val, NETWORK_INPUT, max_pixels=10**6)) == 0
+
+
+def test_what_is_closed_keeps_nothing() -> None:
+    cache = ImageCache(2, 1000)
+    cache.put(0, picture(0))
+    cache.close()
+    cache.close()
+    cache.put(0, picture(0))
+    assert cache.get(0) is None
+
+
+@pytest.mark.parametrize(("size", "expected"), [((140, 130), (34, 32)), ((90, 63), (90, 63))])
+def test_large_images_to_train_on_are_kept_small(
+    size: tuple[int, int], expected: tuple[int, int], tmp_path: Path
+) -> None:
+    root = write_classes(tmp_path, {"ant": 9, "bee": 9}, size=size)
+    data = load_dataset(root)
+    bends = Augmentation((0.2, 1.0), (0.75, 1.33), 0.5)
+    for reduces in (True, False):
+        images = ImageSubset(
+            root, data.train, NETWORK_INPUT, max_pixels=10**6, augmentation=bends, reduces=reduces, cache=MEGABYTE
+        )
+        images[Draw(0, 1, (16, 16))]
+        kept = images.cache.get(0)
+        assert kept is not None
+        assert kept.shape[1::-1] == (expected if reduces else size)
+        whole = decode_image(root / data.train.paths[0])
+        as_tested, *_ = images[Draw(0)]
+        assert as_tested is not None
+        np.testing.assert_array_equal(as_tested.permute(1, 2, 0), NETWORK_INPUT.resize(whole))
+        # its pixels are those of the file, so that it is as grainy
+        assert {tuple(pixel) for pixel in kept.reshape(-1, 3)} <= {tuple(pixel) for pixel in whole.reshape(-1, 3)}

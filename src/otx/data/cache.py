@@ -32,15 +32,22 @@ class ImageCache:
         self._count, self._capacity = count, 0
         if capacity == 0 or count == 0:
             return
-        with contextlib.suppress(OSError):  # where the system promises no more memory than it has
+        # where the system promises no more memory than it has, or knows no semaphores, nothing is kept
+        with contextlib.suppress(OSError, ImportError):
+            self._lock = multiprocessing.get_context("fork").Lock() if hasattr(os, "fork") else multiprocessing.Lock()
             self._pixels: NDArray[np.uint8] = np.frombuffer(mmap.mmap(-1, capacity), np.uint8)
+            # of each image: where it lies (plus one, 0 where it is not there), height, width; last, the bytes in use
+            self._table: NDArray[np.int64] = np.frombuffer(mmap.mmap(-1, 24 * (count + 1)), np.int64).reshape(-1, 3)
             self._capacity = capacity
-        # of each image: where it lies (plus one, 0 where it is not there), height, width; last, the bytes in use
-        self._table: NDArray[np.int64] = np.frombuffer(mmap.mmap(-1, 24 * (count + 1)), np.int64).reshape(-1, 3)
-        self._lock = multiprocessing.get_context("fork").Lock() if hasattr(os, "fork") else multiprocessing.Lock()
 
     def __reduce__(self) -> tuple[Any, ...]:
         return ImageCache, (self._count, 0)
+
+    def close(self) -> None:
+        """Give the memory back; nothing is kept any more."""
+        if self._capacity:
+            self._capacity = 0
+            del self._pixels, self._table
 
     def get(self, number: int) -> NDArray[np.uint8] | None:
         """The image, as it lies in the shared memory: not to be written to."""

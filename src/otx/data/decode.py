@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from otx.data.preprocessing import opencv, reduced
+from otx.data.preprocessing import opencv
 from otx.errors import ImageError
 
 if TYPE_CHECKING:
@@ -42,17 +42,11 @@ Answer = TypeVar("Answer")
 Image.MAX_IMAGE_PIXELS = None
 
 
-def decode_image(
-    source: str | Path | bytes, max_pixels: int = MAX_PIXELS, reduce_to: int | None = None
-) -> NDArray[np.uint8]:
+def decode_image(source: str | Path | bytes, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
     """Decode an image file, or its bytes, into (H, W, 3) uint8, red first, turned as its EXIF orientation says.
 
     The kind is read from the content, whatever the name says. Of several frames the first counts. Transparent
     pixels are laid over white. Grey of 16 bit is scaled to 8 bit (65535 becomes 255), floats from 0 to 1 or 0 to 255.
-
-    Args:
-        reduce_to: reduce an image whose shorter side is at least twice this, in pixels, to this shorter side, by
-            averages; of a JPEG most is done before its pixels are computed, which takes less time.
 
     Raises:
         ImageError: it cannot be decoded, or has more than `max_pixels` pixels.
@@ -61,18 +55,14 @@ def decode_image(
         data = source if isinstance(source, bytes) else _read(Path(source), max_pixels)
         if not data:
             raise ImageError(EMPTY)
-        pixels = _plain_jpeg(data, max_pixels, reduce_to)
+        pixels = _plain_jpeg(data, max_pixels)
         if pixels is not None:
             return pixels
         with Image.open(io.BytesIO(data)) as image:
             _check_size(*image.size, max_pixels)
-            target = reduce_to if reduce_to and min(image.size) >= 2 * reduce_to else None
-            if target:
-                # of a JPEG by 2, 4 or 8, and to no less than that; other kinds know nothing of it
-                image.draft(None, (target, target))
             image.load()
             ImageOps.exif_transpose(image, in_place=True)
-            return reduced(_to_rgb(image), target) if target else _to_rgb(image)
+            return _to_rgb(image)
 
 
 @dataclass(frozen=True)
@@ -141,8 +131,8 @@ def _read(path: Path, max_pixels: int) -> bytes:
     return path.read_bytes()
 
 
-def _plain_jpeg(data: bytes, max_pixels: int, reduce_to: int | None) -> NDArray[np.uint8] | None:
-    """The pixels of a whole JPEG in colour that is neither turned nor reduced, by OpenCV: Pillow's values in less time.
+def _plain_jpeg(data: bytes, max_pixels: int) -> NDArray[np.uint8] | None:
+    """The pixels of a whole JPEG in colour that is not turned, by OpenCV: Pillow's values in less time.
 
     None for all others, and where OpenCV fails: Pillow knows more kinds, and says what is wrong. OpenCV fills what is
     cut off with grey, so that the end of the file must be there.
@@ -151,8 +141,6 @@ def _plain_jpeg(data: bytes, max_pixels: int, reduce_to: int | None) -> NDArray[
     if size is None:
         return None
     _check_size(*size, max_pixels)
-    if reduce_to and min(size) >= 2 * reduce_to:
-        return None
     cv2 = opencv()
     flags = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
     pixels: NDArray[np.uint8] | None = cv2.imdecode(np.frombuffer(data, np.uint8), flags)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 from collections.abc import Iterator, Sequence
@@ -18,7 +19,7 @@ from torchvision.transforms import v2
 from otx.data.cache import ImageCache
 from otx.data.dataset import Subset
 from otx.data.decode import decode_image
-from otx.data.preprocessing import Preprocessing, opencv
+from otx.data.preprocessing import Preprocessing, opencv, reduced
 from otx.data.sampler import BalancedSampler, EpochSampler, RandomSampler
 from otx.errors import ImageError
 from otx.memory import drop_freed_memory
@@ -91,7 +92,7 @@ class ImageSubset(Dataset[tuple[torch.Tensor | None, int, str]]):
 
     Args:
         augmentation: of images to train on; None: there are none.
-        reduces: decode large images to train on at a reduced size, twice the network's input at the shorter side.
+        reduces: keep large images to train on at a reduced size, twice the network's input at the shorter side.
         cache: bytes of memory to keep decoded images in; those that are not trained on are kept resized.
     """
 
@@ -118,19 +119,26 @@ class ImageSubset(Dataset[tuple[torch.Tensor | None, int, str]]):
     def mean_bytes(self) -> float:
         """The mean size of a file, from a look at some of them."""
         some = self.subset.paths[:: max(1, len(self) // FEW)]
-        sizes = [path.stat().st_size for path in (self.root / name for name in some) if path.exists()]
+        sizes = []
+        for path in some:
+            with contextlib.suppress(OSError):  # decoding names it
+                sizes.append((self.root / path).stat().st_size)
         return sum(sizes) / max(1, len(sizes))
 
     def __getitem__(self, draw: Draw) -> tuple[torch.Tensor | None, int, str]:
         number, seed, size = draw
         path, label = self.subset.paths[number], self.subset.labels[number]
-        pixels = self.cache.get(number)
+        is_drawn = size is not None and self.augmentation is not None
+        # of a large image to train on, a small one is kept, which is not what the network is tested on
+        pixels = self.cache.get(number) if is_drawn or self.augmentation is None else None
         if pixels is None:
             try:
-                pixels = self._decoded(path)
+                whole = decode_image(self.root / path, self.max_pixels)
             except ImageError as error:
                 return None, label, f"{path}: {error.what}"
-            self.cache.put(number, pixels)
+            kept = self._kept(whole)
+            self.cache.put(number, kept)
+            pixels = kept if is_drawn else whole
         if size is None or self.augmentation is None:
             return _to_tensor(self.preprocessing.resize(pixels)), label, path
         with torch.random.fork_rng(devices=[]):
@@ -138,10 +146,12 @@ class ImageSubset(Dataset[tuple[torch.Tensor | None, int, str]]):
             torch.default_generator.manual_seed(seed)
             return _transform(self.augmentation, size)(_to_tensor(pixels)), label, path
 
-    def _decoded(self, path: str) -> NDArray[np.uint8]:
-        """What does not change from epoch to epoch."""
-        pixels = decode_image(self.root / path, self.max_pixels, self.reduce_to)
-        return self.preprocessing.resize(pixels) if self.augmentation is None else pixels
+    def _kept(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """What of an image does not change from epoch to epoch."""
+        if self.augmentation is None:
+            return self.preprocessing.resize(pixels)
+        is_large = self.reduce_to is not None and min(pixels.shape[:2]) >= 2 * self.reduce_to
+        return reduced(pixels, self.reduce_to) if self.reduce_to is not None and is_large else pixels
 
 
 def normalise(images: torch.Tensor, mean: torch.Tensor, std: torch.Tensor) -> torch.Tensor:

@@ -24,12 +24,16 @@ def opencv() -> Any:
 
 
 def reduced(image: NDArray[np.uint8], shorter: int) -> NDArray[np.uint8]:
-    """An image (H, W, 3) with `shorter` pixels at its shorter side, each the mean of those it takes the place of."""
+    """An image (H, W, 3) with `shorter` pixels at its shorter side, picked from its own.
+
+    Picked, not averaged: `Preprocessing.resize` does not average either, and a network is to learn from images as
+    grainy as those that it is tested on.
+    """
     cv2 = opencv()
     height, width = image.shape[:2]
     factor = shorter / min(height, width)
     size = (max(1, round(width * factor)), max(1, round(height * factor)))
-    small: NDArray[np.uint8] = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+    small: NDArray[np.uint8] = cv2.resize(image, size, interpolation=cv2.INTER_NEAREST)
     return small
 
 

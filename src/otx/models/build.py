@@ -33,7 +33,7 @@ def create(network: str, num_classes: int, height: int, width: int, **options: A
     import timm
 
     check_network(network)
-    if depends_on_size(network):
+    if _depends_on_size(network):
         options["img_size"] = (height, width)
     try:
         with warnings.catch_warnings():
@@ -90,8 +90,7 @@ def check_network(network: str) -> None:
         raise ModelError(f"timm has no weights '{tag}' of {base}{nearest(tag, tags)}", allowed=tags)
 
 
-def depends_on_size(network: str) -> bool:
-    """Whether a network is built for one size of images, and takes no other."""
+def _depends_on_size(network: str) -> bool:
     import timm
 
     return "img_size" in inspect.getsource(timm.model_entrypoint(network)) or bool(

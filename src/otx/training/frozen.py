@@ -29,7 +29,13 @@ def freeze_stages(network: Any, count: int) -> None:
     """
     if count == 0:
         return
-    stages = list(group_parameters(network, network.group_matcher(coarse=True)).values())
+    try:
+        stages = list(group_parameters(network, network.group_matcher(coarse=True)).values())
+    except (AttributeError, AssertionError) as error:
+        raise UsageError(
+            f"--training.freeze_stages {count}: timm does not say what the stages of this network are",
+            fix="leave it out, or choose another network",
+        ) from error
     most = len(stages) - 2
     if count > most:
         raise UsageError(

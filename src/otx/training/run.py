@@ -28,7 +28,7 @@ from otx.deploy.modelfile import load_model, read_card, save_model
 from otx.errors import ModelError, UsageError
 from otx.events import Progress, Reporter, SilentReporter
 from otx.memory import keep_freed_memory
-from otx.models.build import build_network, check_network, depends_on_size, model_info
+from otx.models.build import build_network, check_network, model_info
 from otx.models.table import ModelInfo
 from otx.models.weights import Start, start_network
 from otx.recipe import Recipe, dump_yaml, load_recipe
@@ -88,11 +88,6 @@ def train(
     precision, why = pick_precision(recipe.precision, device)
     info = model_info(recipe.model.name)
     check_network(info.network)
-    if recipe.training.growing_epochs and depends_on_size(info.network):
-        raise UsageError(
-            f"--training.growing_epochs {recipe.training.growing_epochs}: {info.network} takes images of one size only",
-            fix="leave it out, or choose a network of convolutions",
-        )
     base = _base(info, checkpoint, run)
     dataset, found = _usable_images(recipe, run, reporter, min_classes=1 if base else 2)
     _check_shares(recipe, dataset)
@@ -108,7 +103,10 @@ def train(
         reporter.warn(start.warning)
     lesson = _lesson(recipe, dataset, base, merge, reporter)
     size = (preprocessing.height, preprocessing.width)
+    _check_growth(recipe, start.network, info.network, size)
     freeze_stages(start.network, recipe.training.freeze_stages)
+    if recipe.training.freeze_stages and not start.pretrained and base is None and run is None:
+        reporter.warn("--training.freeze_stages keeps random weights: there are no pretrained ones here.")
     fold_norms(start.network, size)
     if device == "cpu":
         pool_by_products(start.network)
@@ -131,20 +129,25 @@ def train(
     if run is not None and is_main():
         clear_leftovers(run.path)
     reporter.note(f"Run folder: {folder.path}")
-    outcome = _fit(
-        recipe,
-        images,
-        start,
-        lesson,
-        card,
-        folder,
-        device,
-        precision,
-        reporter,
-        before=before,
-        is_fitted=is_fitted,
-        resume=run is not None,
-    )
+    try:
+        outcome = _fit(
+            recipe,
+            images,
+            start,
+            lesson,
+            card,
+            folder,
+            device,
+            precision,
+            reporter,
+            before=before,
+            is_fitted=is_fitted,
+            resume=run is not None,
+        )
+    finally:
+        # the trainer and all it refers to stay until Python looks for cycles
+        images.train.cache.close()
+        images.val.cache.close()
     result = _result(folder, outcome, start, precision)
     if is_main():
         write_json(
@@ -494,6 +497,26 @@ def _check_shares(recipe: Recipe, dataset: Dataset) -> None:
             )
 
 
+def _growth(recipe: Recipe) -> Growth:
+    return Growth(recipe.training.start_size, recipe.training.growing_epochs)
+
+
+def _check_growth(recipe: Recipe, network: nn.Module, name: str, size: tuple[int, int]) -> None:
+    """Raise UsageError where a network cannot take the sizes that its images grow through."""
+    growth = _growth(recipe)
+    for smaller in {growth.size(size, epoch) for epoch in range(growth.epochs)} - {size}:
+        try:
+            with torch.no_grad():
+                network.eval()(torch.zeros(1, 3, *smaller))
+        except (AssertionError, RuntimeError, ValueError) as error:
+            raise UsageError(
+                f"--training.growing_epochs {growth.epochs}: {name} cannot take images of {smaller[0]}x{smaller[1]}",
+                fix="leave it out, or choose a network that takes images of any size",
+            ) from error
+        finally:
+            network.train()
+
+
 @dataclass(frozen=True)
 class Images:
     """The images of a training, as its data loaders get them."""
@@ -612,7 +635,7 @@ def _fit(
             world_size=world,
             num_workers=data.num_workers,
             pin_memory=device == "gpu",
-            growth=Growth(recipe.training.start_size, recipe.training.growing_epochs),
+            growth=_growth(recipe),
         ),
         val_loader(
             images.val,
