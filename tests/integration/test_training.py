@@ -243,6 +243,14 @@ def test_images_to_train_on_grow_to_their_size_and_validation_is_at_the_whole_si
     assert sizes == {True: [32, 64], False: [64]}
 
 
+def test_stages_that_timm_does_not_tell_cannot_be_frozen(photos: Path, tmp_path: Path) -> None:
+    asked = {**SMALL, "training.freeze_stages": 1}
+    engine = Engine(photos, model="timm/caformer_s18", work_dir=tmp_path, overrides=asked)
+    with pytest.raises(UsageError, match="timm does not say what the stages of this network are"):
+        engine.train()
+    assert not any(tmp_path.iterdir())
+
+
 def test_a_network_of_one_size_does_not_grow(photos: Path, tmp_path: Path) -> None:
     asked = {**SMALL, "training.growing_epochs": 2, "data.input_size": 64, "max_epochs": 3}
     engine = Engine(photos, model="timm/vit_tiny_patch16_224", work_dir=tmp_path, overrides=asked)

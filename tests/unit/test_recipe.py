@@ -78,6 +78,7 @@ def test_all_problems_are_named_at_once() -> None:
             "unknown model 'mobilenet_v3_lrge': did you mean 'mobilenet_v3_large'?",
         ),
         ({"data": {"train_subset": {"augmentation": {"scale": [0.9, 0.1]}}}}, "scale' must rise, got [0.9, 0.1]"),
+        ({"max_epochs": 3, "training": {"growing_epochs": 3}}, "growing_epochs' must be less than max_epochs (3)"),
         ({"training": {"early_stopping": {"patience": 0}}}, "patience' must be at least 1, got 0"),
     ],
 )
