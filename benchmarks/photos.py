@@ -1,4 +1,4 @@
-"""Training on photos of twelve megapixels: with images kept in memory and decoded at a reduced size, and without.
+"""Training on photos of twelve megapixels: with images kept in memory at a reduced size, and without.
 
     python benchmarks/photos.py [--images 192] [--size 4000 3000] [--network mobilenet_v3_large] [--epochs 3]
         [--peer PEER/bin/python --peer_script run_otx.py]
