@@ -33,16 +33,18 @@ from otx.models.table import IMAGENET_MEAN, IMAGENET_STD
 SIZE, BATCH = 224, 64
 
 
-def make(root: Path, count: int, size: tuple[int, int] = (500, 375)) -> None:
+def make(root: Path, count: int) -> None:
     rng = np.random.default_rng(0)
     for number in range(count):
         layers = [
-            np.asarray(Image.fromarray(rng.integers(0, 256, (6 * 4**k, 8 * 4**k, 3), np.uint8)).resize(size), float)
+            np.asarray(
+                Image.fromarray(rng.integers(0, 256, (6 * 4**k, 8 * 4**k, 3), np.uint8)).resize((500, 375)), float
+            )
             for k in range(4)
         ]
         pixels = np.average(layers, axis=0, weights=[8, 4, 2, 1]).astype(np.uint8)
         place = root / str(number % 2)
-        place.mkdir(parents=True, exist_ok=True)
+        place.mkdir(exist_ok=True)
         Image.fromarray(pixels).save(place / f"{number:04}.jpg", quality=90)
 
 
