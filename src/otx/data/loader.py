@@ -128,9 +128,9 @@ class ImageSubset(Dataset[tuple[torch.Tensor | None, int, str]]):
     def __getitem__(self, draw: Draw) -> tuple[torch.Tensor | None, int, str]:
         number, seed, size = draw
         path, label = self.subset.paths[number], self.subset.labels[number]
-        is_drawn = size is not None and self.augmentation is not None
         # of a large image to train on, a small one is kept, which is not what the network is tested on
-        pixels = self.cache.get(number) if is_drawn or self.augmentation is None else None
+        as_tested = size is None and self.augmentation is not None
+        pixels = None if as_tested else self.cache.get(number)
         if pixels is None:
             try:
                 whole = decode_image(self.root / path, self.max_pixels)
@@ -138,7 +138,7 @@ class ImageSubset(Dataset[tuple[torch.Tensor | None, int, str]]):
                 return None, label, f"{path}: {error.what}"
             kept = self._kept(whole)
             self.cache.put(number, kept)
-            pixels = kept if is_drawn else whole
+            pixels = whole if as_tested else kept
         if size is None or self.augmentation is None:
             return _to_tensor(self.preprocessing.resize(pixels)), label, path
         with torch.random.fork_rng(devices=[]):
@@ -150,8 +150,9 @@ class ImageSubset(Dataset[tuple[torch.Tensor | None, int, str]]):
         """What of an image does not change from epoch to epoch."""
         if self.augmentation is None:
             return self.preprocessing.resize(pixels)
-        is_large = self.reduce_to is not None and min(pixels.shape[:2]) >= 2 * self.reduce_to
-        return reduced(pixels, self.reduce_to) if self.reduce_to is not None and is_large else pixels
+        if self.reduce_to is None or min(pixels.shape[:2]) < 2 * self.reduce_to:
+            return pixels
+        return reduced(pixels, self.reduce_to)
 
 
 def normalise(images: torch.Tensor, mean: torch.Tensor, std: torch.Tensor) -> torch.Tensor:
