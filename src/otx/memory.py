@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
-import os
 import sys
-from pathlib import Path
 
 # numbers of glibc's malloc.h
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
-# of a container, in the second and the first version of control groups
-CGROUP_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
-UNKNOWN = 8 * 2**30
 
 
 def keep_freed_memory() -> None:
@@ -36,12 +30,3 @@ def drop_freed_memory() -> None:
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
     if trim is not None:
         trim(0)
-
-
-def memory_limit() -> int:
-    """Bytes of memory that a process may take at most: those of the machine, or of its container (8 GB if unknown)."""
-    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else UNKNOWN
-    for file in CGROUP_LIMITS:
-        with contextlib.suppress(OSError, ValueError):  # no container, or "max"
-            total = min(total, int(file.read_text()))
-    return total

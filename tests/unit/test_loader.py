@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from images import write_classes
-from otx import memory
+from otx import machine
 from otx.data.cache import MEGABYTE, ImageCache, room_for_images
 from otx.data.dataset import load_dataset
 from otx.data.decode import decode_image
@@ -78,11 +78,12 @@ def test_the_room_is_what_was_asked_for_but_an_eighth_of_the_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert room_for_images(1, processes=4) == MEGABYTE
-    (tmp_path / "limit").write_text("80000000\n")
-    monkeypatch.setattr(memory, "CGROUP_LIMITS", (tmp_path / "gone", tmp_path / "limit"))
+    limit = tmp_path / "memory.max"
+    limit.write_text("80000000\n")
+    monkeypatch.setattr(machine, "CGROUPS", tmp_path)
     assert room_for_images(1024, processes=1) == 10_000_000
     assert room_for_images(1024, processes=4) == 2_500_000
-    (tmp_path / "limit").write_text("max\n")
+    limit.write_text("max\n")
     assert room_for_images(1024, processes=1) > 10_000_000
 
 
@@ -143,6 +144,7 @@ def test_large_files_are_decoded_by_as_many_processes_as_there_are_cores(
     data = load_dataset(root)
     images = ImageSubset(root, data.train, NETWORK_INPUT, max_pixels=10**6)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2}, raising=False)
+    monkeypatch.setattr(machine, "CGROUPS", tmp_path / "none")
     assert (count_workers(None, images), count_workers(0, images), count_workers(5, images)) == (2, 0, 5)
     for path in data.train.paths[::2]:
         with (root / path).open("ab") as file:

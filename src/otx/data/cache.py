@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from otx.memory import memory_limit
+from otx.machine import memory_limit
 
 MEGABYTE = 2**20
 MAX_SHARE = 8

@@ -22,6 +22,7 @@ from PIL import Image, ImageOps
 
 from otx.data.preprocessing import opencv
 from otx.errors import ImageError
+from otx.machine import available_cores
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PilImage
@@ -235,7 +236,7 @@ def _is_empty(path: str | Path) -> bool:
 
 def ordered(work: Callable[[Item], Answer], items: Iterable[Item]) -> Iterator[Answer]:
     """Map with a pool of threads: answers in order, and only a few items ahead, however many there are."""
-    threads = min(16, (os.cpu_count() or 1) + 1)
+    threads = min(16, available_cores() + 1)
     source = iter(items)
     with ThreadPoolExecutor(threads) as pool:
         waiting = deque(pool.submit(work, item) for item in islice(source, threads * 4))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from otx.data.decode import decode_image
 from otx.data.preprocessing import Preprocessing, opencv, reduced
 from otx.data.sampler import BalancedSampler, EpochSampler, RandomSampler
 from otx.errors import ImageError
+from otx.machine import available_cores
 from otx.memory import drop_freed_memory
 
 STEP = 32
@@ -236,7 +236,7 @@ def count_workers(wanted: int | None, images: ImageSubset) -> int:
         return wanted
     if len(images) < FEW:
         return 0
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = available_cores()
     return max(1, min(8, cores if images.mean_bytes() > LARGE else cores - 1))
 
 
