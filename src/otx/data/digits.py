@@ -24,11 +24,12 @@ def resolve_data_root(data_root: str | Path | None) -> Path:
             "--data_root is missing", fix="--data_root FOLDER, or --data_root digits to try it without images"
         )
     if str(data_root) == DIGITS and not Path(DIGITS).exists():
-        return write_digits(_cache() / DIGITS)
+        return write_digits(cache_folder() / DIGITS)
     return Path(data_root)
 
 
-def _cache() -> Path:
+def cache_folder() -> Path:
+    """Where otx keeps what it has made once: `OTX_CACHE`, or `~/.cache/otx`."""
     return Path(os.environ.get("OTX_CACHE") or Path.home() / ".cache" / "otx")
 
 
