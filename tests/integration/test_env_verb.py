@@ -16,6 +16,7 @@ from otx.cli import main
 from otx.machine import available_cores
 from otx.verbs import env
 from otx.verbs.env import describe_environment
+from otx.verbs.probe import NoAnswer
 
 SECRET = "hf_thisIsAToken"
 
@@ -33,7 +34,14 @@ def test_everything_is_found_out_on_one_screen(tmp_path: Path) -> None:
     (tmp_path / "home").mkdir()
     secrets = {"HF_TOKEN": SECRET, "HUGGING_FACE_HUB_TOKEN": SECRET, "HTTPS_PROXY": f"http://me:{SECRET}@proxy:1"}
     home = str(tmp_path / "home")
-    done = run(tmp_path, HOME=home, HF_ENDPOINT=f"https://me:{SECRET}@hub.test", OMP_NUM_THREADS="1", **secrets)
+    done = run(
+        tmp_path,
+        HOME=home,
+        OTX_CACHE=f"{home}/.cache/otx",
+        HF_ENDPOINT=f"https://me:{SECRET}@hub.test",
+        OMP_NUM_THREADS="1",
+        **secrets,
+    )
     assert (done.returncode, done.stderr) == (0, "")
     lines = done.stdout.splitlines()
     assert 20 <= len(lines) <= 50
@@ -92,7 +100,7 @@ def test_a_hub_that_does_not_answer_is_a_line(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_what_cannot_be_found_out_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(env, "SLOW", {name: lambda: [] for name in env.SLOW})
+    monkeypatch.setattr(env, "SLOW", {name: lambda: NoAnswer("not asked") for name in env.SLOW})
 
     def unknown() -> str:
         raise OSError("there is no /proc here")
