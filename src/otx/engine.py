@@ -643,7 +643,7 @@ class Engine:
         from otx.verbs.benchmark import Plan, benchmark, check_files
         from otx.workspace import write_json
 
-        plan = Plan(device, tuple(batch), tuple(map(str, streams)), seconds, memory)
+        plan = Plan(device, tuple(dict.fromkeys(batch)), tuple(dict.fromkeys(map(str, streams))), seconds, memory)
         plan.check()
         if output is not None:
             check_output(Path(output), "benchmarks", (".json",), "benchmark.json")

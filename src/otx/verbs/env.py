@@ -46,6 +46,8 @@ SECRET = re.compile(r"token|secret|password|credential|_key\b", re.IGNORECASE)
 IMPORT_SECONDS = 60.0
 HUB_SECONDS = 5.0
 LONGEST_VALUE = 60
+SHARED = Path("/dev/shm")
+UNKNOWN = "cannot be found out"
 TORCH_FACTS = ("training", "threads", "GPU")
 
 
@@ -68,7 +70,7 @@ def describe_environment(work_dir: Path) -> Environment:
         "ONNX Runtime": _try(lambda: ", ".join(_known(found["onnxruntime"], "onnxruntime"))),
         "images": _try(lambda: _known(found["images"], "the decoding of images")),
         "memory": _try(_memory),
-        "shared memory": _try(lambda: _disk(Path("/dev/shm"))),
+        "shared memory": _try(lambda: _disk(SHARED) if SHARED.exists() else f"there is no {SHARED}"),
         "temporary files": _try(lambda: _disk(Path(tempfile.gettempdir()))),
         "work folder": _try(lambda: _disk(work_dir)),
         "open files": _try(_open_files),
@@ -78,8 +80,8 @@ def describe_environment(work_dir: Path) -> Environment:
         "started by": _try(_launcher),
         "variables": _try(_variables),
     }
-    problems = tuple(name for name, answer in answers.items() if isinstance(answer, NoAnswer))
-    return Environment({name: _without_home(_words(answer)) for name, answer in answers.items()}, problems)
+    lines = {name: _without_home(_words(answer)) for name, answer in answers.items()}
+    return Environment(lines, tuple(name for name, text in lines.items() if text.startswith(UNKNOWN)))
 
 
 def _try(find_out: Callable[[], Any]) -> Any:
@@ -101,7 +103,7 @@ def _known(answer: Any, what: str) -> Any:
 
 
 def _words(answer: Any) -> str:
-    return f"cannot be found out: {answer}" if isinstance(answer, NoAnswer) else str(answer)
+    return f"{UNKNOWN}: {answer}" if isinstance(answer, NoAnswer) else str(answer)
 
 
 def _without_home(text: str) -> str:
@@ -118,12 +120,13 @@ def torch_facts() -> dict[str, str]:
     import torch
     import torchvision  # noqa: F401 - one that does not fit torch fails here
 
-    capability = torch.backends.cpu.get_cpu_capability()
-    return {
-        "training": f"in {_training_precision(torch)}; kernels for {capability}",
-        "threads": f"{torch.get_num_threads()} in an operation, {torch.get_num_interop_threads()} beside each other",
-        "GPU": "; ".join(_gpus(torch)) or "none that torch sees",
+    kernels = torch.backends.cpu.get_cpu_capability()
+    facts = {
+        "training": lambda: f"in {_training_precision(torch)}; kernels for {kernels}",
+        "threads": lambda: f"{torch.get_num_threads()} in an operation, {torch.get_num_interop_threads()} side by side",
+        "GPU": lambda: "; ".join(_gpus(torch)) or "none that torch sees",
     }
+    return {name: _words(_try(fact)) for name, fact in facts.items()}
 
 
 def _training_precision(torch: Any) -> str:
@@ -142,7 +145,8 @@ def _gpus(torch: Any) -> Iterator[str]:
 
 
 def _driver() -> str:
-    found = re.search(r"Kernel Module.*?(\d+\.[\d.]+)", Path("/proc/driver/nvidia/version").read_text())
+    file = Path("/proc/driver/nvidia/version")
+    found = re.search(r"Kernel Module.*?(\d+\.[\d.]+)", file.read_text()) if file.exists() else None
     return f", driver {found[1]}" if found else ""
 
 
