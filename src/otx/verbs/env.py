@@ -46,6 +46,7 @@ SECRET = re.compile(r"token|secret|password|credential|_key\b", re.IGNORECASE)
 IMPORT_SECONDS = 60.0
 HUB_SECONDS = 5.0
 LONGEST_VALUE = 60
+CONTAINERS = {"Docker": Path("/.dockerenv"), "Podman": Path("/run/.containerenv")}
 SHARED = Path("/dev/shm")
 UNKNOWN = "cannot be found out"
 TORCH_FACTS = ("training", "threads", "GPU")
@@ -200,17 +201,10 @@ def knock(address: str) -> int:
 
 
 def _system() -> str:
-    where = next(
-        (
-            name
-            for file, name in ((".dockerenv", "Docker"), ("run/.containerenv", "Podman"))
-            if Path("/", file).exists()
-        ),
-        "",
-    )
+    where = [f"in {name}" for name, sign in CONTAINERS.items() if sign.exists()]
     library = " ".join(platform.libc_ver())
     parts = [f"{platform.system()} {platform.release()} {platform.machine()}", library.strip()]
-    parts += [f"in {where}" if where else "", f"processes by {multiprocessing.get_start_method()}"]
+    parts += [*where, f"processes by {multiprocessing.get_start_method()}"]
     return ", ".join(part for part in parts if part)
 
 
