@@ -116,13 +116,13 @@ def test_decoding_is_part_of_what_is_measured_and_bad_images_are_left_out(
     files: Path, embedded: Path, photos: Path, tmp_path: Path
 ) -> None:
     for number in range(3):
-        write_noise(tmp_path / f"{number}.jpg", size=(1600, 1200))
+        write_noise(tmp_path / f"{number}.jpg", size=(1000, 800))
     (tmp_path / "3.jpg").write_bytes(b"no picture")
     paths = [files / "exported_model.xml", files / "exported_model.onnx", embedded]
     engine = Engine(reporter=Recorder())
     bare = engine.benchmark(paths, **QUICK, batch=[2])
     result = engine.benchmark(paths, **QUICK, batch=[2], decode=True, images=tmp_path)
-    assert result.decoding == "3 images of 1.9 megapixels on average"
+    assert result.decoding == "3 images of 0.8 megapixels on average"
     for with_decoding, without in zip(result.files, bare.files, strict=True):
         assert with_decoding.latency_ms > without.latency_ms
     own = engine.benchmark(paths[0], **QUICK, batch=[1], decode=True)

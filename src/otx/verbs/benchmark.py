@@ -101,7 +101,7 @@ def benchmark(
     kept, decoding = _decodable(photos, max_pixels) if photos else ([], "")
     figures = list(itertools.product(plan.batches, plan.streams))
     reporter.note(
-        f"Measuring {len(files)} {'files' if len(files) > 1 else 'file'} in turns: about "
+        f"Measuring {len(files)} {'files' if len(files) > 1 else 'file'} in turns: at least "
         f"{len(files) * (1 + len(figures)) * plan.seconds:.0f} s, and the time to load what is measured."
     )
     memory = _memory_of(files, plan.device) if plan.memory else dict.fromkeys(files)
