@@ -1,4 +1,4 @@
-"""Files that an earlier otx wrote (tests/old, made by commit 1033764) are read, tested, resumed and reported as ever."""
+"""Files of an earlier otx (tests/old, made by commit 1033764) are read, tested, resumed and reported as ever."""
 
 from __future__ import annotations
 
