@@ -45,15 +45,15 @@ def memory_limit() -> int:
 
 def _own_cgroups() -> Iterator[Path]:
     """The folders of the control groups this process is in, and of those around them: any of them may set a limit."""
-    groups = [("", PurePosixPath("/"))]
+    groups = [("", "/")]
     with contextlib.suppress(OSError):
         for line in OWN_CGROUPS.read_text().splitlines():
             _, controllers, path = line.split(":", 2)
-            groups.append((controllers, PurePosixPath(path)))
+            groups.append((controllers, path))
     seen: set[Path] = set()
     for controllers, path in groups:
         for mounted in (CGROUPS, *(CGROUPS / name for name in (controllers, *controllers.split(",")) if name)):
-            for inner in (path, *path.parents):
+            for inner in (PurePosixPath(path), *PurePosixPath(path).parents):
                 folder = mounted / inner.relative_to("/")
                 if folder not in seen and ".." not in folder.parts:
                     seen.add(folder)
@@ -65,6 +65,6 @@ def _quota_of(folder: Path) -> float | None:
         quota, period = (folder / "cpu.max").read_text().split()
         return int(quota) / int(period) if quota != "max" else None
     with contextlib.suppress(OSError, ValueError):
-        quota = int((folder / "cpu.cfs_quota_us").read_text())
-        return quota / int((folder / "cpu.cfs_period_us").read_text()) if quota > 0 else None
+        microseconds = int((folder / "cpu.cfs_quota_us").read_text())
+        return microseconds / int((folder / "cpu.cfs_period_us").read_text()) if microseconds > 0 else None
     return None
