@@ -45,7 +45,7 @@ def memory_limit() -> int:
 
 def _own_cgroups() -> Iterator[Path]:
     """The folders of the control groups this process is in, and of those around them: any of them may set a limit."""
-    groups = [("", "/")]
+    groups = [("", "/"), ("cpu", "/"), ("memory", "/")]
     with contextlib.suppress(OSError):
         for line in OWN_CGROUPS.read_text().splitlines():
             _, controllers, path = line.split(":", 2)
