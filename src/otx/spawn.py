@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import pickle
 import subprocess
 import sys
@@ -51,7 +52,8 @@ def check_script() -> None:
     """
     if getattr(process.current_process(), "_inheriting", False):
         raise SystemExit(f"error: {STARTS_AGAIN}\n  fix: {GUARD}")
-    if forks() or _main_script() is None or not can_start_workers():
+    is_frozen = getattr(sys, "frozen", False)  # a program made of Python and a script: the script is not imported
+    if forks() or is_frozen or _main_script() is None or not can_start_workers():
         return
     said = _import_again()
     if STARTS_AGAIN in said:
@@ -73,12 +75,13 @@ def _import_again() -> str:
     """Import the script as a spawned process does; what it says if it fails, else nothing."""
     data = spawn.get_preparation_data("otx")
     data.pop("authkey", None)
-    command = [str(sys.executable), *subprocess._args_from_interpreter_flags(), "-c", IMPORT]  # type: ignore[attr-defined]
+    python = os.fsdecode(spawn.get_executable())
+    command = [python, *subprocess._args_from_interpreter_flags(), "-c", IMPORT]  # type: ignore[attr-defined]
     try:
         done = subprocess.run(command, input=pickle.dumps(data), capture_output=True, timeout=LIMIT, check=False)
     except subprocess.TimeoutExpired:
         return ""  # a script that takes its time, and so will each process
-    said = done.stderr.decode(errors="replace").strip() or f"exit code {done.returncode}"
     if done.returncode == 0:
         return ""
+    said = done.stderr.decode(errors="replace").strip() or f"it ends with exit code {done.returncode}"
     return STARTS_AGAIN if STARTS_AGAIN in said else said.splitlines()[-1]
