@@ -26,12 +26,12 @@ from otx.results import (
 )
 from otx.workspace import (
     DEFAULT_WORK_DIR,
-    LATEST,
     MODEL_FILE,
     TABLES,
     RunFolder,
     check_output,
     find_work_dir,
+    latest_folder,
     latest_run,
     new_folder,
     run_of,
@@ -186,12 +186,20 @@ class Engine:
 
         Raises:
             DataError, ModelError, RecipeError, UsageError: something given cannot be used; nothing was started.
+            InputError: the same; the script that calls this has no `if __name__ == "__main__":`, where processes that
+                load images have to import it again (macOS, Windows).
             TrainingError: the training failed.
         """
         given = {"max_epochs": max_epochs, "seed": seed, "deterministic": deterministic, "precision": precision}
         changes = {key: value for key, value in given.items() if value is not None}
         start = Path(checkpoint) if checkpoint is not None else self._start
         _must_exist(start)
+        if self.recipe.data.num_workers != 0:
+            from otx.spawn import NO_WORKERS, can_start_workers, check_script
+
+            check_script()
+            if not can_start_workers():
+                self.reporter.note(NO_WORKERS)
         from otx.training import run as training
 
         run: RunFolder | None = None
@@ -642,7 +650,7 @@ class Engine:
         path = Path(given) if given is not None else self.checkpoint
         if path is None:
             path = latest_run(self.work_dir).model
-            exported = self.work_dir / LATEST / "export" / "exported_model.xml"
+            exported = latest_folder(self.work_dir, "export") / "exported_model.xml"
             if exported.is_file() and exported.stat().st_mtime >= path.stat().st_mtime:
                 path = exported.resolve()
             self.reporter.note(f"Model: {path}")

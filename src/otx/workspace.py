@@ -1,7 +1,7 @@
 """The folder of a run: what is written where, and how it is written so that it is never half there.
 
 otx-workspace/                 --work_dir
-    .latest/train              link to the newest run (also .latest/export, .latest/test)
+    .latest/train              link to the newest run (also .latest/export, .latest/test); without links, its path
     20261123_130100/           one training
         model.safetensors      the best model: all that the other verbs need
         base.safetensors       the model that classes were added to, if any
@@ -135,15 +135,47 @@ def set_latest(work_dir: Path, verb: str, folder: Path) -> None:
     Raises:
         UsageError, StorageError: it cannot be written; where it pointed before is untouched.
     """
-    latest = work_dir / LATEST
-    beside = latest / f".{verb}.{os.getpid()}"
+    link = work_dir / LATEST / verb
+    beside = link.with_name(f".{verb}.{os.getpid()}")
     try:
-        latest.mkdir(parents=True, exist_ok=True)
+        link.parent.mkdir(parents=True, exist_ok=True)
         beside.unlink(missing_ok=True)
-        beside.symlink_to(os.path.relpath(folder.resolve(), latest.resolve()), target_is_directory=True)
-        beside.replace(latest / verb)
-    except OSError as error:
-        raise cannot_write(latest / verb, error) from error
+        beside.symlink_to(_relative(folder, link.parent), target_is_directory=True)
+        beside.replace(link)
+    except (OSError, NotImplementedError):
+        with contextlib.suppress(OSError):
+            beside.unlink(missing_ok=True)
+        _write_latest(link, folder)
+
+
+def _write_latest(link: Path, folder: Path) -> None:
+    """Write the folder's path into a text file: Windows lets only some people make links."""
+    path = _relative(folder, link.parent)
+    try:
+        write_text(link, path)
+    except UsageError:
+        if not link.is_symlink():
+            raise
+        # Windows puts nothing in the place of a link to a folder
+        with contextlib.suppress(OSError):
+            link.unlink()
+        write_text(link, path)
+
+
+def _relative(folder: Path, start: Path) -> str:
+    folder = folder.resolve()
+    try:
+        return os.path.relpath(folder, start.resolve())
+    except ValueError:  # another drive of Windows
+        return str(folder)
+
+
+def latest_folder(work_dir: Path, verb: str) -> Path:
+    """The folder that `.latest/VERB` stands for, be it a link or a text file; it need not be there."""
+    link = work_dir / LATEST / verb
+    if not link.is_file():
+        return link
+    return link.parent / link.read_text(encoding="utf-8", errors="surrogateescape").strip()
 
 
 def find_work_dir(given: str | None) -> Path:
@@ -159,15 +191,15 @@ def latest_run(work_dir: Path) -> RunFolder:
     Raises:
         UsageError: there is none.
     """
-    link = work_dir / LATEST / "train"
+    newest = latest_folder(work_dir, "train")
     if (work_dir / MODEL_FILE).is_file():
         return RunFolder(work_dir)
-    if not link.is_dir():
+    if not newest.is_dir():
         raise UsageError(
             f"there is no trained model in {work_dir}",
             fix="give --checkpoint FILE or --work_dir FOLDER, or train one: otx train --data_root FOLDER",
         )
-    return RunFolder(link.resolve())
+    return RunFolder(newest.resolve())
 
 
 def run_of(file: Path) -> RunFolder | None:

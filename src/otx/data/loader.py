@@ -23,6 +23,7 @@ from otx.data.sampler import BalancedSampler, EpochSampler, RandomSampler
 from otx.errors import ImageError
 from otx.machine import available_cores
 from otx.memory import drop_freed_memory
+from otx.spawn import can_start_workers
 
 STEP = 32
 FEW = 64
@@ -232,6 +233,8 @@ def count_workers(wanted: int | None, images: ImageSubset) -> int:
 
     For large files one a core: the network waits for them, at least until they are decoded and kept.
     """
+    if not can_start_workers():
+        return 0
     if wanted is not None:
         return wanted
     if len(images) < FEW:

@@ -7,6 +7,7 @@ import errno
 import functools
 import os
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -112,5 +113,9 @@ class _Stack(ctypes.Structure):
 
 
 def drop_signal_stack() -> None:
-    """Let this thread handle signals on its ordinary stack, whatever deleted cores have left (`openvino_core`)."""
-    ctypes.CDLL(None).sigaltstack(ctypes.byref(_Stack(None, SS_DISABLE, 0)), None)
+    """Let this thread handle signals on its ordinary stack, whatever deleted cores have left (`openvino_core`).
+
+    Elsewhere than on Linux the call or its structure is another, and nothing happens.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).sigaltstack(ctypes.byref(_Stack(None, SS_DISABLE, 0)), None)
