@@ -50,10 +50,10 @@ def check_data_root(recipe: Recipe, *, min_classes: int) -> None:
 
 def check_renames(checkpoint: Path | None, renames: Mapping[str, str]) -> None:
     """Raise UsageError where classes are renamed that a model does not have, ModelError where it is damaged."""
-    if not renames:
-        return
     if checkpoint is None:
-        raise UsageError("--rename renames classes of a model", fix="give --checkpoint MODEL")
+        if renames:
+            raise UsageError("--rename renames classes of a model", fix="give --checkpoint MODEL")
+        return
     from otx.deploy.modelfile import read_card
     from otx.training.class_mapping import rename_classes
 

@@ -26,7 +26,7 @@ from otx.data.preprocessing import Preprocessing
 from otx.deploy.card import ModelCard
 from otx.deploy.modelfile import load_model, read_card, save_model
 from otx.errors import ModelError, UsageError
-from otx.events import Progress, Reporter, SilentReporter
+from otx.events import Progress, Reporter, SilentReporter, heartbeat
 from otx.memory import keep_freed_memory
 from otx.models.build import build_network, check_network, model_info
 from otx.models.table import ModelInfo
@@ -34,11 +34,12 @@ from otx.models.weights import Start, start_network
 from otx.recipe import Recipe, dump_yaml, load_recipe
 from otx.results import CopyPair, EpochResult, Suspicions, TrainResult
 from otx.training.callbacks import count_epochs
+from otx.training.class_mapping import Merge, merge_classes
 from otx.training.fit import Outcome, fit, pick_device, pick_precision
 from otx.training.folded import fold_norms
 from otx.training.frozen import freeze_stages
 from otx.training.head import MAX_IMAGES, Features, features_of, fit_head, has_linear_head
-from otx.training.incremental import Merge, Past, carry_over, merge_classes
+from otx.training.incremental import Past, carry_over
 from otx.training.losses import make_loss
 from otx.training.module import Classifier
 from otx.training.processor import pool_by_products, speed_up_depthwise
@@ -89,7 +90,7 @@ def train(
     info = model_info(recipe.model.name)
     check_network(info.network)
     base = _base(info, checkpoint, run)
-    dataset, found = _usable_images(recipe, run, reporter, min_classes=1 if base else 2)
+    dataset = _dataset(recipe, run, reporter, min_classes=1 if base else 2)
     _check_shares(recipe, dataset)
     merge = _merge(base, dataset, renames, run)
     if run is not None:
@@ -97,7 +98,13 @@ def train(
     elif merge is not None:
         dataset = dataset.with_classes(merge.classes)
     preprocessing = make_preprocessing(recipe, info)
-    start = _start(recipe, info, dataset, preprocessing, base, run)
+    with heartbeat(reporter, "loading the network"):
+        start = _start(recipe, info, dataset, preprocessing, base, run)
+    found = None
+    if recipe.data.check_images:
+        # last of what is checked, since it takes longest
+        dataset, found = _usable_images(recipe, dataset, reporter)
+        _check_shares(recipe, dataset)
     reporter.note(f"Network {info.network} from {start.origin}; training in {why}, on {device}.")
     if start.warning:
         reporter.warn(start.warning)
@@ -252,41 +259,44 @@ def is_main() -> bool:
     return _rank(devices_a_node=1) == 0
 
 
-def _usable_images(
-    recipe: Recipe, run: RunFolder | None, reporter: Reporter, *, min_classes: int
-) -> tuple[Dataset, Suspicions | None]:
+def _dataset(recipe: Recipe, run: RunFolder | None, reporter: Reporter, *, min_classes: int) -> Dataset:
     root = resolve_data_root(recipe.data_root)
     split_file = run.split if run else (Path(recipe.data.split_file) if recipe.data.split_file else None)
     data = recipe.data
-    dataset = load_dataset(
-        root,
-        seed=recipe.seed,
-        test_share=data.test_share,
-        val_share=data.val_share,
-        split_file=split_file,
-        min_classes=min_classes,
-    )
+    with heartbeat(reporter, "reading the folder"):
+        dataset = load_dataset(
+            root,
+            seed=recipe.seed,
+            test_share=data.test_share,
+            val_share=data.val_share,
+            split_file=split_file,
+            min_classes=min_classes,
+        )
     reporter.note(
         f"{root}: {len(dataset.classes)} classes, {len(dataset.train)} images to train, {len(dataset.val)} to validate,"
         f" {len(dataset.test)} to test ({dataset.layout})."
     )
     for note in dataset.notes:
         reporter.note(note)
-    if not data.check_images:
-        return dataset, None
+    return dataset
+
+
+def _usable_images(recipe: Recipe, dataset: Dataset, reporter: Reporter) -> tuple[Dataset, Suspicions]:
+    """Decode every image once; those that cannot be are left out and named."""
     paths = sorted({*dataset.train.paths, *dataset.val.paths, *dataset.test.paths})
     compared = frozenset(_compared(dataset, recipe.seed))
     seen = survey(
-        root,
+        dataset.root,
         paths,
         closely=compared,
-        max_pixels=data.max_image_pixels,
+        max_pixels=recipe.data.max_image_pixels,
         on_progress=lambda done: reporter.progress(Progress("checking images", done, len(paths))),
     )
     for image in seen.bad:
         reporter.warn(f"left out, cannot be decoded: {image.path}: {image.reason}")
     refuse_if_too_many_bad(dataset, seen.bad)
-    found = suspect(dataset, seen)
+    with heartbeat(reporter, "comparing images"):
+        found = suspect(dataset, seen)
     _warn_of_leaks(found.leaks, reporter)
     if len(compared) < len(paths):
         left_out = len(paths) - len(compared)
@@ -582,7 +592,8 @@ def _fit_head(
                 on_progress=lambda n, done=done: reporter.progress(Progress("features", done + n, total)),  # type: ignore[misc]
             )
         )
-    before = fit_head(network, features[0], features[1], num_classes)
+    with heartbeat(reporter, "fitting the classifier"):
+        before = fit_head(network, features[0], features[1], num_classes)
     num_train, num_val = (len(numbers) for _, numbers in parts)
     reporter.note(
         f"The classifier alone, fitted to features of {num_train} images: {before.val_accuracy:.4f} on "
