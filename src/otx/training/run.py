@@ -25,14 +25,15 @@ from otx.data.loader import Augmentation, Growth, ImageSubset, normalise, train_
 from otx.data.preprocessing import Preprocessing
 from otx.deploy.card import ModelCard
 from otx.deploy.modelfile import load_model, read_card, save_model
-from otx.errors import ModelError, UsageError
+from otx.errors import ModelError, TrainingError, UsageError
 from otx.events import Progress, Reporter, SilentReporter, heartbeat
 from otx.memory import keep_freed_memory
 from otx.models.build import build_network, check_network, model_info
 from otx.models.table import ModelInfo
 from otx.models.weights import Start, start_network
-from otx.recipe import Recipe, dump_yaml, load_recipe
+from otx.recipe import AUTO, BATCH_SIZE, Recipe, dump_yaml, load_recipe
 from otx.results import CopyPair, EpochResult, Suspicions, TrainResult
+from otx.training.batch_size import as_decided, find_batch_size, in_memory, is_measured, out_of_memory, with_batch_size
 from otx.training.callbacks import count_epochs
 from otx.training.class_mapping import Merge, merge_classes
 from otx.training.fit import Outcome, fit, pick_device, pick_precision
@@ -87,6 +88,10 @@ def train(
     if device == "cpu":
         keep_freed_memory()
     precision, why = pick_precision(recipe.precision, device)
+    if run is not None:
+        recipe = as_decided(recipe, load_recipe(run.config))
+    elif not is_measured(device):
+        recipe = as_decided(recipe, recipe.override({"data.train_subset.batch_size": BATCH_SIZE}))
     info = model_info(recipe.model.name)
     check_network(info.network)
     base = _base(info, checkpoint, run)
@@ -122,14 +127,22 @@ def train(
     before = None
     is_fitted = recipe.training.head_first and start.pretrained and has_linear_head(start.network)
     if is_fitted and is_main():
-        before = _fit_head(recipe, images, start, device, precision, reporter, len(dataset.classes))
+        before = in_memory(
+            lambda: _fit_head(recipe, images, start, device, precision, reporter, len(dataset.classes)),
+            lambda _: _no_room_for_features(recipe),
+        )
     if recipe.max_epochs == 0 and before is None and is_main():
         raise UsageError(
             "--max_epochs 0 fits the classifier alone, to features of a pretrained network; there are none here",
             fix="give --model.weights FILE, or a larger --max_epochs",
         )
+    if recipe.data.train_subset.batch_size == AUTO and is_main():
+        trial = _classifier(recipe, start, lesson, _card(recipe, info, dataset, preprocessing, start), is_fitted)
+        recipe = _fill_memory(recipe, trial, len(dataset.train), device, precision, reporter)
     card = replace(_card(recipe, info, dataset, preprocessing, start), num_old=lesson.num_old)
     folder = run or _new_run(recipe, dataset, found, device)
+    if not is_main():
+        recipe = as_decided(recipe, load_recipe(folder.config))
     origin = _asked(checkpoint, renames, run)
     if lesson.num_old and base is not None and run is None and is_main():
         save_model(folder.base, base.network.state_dict(), base.card)
@@ -620,7 +633,55 @@ def _fit(
     data, subset = recipe.data, recipe.data.train_subset
     rank = _rank(recipe.engine.num_devices)
     world = recipe.engine.num_devices * recipe.engine.num_nodes
-    module = Classifier(
+    module = _classifier(recipe, start, lesson, card, is_fitted)
+    train = train_loader(
+        images.train,
+        batch_size=int(subset.batch_size),
+        balanced=subset.sampler == "balanced",
+        efficient=subset.efficient,
+        seed=recipe.seed,
+        rank=rank,
+        world_size=world,
+        num_workers=data.num_workers,
+        pin_memory=device == "gpu",
+        growth=_growth(recipe),
+    )
+    val = val_loader(
+        images.val,
+        batch_size=data.val_subset.batch_size,
+        rank=rank,
+        world_size=world,
+        num_workers=data.num_workers,
+        pin_memory=device == "gpu",
+    )
+    return in_memory(
+        lambda: fit(
+            module,
+            train,
+            val,
+            recipe=recipe,
+            run=run,
+            card=card,
+            device=device,
+            precision=precision,
+            reporter=reporter,
+            resume_from=run.last_checkpoint if resume else None,
+            before=before,
+        ),
+        lambda is_gpu: out_of_memory(
+            module,
+            recipe,
+            recipe.data.input_size,
+            device=device,
+            precision=precision,
+            is_gpu=is_gpu,
+            after=f"otx train --resume --checkpoint {run.last_checkpoint} goes on with this run",
+        ),
+    )
+
+
+def _classifier(recipe: Recipe, start: Start, lesson: Lesson, card: ModelCard, is_fitted: bool) -> Classifier:
+    return Classifier(
         start.network,
         num_classes=len(card.classes),
         preprocessing=card.preprocessing,
@@ -634,36 +695,28 @@ def _fit(
         seed=recipe.seed,
         card=card.to_json(),
     )
-    return fit(
-        module,
-        train_loader(
-            images.train,
-            batch_size=subset.batch_size,
-            balanced=subset.sampler == "balanced",
-            efficient=subset.efficient,
-            seed=recipe.seed,
-            rank=rank,
-            world_size=world,
-            num_workers=data.num_workers,
-            pin_memory=device == "gpu",
-            growth=_growth(recipe),
-        ),
-        val_loader(
-            images.val,
-            batch_size=data.val_subset.batch_size,
-            rank=rank,
-            world_size=world,
-            num_workers=data.num_workers,
-            pin_memory=device == "gpu",
-        ),
-        recipe=recipe,
-        run=run,
-        card=card,
-        device=device,
-        precision=precision,
-        reporter=reporter,
-        resume_from=run.last_checkpoint if resume else None,
-        before=before,
+
+
+def _fill_memory(
+    recipe: Recipe, trial: Classifier, num_images: int, device: str, precision: str, reporter: Reporter
+) -> Recipe:
+    """The recipe with the largest batch that the GPU's memory holds."""
+    share = max(1, num_images // (recipe.engine.num_devices * recipe.engine.num_nodes))
+    with heartbeat(reporter, "looking for the largest batch"):
+        found = find_batch_size(trial, recipe.data.input_size, share, device=device, precision=precision)
+    filled = with_batch_size(recipe, found)
+    reporter.note(
+        f"--data.train_subset.batch_size auto: {found} images a step; learning rate {recipe.optimizer.lr:g} -> "
+        f"{filled.optimizer.lr:g}, times the root of {found}/{BATCH_SIZE}."
+    )
+    return filled
+
+
+def _no_room_for_features(recipe: Recipe) -> TrainingError:
+    count = recipe.data.val_subset.batch_size
+    return TrainingError(
+        f"memory does not suffice to compute the features of {count} images at a time",
+        fix=f"--data.val_subset.batch_size {max(1, count // 2)}, or --training.head_first false",
     )
 
 
