@@ -65,7 +65,7 @@ def test_time_left_is_that_of_the_work_at_hand(clock: Clock, capsys: pytest.Capt
     for done in range(1, 11):
         clock.now += 3
         reporter.progress(Progress("features", done, 20))
-    assert capsys.readouterr().err == "features: 8 of 20, 40 %, 36.0 s left\n"
+    assert capsys.readouterr().err == "features: 7 of 20, 35 %, 39.0 s left\n"
 
 
 def test_a_library_at_work_is_told_by_how_long_it_has_been(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
