@@ -94,7 +94,7 @@ def _step(module: Classifier, count: int, size: tuple[int, int], place: str, pre
     kind = torch.float16 if precision == "16" else torch.bfloat16
     with torch.autocast(place, kind, enabled=precision != "32"):
         loss = module.loss_of(batch)
-    loss.backward()
+    torch.autograd.backward(loss)
     make_optimizer(module.network, module.optimizer_settings).step()
 
 

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 
+from images import write_classes
 from otx.console import ConsoleReporter
 from otx.events import Progress, SilentReporter, heartbeat
 
@@ -105,3 +110,20 @@ def test_a_heartbeat_beats_while_its_block_lasts_and_ends_with_it() -> None:
     count = len(beats.told)
     time.sleep(0.05)
     assert (len(beats.told), beats.told[0].what, beats.told[0].total) == (count, "exporting", 0)
+
+
+def test_a_process_without_a_terminal_tells_what_it_does(tmp_path: Path) -> None:
+    """A real training whose standard error is a pipe; half a minute is made a tenth of a second."""
+    root = write_classes(tmp_path / "photos", {"a": 40, "b": 40})
+    program = (
+        "import sys; from otx import cli, console; console.SILENCE_SECONDS = 0.1; sys.exit(cli.main(sys.argv[1:]))"
+    )
+    options = ["--model", "timm/test_resnet", "--model.pretrained=false", "--data.input_size=32", "--report=false"]
+    options += ["--max_epochs=2", "--data.num_workers=0", "--data.train_subset.batch_size=2"]
+    command = ["train", "--data_root", str(root), "--work_dir", str(tmp_path / "ws"), *options]
+    done = subprocess.run([sys.executable, "-c", program, *command], capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"^starting: still at work, \d+ s$", done.stderr, re.MULTILINE)
+    steps = r"^epoch [12]/2: \d+ of \d+, \d+ %, loss [\d.]+, \d+ images/s, [\d.]+ s left$"
+    assert re.search(steps, done.stderr, re.MULTILINE)
+    assert "\x1b" not in done.stderr
