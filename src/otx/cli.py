@@ -109,11 +109,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         show_error(_machine_says(error))
         return 1
+    except RuntimeError as error:
+        from otx.memory import is_out_of_memory
+
+        if not is_out_of_memory(error):
+            raise
+        from otx.console import show_error
+
+        show_error(_machine_says(error))
+        return 1
 
 
-def _machine_says(error: OSError | MemoryError) -> str:
-    if isinstance(error, MemoryError):
-        return f"there is not enough memory: {error}"
+def _machine_says(error: OSError | MemoryError | RuntimeError) -> str:
+    if not isinstance(error, OSError):
+        return f"there is not enough memory: {str(error).partition(chr(10))[0]}"
     return f"{error.filename}: {error.strerror}" if error.filename is not None else str(error)
 
 
@@ -410,7 +419,7 @@ def _add_settings(parser: Parser, keys: tuple[str, ...] | None) -> None:
     for info in all_settings(Recipe):
         if keys is None or info.key in keys:
             default = "" if info.default is None or info.default == "" else f" (default: {_default(info)})"
-            choices = f" [{', '.join(info.choices)}]" if info.choices else ""
+            choices = f" [{', '.join(info.choices)}]" if info.choices and info.kind is str else ""
             boolean: dict[str, Any] = {"nargs": "?", "const": "true"} if info.kind is bool else {}
             text = f"{info.help}{choices}{default}".replace("%", "%%")
             group.add_argument(

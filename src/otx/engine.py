@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from otx.errors import DataError, OtxError, UsageError
-from otx.events import LogReporter, Reporter
+from otx.events import LogReporter, Reporter, heartbeat
 from otx.models.table import TIMM_PREFIX
 from otx.recipe import DEFAULT_RECIPE, TASK, Recipe, from_dict, list_models, load_recipe, with_model
 from otx.results import (
@@ -29,6 +30,7 @@ from otx.workspace import (
     MODEL_FILE,
     TABLES,
     RunFolder,
+    check_folder,
     check_output,
     find_work_dir,
     latest_folder,
@@ -39,6 +41,8 @@ from otx.workspace import (
 )
 
 if TYPE_CHECKING:
+    import socket
+
     import numpy as np
     from numpy.typing import NDArray
 
@@ -126,7 +130,6 @@ class Engine:
         from otx.data.check import check_dataset, write_suspicions
         from otx.data.dataset import load_dataset
         from otx.data.digits import resolve_data_root
-        from otx.events import Progress
 
         if output is not None:
             check_output(Path(output), "findings", TABLES, "findings.csv")
@@ -134,23 +137,21 @@ class Engine:
         _must_exist(path)
         recipe = self.recipe if path is None else self._recipe_of_data(self._card(path))
         data = recipe.data
-        dataset = load_dataset(
-            resolve_data_root(recipe.data_root),
-            seed=recipe.seed,
-            test_share=data.test_share,
-            val_share=data.val_share,
-            split_file=None if data.split_file is None else Path(data.split_file),
-        )
-        result = check_dataset(
-            dataset,
-            max_pixels=data.max_image_pixels,
-            on_progress=lambda done, total: self.reporter.progress(Progress("looking at images", done, total)),
-        )
+        with heartbeat(self.reporter, "reading the folder"):
+            dataset = load_dataset(
+                resolve_data_root(recipe.data_root),
+                seed=recipe.seed,
+                test_share=data.test_share,
+                val_share=data.val_share,
+                split_file=None if data.split_file is None else Path(data.split_file),
+            )
+        result = check_dataset(dataset, max_pixels=data.max_image_pixels, reporter=self.reporter)
         if path is not None:
             from otx.deploy.mislabelled import list_mislabelled
             from otx.deploy.predictor import load_predictor
 
-            predictor = load_predictor(path, recipe.engine.device)
+            with heartbeat(self.reporter, "loading the model"):
+                predictor = load_predictor(path, recipe.engine.device)
             batch = data.test_subset.batch_size
             doubts = list_mislabelled(
                 predictor, dataset, result, batch_size=batch, max_pixels=data.max_image_pixels, reporter=self.reporter
@@ -200,12 +201,17 @@ class Engine:
             check_script()
             if not can_start_workers():
                 self.reporter.note(NO_WORKERS)
-        from otx.training import run as training
-
-        run: RunFolder | None = None
         recipe = self.recipe.override(changes) if resume else self.training_recipe(start, changes)
-        if resume:
-            run = training.resume_run(start) if start else latest_run(self.work_dir)
+        run = latest_run(self.work_dir) if resume and start is None else None
+        if not resume:
+            from otx.preflight import check_training
+
+            check_training(recipe, start, rename or {})
+        with heartbeat(self.reporter, "starting"):
+            from otx.training import run as training
+        if resume and start is not None:
+            run = training.resume_run(start)
+        if run is not None:
             recipe = training.resumed_recipe(run, recipe, {**self._changes, **changes})
             start = None
         result = training.train(recipe, self.reporter, checkpoint=start, renames=rename, run=run)
@@ -235,7 +241,9 @@ class Engine:
                 reporter=self.reporter,
             )
             write_test(measured, images, result.run_dir / VALIDATION)
-        self.reporter.note(f"Report: {write_report(result.run_dir)}")
+        with heartbeat(self.reporter, "writing the report"):
+            page = write_report(result.run_dir)
+        self.reporter.note(f"Report: {page}")
 
     def _after(self, what_holds: str, work: Callable[[], None]) -> None:
         """Do what comes after the work that was asked for; it fails with a warning, since that work is done.
@@ -276,8 +284,11 @@ class Engine:
             check_output(Path(output), "tests", (".json",), "test.json")
         path = self._model_file(checkpoint)
         card = self._card(path)
-        root, images, subset = self._test_images(path, card, data_root)
-        predictor = load_predictor(path, self.recipe.engine.device)
+        self._check_room(path, None)
+        with heartbeat(self.reporter, "reading the folder"):
+            root, images, subset = self._test_images(path, card, data_root)
+        with heartbeat(self.reporter, "loading the model"):
+            predictor = load_predictor(path, self.recipe.engine.device)
         result, answers = evaluate(
             predictor,
             root,
@@ -301,7 +312,9 @@ class Engine:
     def _report_test(self, folder: Path) -> None:
         from otx.report.page import write_report
 
-        self.reporter.note(f"Report: {write_report(folder.parents[1], quick=True)}")
+        with heartbeat(self.reporter, "writing the report"):
+            page = write_report(folder.parents[1], quick=True)
+        self.reporter.note(f"Report: {page}")
 
     def _old_and_new(
         self, path: Path, card: ModelCard, root: Path, images: Subset, result: TestResult
@@ -366,8 +379,10 @@ class Engine:
         if resume and (output is None or Path(output).suffix.lower() != ".csv"):
             raise UsageError("--resume goes on with a .csv file", fix="--output predictions.csv --resume")
         path = self._model_file(checkpoint)
-        images = list(find_images([sources] if isinstance(sources, (str, Path)) else sources))
-        predictor = load_predictor(path, self.recipe.engine.device)
+        with heartbeat(self.reporter, "looking for images"):
+            images = list(find_images([sources] if isinstance(sources, (str, Path)) else sources))
+        with heartbeat(self.reporter, "loading the model"):
+            predictor = load_predictor(path, self.recipe.engine.device)
         batch = self.recipe.data.test_subset.batch_size
         limit = self.recipe.data.max_image_pixels
         done = Unfinished.read(Path(output), images, batch) if resume and output is not None else Unfinished()
@@ -427,20 +442,24 @@ class Engine:
         path = self._model_file(checkpoint)
         if path.suffix not in (".safetensors", ".ckpt"):
             raise UsageError(f"{path} is exported already", fix="give the model file: RUN/model.safetensors")
+        self._check_room(path, output)
+        if deploy is not None:
+            check_folder(Path(deploy).parent, "choose another --deploy")
         from otx.deploy.export import export_model
 
         folder = Path(output) if output is not None else self._run_folder(path)
         images = self._sample_images(path)
-        result = export_model(
-            path,
-            folder,
-            export_format=export_format,
-            export_precision=export_precision,
-            preprocessing=preprocessing,
-            input_color=input_color,
-            images=images,
-            explain=algorithm if explain else "",
-        )
+        with heartbeat(self.reporter, "exporting"):
+            result = export_model(
+                path,
+                folder,
+                export_format=export_format,
+                export_precision=export_precision,
+                preprocessing=preprocessing,
+                input_color=input_color,
+                images=images,
+                explain=algorithm if explain else "",
+            )
         set_latest(self.work_dir, "export", folder)
         if deploy is not None:
             from otx.deploy.folder import write_deploy_folder
@@ -474,8 +493,10 @@ class Engine:
         if subset_size < 1:
             raise UsageError(f"--subset_size {subset_size}: must be at least 1")
         path = self._model_to_optimize(checkpoint)
+        self._check_room(path, output)
         card = self._card(path)
-        dataset = self._dataset(path, card, self._root(card, None))
+        with heartbeat(self.reporter, "reading the folder"):
+            dataset = self._dataset(path, card, self._root(card, None))
         from otx.data.dataset import pick_evenly
         from otx.deploy.optimize import Photos, optimize_model
 
@@ -483,8 +504,10 @@ class Engine:
         limit = self.recipe.data.max_image_pixels
         calibration = pick_evenly(dataset.train, subset_size, card.recipe["seed"])
         with tempfile.TemporaryDirectory(prefix="otx.") as scratch:
+            with heartbeat(self.reporter, "exporting"):
+                variants = self._variants(path, Path(scratch), explain=explain)
             result = optimize_model(
-                self._variants(path, Path(scratch), explain=explain),
+                variants,
                 folder,
                 Photos(dataset.root, calibration, card, limit),
                 Photos(dataset.root, dataset.val, card, limit),
@@ -520,8 +543,10 @@ class Engine:
         path = self._model_file(checkpoint)
         card = self._card(path)
         check_targets(targets, card.classes, labelled=sources is None)
+        self._check_room(path, output)
         subjects = self._subjects(sources, path, card)
-        predictor = load_predictor(path, self.recipe.engine.device)
+        with heartbeat(self.reporter, "loading the model"):
+            predictor = load_predictor(path, self.recipe.engine.device)
         folder = Path(output) if output is not None else new_folder(self._run_folder(path) / "explain")
         explanations = []
         limit = self.recipe.data.max_image_pixels
@@ -558,10 +583,11 @@ class Engine:
         path = None if output is None else Path(output)
         if path is not None:
             check_page(path)
-        if len(folders) == 1:
-            return write_report(folders[0], path)
-        records = [read_record(folder) for folder in folders]
-        page = render_comparison(dict(zip(names_of(records), records, strict=True)))
+        with heartbeat(self.reporter, "writing the report"):
+            if len(folders) == 1:
+                return write_report(folders[0], path)
+            records = [read_record(folder) for folder in folders]
+            page = render_comparison(dict(zip(names_of(records), records, strict=True)))
         path = path or new_folder(self.work_dir / "reports") / "report.html"
         write_text(path, page)
         return path
@@ -575,6 +601,15 @@ class Engine:
             checkpoint: a run folder, or a model as for `test`; default: the newest training.
             port: of 127.0.0.1; 0 takes a free one.
         """
+        from otx.demo.port import take_port
+
+        with contextlib.ExitStack() as on_failure:
+            taken = on_failure.enter_context(take_port(port))
+            demo = self._demo(checkpoint, taken)
+            on_failure.pop_all()
+            return demo
+
+    def _demo(self, checkpoint: str | Path | None, taken: socket.socket) -> Demo:
         from otx.demo.answer import Answerer, load_example
         from otx.demo.served import find_served
         from otx.demo.server import Demo
@@ -586,7 +621,8 @@ class Engine:
         path = self._model_file(given)
         limit = self.recipe.data.max_image_pixels
         with tempfile.TemporaryDirectory(prefix="otx.") as scratch:
-            served = find_served(path, Path(scratch), self.reporter)
+            with heartbeat(self.reporter, "exporting"):
+                served = find_served(path, Path(scratch), self.reporter)
             answerer = Answerer(load_predictor(served.path, self.recipe.engine.device), limit, served.no_maps)
         examples, why_none = self._examples(path, answerer.card)
         loaded = [each for file, label in examples if (each := load_example(file, label, limit))]
@@ -595,7 +631,7 @@ class Engine:
             "network": answerer.card.network,
             "no_examples": why_none,
         }
-        return Demo(answerer, loaded, about, port)
+        return Demo(answerer, loaded, about, taken)
 
     def _examples(self, path: Path, card: ModelCard) -> tuple[list[tuple[Path, str]], str]:
         """A few test images with their classes, or why there are none."""
@@ -645,6 +681,12 @@ class Engine:
         """Where what is made of a model goes: the run folder it lies in, else a new folder of the work directory."""
         run = run_of(path)
         return run.path if run else new_folder(self.work_dir)
+
+    def _check_room(self, path: Path, output: str | Path | None) -> None:
+        """Raise UsageError or StorageError where what is made of a model could not be written, before it is made."""
+        run = run_of(path)
+        folder = Path(output) if output is not None else run.path if run is not None else self.work_dir
+        check_folder(folder, "choose another --output" if output is not None else "choose another --work_dir")
 
     def _model_to_optimize(self, given: str | Path | None) -> Path:
         path = Path(given) if given is not None else self.checkpoint

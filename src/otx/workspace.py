@@ -254,12 +254,38 @@ def clear_leftovers(folder: Path) -> None:
         file.unlink(missing_ok=True)
 
 
+def check_folder(folder: Path, fix: str, *, room: int = 1 << 20, file: Path | None = None) -> None:
+    """Raise where nothing can be written to a folder, which need not exist yet; found out by writing there.
+
+    Args:
+        room: bytes that must fit.
+        file: what is to be written there, if it is one file.
+
+    Raises:
+        UsageError: it is no folder, or may not be written to.
+        StorageError: the disk is full.
+    """
+    what = f"to {folder}" if file is None else str(file)
+    try:
+        place = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+        if not place.is_dir():
+            raise UsageError(f"cannot write {what}: {'it' if place == folder else place} is a file", fix=fix)
+        with tempfile.TemporaryFile(dir=place) as trial:
+            trial.write(bytes(room))
+    except OSError as error:
+        if error.errno == errno.ENOENT:
+            # the folder is there: it is of a kind that takes no files, such as /proc
+            raise UsageError(f"cannot write {what}: nothing can be made in {place}", fix=fix) from error
+        raise cannot_write(what, error, fix) from error
+
+
 def check_output(path: Path, what: str, suffixes: Sequence[str], example: str) -> None:
     """Raise UsageError where `what` (a plural) cannot be written to the file that `--output` names."""
     if path.suffix.lower() not in suffixes:
         raise UsageError(f"--output {path}: {what} are written as {' or '.join(suffixes)}", allowed=suffixes)
     if path.is_dir():
         raise UsageError(f"--output {path} is a folder", fix=f"--output {path / example}")
+    check_folder(path.parent, "choose another --output", room=1 << 12, file=path)
 
 
 def write_text(path: Path, text: str) -> None:

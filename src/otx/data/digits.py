@@ -23,9 +23,14 @@ def resolve_data_root(data_root: str | Path | None) -> Path:
         raise UsageError(
             "--data_root is missing", fix="--data_root FOLDER, or --data_root digits to try it without images"
         )
-    if str(data_root) == DIGITS and not Path(DIGITS).exists():
+    if is_digits(data_root):
         return write_digits(_cache() / DIGITS)
     return Path(data_root)
+
+
+def is_digits(data_root: str | Path | None) -> bool:
+    """Whether `--data_root` means the digits; a folder of that name here is itself."""
+    return str(data_root) == DIGITS and not Path(DIGITS).exists()
 
 
 def _cache() -> Path:

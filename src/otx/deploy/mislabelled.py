@@ -20,7 +20,7 @@ from otx.data.check import REPORT_EVERY, places_of
 from otx.data.dataset import Dataset
 from otx.deploy.classify import run_over
 from otx.deploy.predictor import Predictor
-from otx.events import Progress, Reporter
+from otx.events import Progress, Reporter, heartbeat
 from otx.results import Mislabelled, Suspicions
 
 FOLDS = 5
@@ -70,7 +70,8 @@ def list_mislabelled(
     labels = [dataset.classes.index(place.label) for place in known]
     numbers = {path: number for number, path in enumerate(places)}
     groups = [numbers[copy_of.get(place.path, place.path)] for place in known]
-    doubts = find_mislabelled(np.stack(features), labels, groups)
+    with heartbeat(reporter, "looking for wrong labels"):
+        doubts = find_mislabelled(np.stack(features), labels, groups)
     return tuple(
         Mislabelled(
             **known[doubt.index].to_dict(), suggested=dataset.classes[doubt.suggested], score=round(doubt.score, 4)

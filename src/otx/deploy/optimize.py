@@ -27,7 +27,7 @@ from otx.deploy.runtime import compile_exactly, drop_signal_stack, openvino_core
 from otx.deploy.seal import seal_file, take_places
 from otx.deploy.speed import measure_speed
 from otx.errors import DataError, ImageError, ModelError, UsageError
-from otx.events import Progress, Reporter
+from otx.events import Progress, Reporter, heartbeat
 from otx.results import OptimizeResult, Variant
 from otx.workspace import cannot_write, write_json
 
@@ -90,7 +90,7 @@ def optimize_model(
     try:
         model = openvino_core().read_model(source)
         reporter.note(f"Calibrating on {len(calibration)} images of the training split.")
-        with _quiet_nncf():
+        with _quiet_nncf(), heartbeat(reporter, "quantising"):
             small = _quantize(model, calibration, validation, max_drop, _is_transformer(model))
         _describe(small, read_card(source), {"preset": "mixed", "subset_size": len(calibration), "max_drop": max_drop})
         _save(small, beside / f"{NAME}.xml")
@@ -218,8 +218,8 @@ def _measure(files: dict[str, Path], validation: Photos, reporter: Reporter) -> 
             reporter.progress(Progress("judging", number, len(validation)))
     if number == 0:
         raise DataError("none of the validation images can be decoded")
-    reporter.progress(Progress("measuring the speed", 1, 1))
-    speeds = measure_speed(files)
+    with heartbeat(reporter, "measuring the speed"):
+        speeds = measure_speed(files)
     return [
         Variant(
             precision=precision,

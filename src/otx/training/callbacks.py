@@ -117,8 +117,16 @@ class Journal(L.Callback):
     def _progress(self, trainer: L.Trainer, loss: float, done: int) -> Progress:
         total, elapsed = int(trainer.num_training_batches), self._trained - self._started
         remaining = elapsed / done * (total - done)
-        detail = f"loss {loss:.3f}, {self._images / max(elapsed, 1e-9):.0f} images/s, {remaining:.0f} s left"
-        return Progress(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}", done, total, detail)
+        detail = f"loss {loss:.3f}, {self._images / max(elapsed, 1e-9):.0f} images/s"
+        return Progress(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}", done, total, detail, remaining)
+
+    def on_validation_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int, *_: Any
+    ) -> None:
+        if time.perf_counter() - self._shown > 0.2:
+            self._shown = time.perf_counter()
+            what = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}, validation"
+            self.reporter.progress(Progress(what, batch_idx + 1, int(sum(trainer.num_val_batches))))
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         assert isinstance(pl_module, Classifier)

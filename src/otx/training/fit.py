@@ -24,7 +24,7 @@ from otx.data.loader import Batch
 from otx.deploy.card import ModelCard
 from otx.deploy.modelfile import save_model
 from otx.deploy.runtime import drop_signal_stack
-from otx.errors import OtxError, StorageError, TrainingError
+from otx.errors import OtxError, StorageError, TrainingError, UsageError
 from otx.events import Reporter
 from otx.recipe import Recipe
 from otx.results import EpochResult
@@ -62,10 +62,14 @@ def pick_device(wanted: str) -> str:
     """`gpu` or `cpu`; `auto` is the GPU where there is one.
 
     Raises:
-        TrainingError: a GPU was asked for and there is none.
+        UsageError: a GPU was asked for and there is none.
     """
     if wanted == "gpu" and not torch.cuda.is_available():
-        raise TrainingError("--engine.device gpu: torch sees no GPU on this machine", fix="use --engine.device cpu")
+        raise UsageError(
+            "--engine.device gpu: torch sees no GPU on this machine",
+            allowed=["auto", "cpu"],
+            fix="leave --engine.device out",
+        )
     return "gpu" if wanted == "gpu" or (wanted == "auto" and torch.cuda.is_available()) else "cpu"
 
 

@@ -25,20 +25,22 @@ from otx.data.loader import Augmentation, Growth, ImageSubset, normalise, train_
 from otx.data.preprocessing import Preprocessing
 from otx.deploy.card import ModelCard
 from otx.deploy.modelfile import load_model, read_card, save_model
-from otx.errors import ModelError, UsageError
-from otx.events import Progress, Reporter, SilentReporter
+from otx.errors import ModelError, TrainingError, UsageError
+from otx.events import Progress, Reporter, SilentReporter, heartbeat
 from otx.memory import keep_freed_memory
 from otx.models.build import build_network, check_network, model_info
 from otx.models.table import ModelInfo
 from otx.models.weights import Start, start_network
-from otx.recipe import Recipe, dump_yaml, load_recipe
+from otx.recipe import AUTO, BATCH_SIZE, Recipe, dump_yaml, load_recipe
 from otx.results import CopyPair, EpochResult, Suspicions, TrainResult
+from otx.training.batch_size import as_decided, find_batch_size, in_memory, is_measured, out_of_memory, with_batch_size
 from otx.training.callbacks import count_epochs
+from otx.training.class_mapping import Merge, merge_classes
 from otx.training.fit import Outcome, fit, pick_device, pick_precision
 from otx.training.folded import fold_norms
 from otx.training.frozen import freeze_stages
 from otx.training.head import MAX_IMAGES, Features, features_of, fit_head, has_linear_head
-from otx.training.incremental import Merge, Past, carry_over, merge_classes
+from otx.training.incremental import Past, carry_over
 from otx.training.losses import make_loss
 from otx.training.module import Classifier
 from otx.training.processor import pool_by_products, speed_up_depthwise
@@ -86,10 +88,14 @@ def train(
     if device == "cpu":
         keep_freed_memory()
     precision, why = pick_precision(recipe.precision, device)
+    if run is not None:
+        recipe = as_decided(recipe, load_recipe(run.config))
+    elif not is_measured(device):
+        recipe = as_decided(recipe, recipe.override({"data.train_subset.batch_size": BATCH_SIZE}))
     info = model_info(recipe.model.name)
     check_network(info.network)
     base = _base(info, checkpoint, run)
-    dataset, found = _usable_images(recipe, run, reporter, min_classes=1 if base else 2)
+    dataset = _dataset(recipe, run, reporter, min_classes=1 if base else 2)
     _check_shares(recipe, dataset)
     merge = _merge(base, dataset, renames, run)
     if run is not None:
@@ -97,7 +103,13 @@ def train(
     elif merge is not None:
         dataset = dataset.with_classes(merge.classes)
     preprocessing = make_preprocessing(recipe, info)
-    start = _start(recipe, info, dataset, preprocessing, base, run)
+    with heartbeat(reporter, "loading the network"):
+        start = _start(recipe, info, dataset, preprocessing, base, run)
+    found = None
+    if recipe.data.check_images:
+        # last of what is checked, since it takes longest
+        dataset, found = _usable_images(recipe, dataset, reporter)
+        _check_shares(recipe, dataset)
     reporter.note(f"Network {info.network} from {start.origin}; training in {why}, on {device}.")
     if start.warning:
         reporter.warn(start.warning)
@@ -115,14 +127,22 @@ def train(
     before = None
     is_fitted = recipe.training.head_first and start.pretrained and has_linear_head(start.network)
     if is_fitted and is_main():
-        before = _fit_head(recipe, images, start, device, precision, reporter, len(dataset.classes))
+        before = in_memory(
+            lambda: _fit_head(recipe, images, start, device, precision, reporter, len(dataset.classes)),
+            lambda _: _no_room_for_features(recipe),
+        )
     if recipe.max_epochs == 0 and before is None and is_main():
         raise UsageError(
             "--max_epochs 0 fits the classifier alone, to features of a pretrained network; there are none here",
             fix="give --model.weights FILE, or a larger --max_epochs",
         )
+    if recipe.data.train_subset.batch_size == AUTO and is_main():
+        trial = _classifier(recipe, start, lesson, _card(recipe, info, dataset, preprocessing, start), is_fitted)
+        recipe = _fill_memory(recipe, trial, len(dataset.train), device, precision, reporter)
     card = replace(_card(recipe, info, dataset, preprocessing, start), num_old=lesson.num_old)
     folder = run or _new_run(recipe, dataset, found, device)
+    if not is_main():
+        recipe = as_decided(recipe, load_recipe(folder.config))
     origin = _asked(checkpoint, renames, run)
     if lesson.num_old and base is not None and run is None and is_main():
         save_model(folder.base, base.network.state_dict(), base.card)
@@ -252,41 +272,44 @@ def is_main() -> bool:
     return _rank(devices_a_node=1) == 0
 
 
-def _usable_images(
-    recipe: Recipe, run: RunFolder | None, reporter: Reporter, *, min_classes: int
-) -> tuple[Dataset, Suspicions | None]:
+def _dataset(recipe: Recipe, run: RunFolder | None, reporter: Reporter, *, min_classes: int) -> Dataset:
     root = resolve_data_root(recipe.data_root)
     split_file = run.split if run else (Path(recipe.data.split_file) if recipe.data.split_file else None)
     data = recipe.data
-    dataset = load_dataset(
-        root,
-        seed=recipe.seed,
-        test_share=data.test_share,
-        val_share=data.val_share,
-        split_file=split_file,
-        min_classes=min_classes,
-    )
+    with heartbeat(reporter, "reading the folder"):
+        dataset = load_dataset(
+            root,
+            seed=recipe.seed,
+            test_share=data.test_share,
+            val_share=data.val_share,
+            split_file=split_file,
+            min_classes=min_classes,
+        )
     reporter.note(
         f"{root}: {len(dataset.classes)} classes, {len(dataset.train)} images to train, {len(dataset.val)} to validate,"
         f" {len(dataset.test)} to test ({dataset.layout})."
     )
     for note in dataset.notes:
         reporter.note(note)
-    if not data.check_images:
-        return dataset, None
+    return dataset
+
+
+def _usable_images(recipe: Recipe, dataset: Dataset, reporter: Reporter) -> tuple[Dataset, Suspicions]:
+    """Decode every image once; those that cannot be are left out and named."""
     paths = sorted({*dataset.train.paths, *dataset.val.paths, *dataset.test.paths})
     compared = frozenset(_compared(dataset, recipe.seed))
     seen = survey(
-        root,
+        dataset.root,
         paths,
         closely=compared,
-        max_pixels=data.max_image_pixels,
+        max_pixels=recipe.data.max_image_pixels,
         on_progress=lambda done: reporter.progress(Progress("checking images", done, len(paths))),
     )
     for image in seen.bad:
         reporter.warn(f"left out, cannot be decoded: {image.path}: {image.reason}")
     refuse_if_too_many_bad(dataset, seen.bad)
-    found = suspect(dataset, seen)
+    with heartbeat(reporter, "comparing images"):
+        found = suspect(dataset, seen)
     _warn_of_leaks(found.leaks, reporter)
     if len(compared) < len(paths):
         left_out = len(paths) - len(compared)
@@ -582,7 +605,8 @@ def _fit_head(
                 on_progress=lambda n, done=done: reporter.progress(Progress("features", done + n, total)),  # type: ignore[misc]
             )
         )
-    before = fit_head(network, features[0], features[1], num_classes)
+    with heartbeat(reporter, "fitting the classifier"):
+        before = fit_head(network, features[0], features[1], num_classes)
     num_train, num_val = (len(numbers) for _, numbers in parts)
     reporter.note(
         f"The classifier alone, fitted to features of {num_train} images: {before.val_accuracy:.4f} on "
@@ -609,7 +633,55 @@ def _fit(
     data, subset = recipe.data, recipe.data.train_subset
     rank = _rank(recipe.engine.num_devices)
     world = recipe.engine.num_devices * recipe.engine.num_nodes
-    module = Classifier(
+    module = _classifier(recipe, start, lesson, card, is_fitted)
+    train = train_loader(
+        images.train,
+        batch_size=int(subset.batch_size),
+        balanced=subset.sampler == "balanced",
+        efficient=subset.efficient,
+        seed=recipe.seed,
+        rank=rank,
+        world_size=world,
+        num_workers=data.num_workers,
+        pin_memory=device == "gpu",
+        growth=_growth(recipe),
+    )
+    val = val_loader(
+        images.val,
+        batch_size=data.val_subset.batch_size,
+        rank=rank,
+        world_size=world,
+        num_workers=data.num_workers,
+        pin_memory=device == "gpu",
+    )
+    return in_memory(
+        lambda: fit(
+            module,
+            train,
+            val,
+            recipe=recipe,
+            run=run,
+            card=card,
+            device=device,
+            precision=precision,
+            reporter=reporter,
+            resume_from=run.last_checkpoint if resume else None,
+            before=before,
+        ),
+        lambda is_gpu: out_of_memory(
+            module,
+            recipe,
+            recipe.data.input_size,
+            device=device,
+            precision=precision,
+            is_gpu=is_gpu,
+            after=f"otx train --resume --checkpoint {run.last_checkpoint} goes on with this run",
+        ),
+    )
+
+
+def _classifier(recipe: Recipe, start: Start, lesson: Lesson, card: ModelCard, is_fitted: bool) -> Classifier:
+    return Classifier(
         start.network,
         num_classes=len(card.classes),
         preprocessing=card.preprocessing,
@@ -623,36 +695,28 @@ def _fit(
         seed=recipe.seed,
         card=card.to_json(),
     )
-    return fit(
-        module,
-        train_loader(
-            images.train,
-            batch_size=subset.batch_size,
-            balanced=subset.sampler == "balanced",
-            efficient=subset.efficient,
-            seed=recipe.seed,
-            rank=rank,
-            world_size=world,
-            num_workers=data.num_workers,
-            pin_memory=device == "gpu",
-            growth=_growth(recipe),
-        ),
-        val_loader(
-            images.val,
-            batch_size=data.val_subset.batch_size,
-            rank=rank,
-            world_size=world,
-            num_workers=data.num_workers,
-            pin_memory=device == "gpu",
-        ),
-        recipe=recipe,
-        run=run,
-        card=card,
-        device=device,
-        precision=precision,
-        reporter=reporter,
-        resume_from=run.last_checkpoint if resume else None,
-        before=before,
+
+
+def _fill_memory(
+    recipe: Recipe, trial: Classifier, num_images: int, device: str, precision: str, reporter: Reporter
+) -> Recipe:
+    """The recipe with the largest batch that the GPU's memory holds."""
+    share = max(1, num_images // (recipe.engine.num_devices * recipe.engine.num_nodes))
+    with heartbeat(reporter, "looking for the largest batch"):
+        found = find_batch_size(trial, recipe.data.input_size, share, device=device, precision=precision)
+    filled = with_batch_size(recipe, found)
+    reporter.note(
+        f"--data.train_subset.batch_size auto: {found} images a step; learning rate {recipe.optimizer.lr:g} -> "
+        f"{filled.optimizer.lr:g}, times the root of {found}/{BATCH_SIZE}."
+    )
+    return filled
+
+
+def _no_room_for_features(recipe: Recipe) -> TrainingError:
+    count = recipe.data.val_subset.batch_size
+    return TrainingError(
+        f"memory does not suffice to compute the features of {count} images at a time",
+        fix=f"--data.val_subset.batch_size {max(1, count // 2)}, or --training.head_first false",
     )
 
 
