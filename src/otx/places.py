@@ -18,6 +18,8 @@ def prepare_places(work_dir: Path) -> None:
     of others then fail far from where that could be said. Nothing changes where the usual places can be used.
     """
     _prepare_temporary(work_dir)
+    if _home() is None:  # libraries ask for it without a second thought
+        os.environ["HOME"] = str(fallback_cache())
     if not _has_cache():
         os.environ.setdefault("XDG_CACHE_HOME", str(fallback_cache()))
     try:

@@ -59,4 +59,4 @@ def test_a_user_without_a_name_gets_one(tmp_path: Path, monkeypatch: pytest.Monk
         os.environ.pop(name, None)
     prepare_places(tmp_path)
     assert getpass.getuser() == f"user{os.getuid()}"
-    assert cache_folder().name == "otx"
+    assert cache_folder().name == "otx" and Path.home().is_absolute()

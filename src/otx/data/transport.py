@@ -30,6 +30,7 @@ MAX_SHARE = 8
 FILES_WANTED = 4096
 FILES_OF_OTHERS = 24
 FILES_PER_WORKER = 5
+BYTES_PER_WORKER = 8 * 4096
 SHARED_MEMORY = Path("/dev/shm")
 
 Item = tuple[torch.Tensor | None, int, str]
@@ -166,7 +167,10 @@ def allowed_workers(wanted: int) -> int:
     except (OSError, ImportError):
         return 0
     free = _raise_file_limit() - _open_files() - FILES_OF_OTHERS
-    return max(0, min(wanted, free // 2 // FILES_PER_WORKER))
+    allowed = max(0, min(wanted, free // 2 // FILES_PER_WORKER))
+    room = _free_shared_memory()
+    # each semaphore takes a page of it
+    return allowed if room is None else min(allowed, room // 2 // BYTES_PER_WORKER)
 
 
 def transport_note(workers: int, size: int) -> str:
@@ -175,19 +179,26 @@ def transport_note(workers: int, size: int) -> str:
     if allowed < workers:
         instead = f"{allowed} processes decode" if allowed else "The training decodes its images itself"
         return f"{instead} instead of {workers}: {_what_is_missing()}."
-    with contextlib.suppress(OSError):
-        room = os.statvfs(SHARED_MEMORY)
-        free = room.f_bavail * room.f_frsize
-        if free < 2 * workers * SLOTS_PER_WORKER * size:
-            return f"/dev/shm has {free // 2**20} MB free: batches travel in memory of the training's own."
+    free = _free_shared_memory()
+    if free is not None and free < 2 * workers * SLOTS_PER_WORKER * size:
+        return f"/dev/shm has {free // 2**20} MB free: batches travel in memory of the training's own."
     return ""
+
+
+def _free_shared_memory() -> int | None:
+    """Bytes free in /dev/shm; None where there is none."""
+    try:
+        room = os.statvfs(SHARED_MEMORY)
+    except (OSError, AttributeError):  # Windows knows no statvfs
+        return None
+    return room.f_bavail * room.f_frsize
 
 
 def _what_is_missing() -> str:
     files = _raise_file_limit()
     if files < FILES_WANTED:
         return f"a process may open {files} files here (ulimit -n)"
-    return "there are no semaphores here (/dev/shm is missing or cannot be written to)"
+    return "there is no room for semaphores here (/dev/shm is missing, full or cannot be written to)"
 
 
 def _raise_file_limit() -> int:
