@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from otx.errors import DataError, OtxError, UsageError
 from otx.events import LogReporter, Reporter, heartbeat
 from otx.models.table import TIMM_PREFIX
+from otx.places import prepare_places
 from otx.recipe import DEFAULT_RECIPE, TASK, Recipe, from_dict, list_models, load_recipe, with_model
 from otx.results import (
     ExplainResult,
@@ -102,6 +103,7 @@ class Engine:
         self.checkpoint = self._start = None if checkpoint is None else Path(checkpoint)
         self.reporter: Reporter = reporter or LogReporter()
         self._work_dir_given = "work_dir" in changes or self.recipe.work_dir != DEFAULT_WORK_DIR
+        prepare_places(self.work_dir)
         self._data_root_given = self.recipe.data_root is not None
 
     @classmethod

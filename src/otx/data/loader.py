@@ -20,6 +20,7 @@ from otx.data.dataset import Subset
 from otx.data.decode import decode_image
 from otx.data.preprocessing import Preprocessing, opencv, reduced
 from otx.data.sampler import BalancedSampler, EpochSampler, RandomSampler
+from otx.data.transport import Batch, Collate, Slots, allowed_workers, transport_note
 from otx.errors import ImageError
 from otx.machine import available_cores
 from otx.memory import drop_freed_memory
@@ -76,18 +77,6 @@ class Draw(NamedTuple):
     size: tuple[int, int] | None = None
 
 
-@dataclass(frozen=True)
-class Batch:
-    """Images (N, 3, H, W) uint8, labels (N,) int64, and the paths that could not be decoded and are left out."""
-
-    images: torch.Tensor
-    labels: torch.Tensor
-    bad: tuple[str, ...] = ()
-
-    def pin_memory(self) -> Batch:
-        return Batch(self.images.pin_memory(), self.labels.pin_memory(), self.bad)
-
-
 class ImageSubset(Dataset[tuple[torch.Tensor | None, int, str]]):
     """The images of a subset. An item is asked for by a `Draw`.
 
@@ -125,6 +114,9 @@ class ImageSubset(Dataset[tuple[torch.Tensor | None, int, str]]):
             with contextlib.suppress(OSError):  # decoding names it
                 sizes.append((self.root / path).stat().st_size)
         return sum(sizes) / max(1, len(sizes))
+
+    def batch_bytes(self, batch_size: int) -> int:
+        return batch_size * 3 * self.preprocessing.height * self.preprocessing.width
 
     def __getitem__(self, draw: Draw) -> tuple[torch.Tensor | None, int, str]:
         number, seed, size = draw
@@ -176,16 +168,6 @@ def _transform(augmentation: Augmentation, size: tuple[int, int]) -> v2.Transfor
     # no antialiasing: what the network learns from is resized as what it will be tested on
     crop = v2.RandomResizedCrop(size, augmentation.scale, augmentation.ratio, antialias=False)
     return v2.Compose([crop, v2.RandomHorizontalFlip(augmentation.flip)])
-
-
-def collate(items: Sequence[tuple[torch.Tensor | None, int, str]]) -> Batch:
-    """Make a batch, channels last, of the images that could be decoded."""
-    good = [(image, label) for image, label, _ in items if image is not None]
-    bad = tuple(path for image, _, path in items if image is None)
-    # stacked as they lie in memory, each pixel's colours side by side, which is how networks are run (channels last)
-    rows = [image.permute(1, 2, 0) for image, _ in good]
-    images = torch.stack(rows).permute(0, 3, 1, 2) if rows else torch.empty(0, 3, 0, 0, dtype=torch.uint8)
-    return Batch(images, torch.tensor([label for _, label in good], dtype=torch.int64), bad)
 
 
 class SeededSampler(Sampler[Draw]):
@@ -243,6 +225,11 @@ def count_workers(wanted: int | None, images: ImageSubset) -> int:
     return max(1, min(8, cores if images.mean_bytes() > LARGE else cores - 1))
 
 
+def loader_note(images: ImageSubset, batch_size: int, num_workers: int | None) -> str:
+    """What a person should know of how batches will reach the network on this machine, or nothing."""
+    return transport_note(count_workers(num_workers, images), images.batch_bytes(batch_size))
+
+
 def train_loader(
     images: ImageSubset,
     *,
@@ -292,7 +279,7 @@ def _loader(
     *,
     drop_last: bool,
 ) -> DataLoader[Batch]:
-    workers = count_workers(num_workers, images)
+    workers = allowed_workers(count_workers(num_workers, images))
     # also where somebody else has used it before in this process
     opencv().setNumThreads(1)
     loader: DataLoader[Any] = DataLoader(
@@ -300,7 +287,7 @@ def _loader(
         batch_size=batch_size,
         sampler=sampler,
         num_workers=workers,
-        collate_fn=collate,
+        collate_fn=Collate(Slots(workers, images.batch_bytes(batch_size))),
         pin_memory=pin_memory,
         drop_last=drop_last,
         persistent_workers=workers > 0,

@@ -20,7 +20,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch.utils.data import DataLoader
 
-from otx.data.loader import Batch
+from otx.data.transport import Batch
 from otx.deploy.card import ModelCard
 from otx.deploy.modelfile import save_model
 from otx.deploy.runtime import drop_signal_stack

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.utils.data import DataLoader
 
-from otx.data.loader import Batch
+from otx.data.transport import Batch
 from otx.results import EpochResult
 
 MAX_IMAGES = 10_000

@@ -13,8 +13,9 @@ from torch.nn import functional
 from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassStatScores
 
-from otx.data.loader import Batch, normalise
+from otx.data.loader import normalise
 from otx.data.preprocessing import Preprocessing
+from otx.data.transport import Batch
 from otx.errors import DataError, TrainingError
 from otx.models.build import head_names
 from otx.recipe import OptimizerSettings, SchedulerSettings

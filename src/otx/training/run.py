@@ -21,7 +21,7 @@ from otx.data.check import survey, suspect, write_suspicions
 from otx.data.dataset import Dataset, load_dataset, pick_evenly, pick_numbers, refuse_if_too_many_bad, write_split
 from otx.data.digits import resolve_data_root
 from otx.data.folder import some
-from otx.data.loader import Augmentation, Growth, ImageSubset, normalise, train_loader, val_loader
+from otx.data.loader import Augmentation, Growth, ImageSubset, loader_note, normalise, train_loader, val_loader
 from otx.data.preprocessing import Preprocessing
 from otx.deploy.card import ModelCard
 from otx.deploy.modelfile import load_model, read_card, save_model
@@ -124,6 +124,8 @@ def train(
         pool_by_products(start.network)
         speed_up_depthwise(start.network, size, half=precision == "bf16", timed=not recipe.deterministic)
     images = _images(recipe, dataset, preprocessing)
+    if note := loader_note(images.train, recipe.data.train_subset.batch_size, recipe.data.num_workers):
+        reporter.note(note)
     before = None
     is_fitted = recipe.training.head_first and start.pretrained and has_linear_head(start.network)
     if is_fitted and is_main():
