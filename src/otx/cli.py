@@ -24,6 +24,8 @@ VERBS = {
     "explain": "draw where in an image a model sees a class",
     "report": "write the page of a run again, or compare several runs on one",
     "demo": "open a page on this machine that classifies the photos it is given",
+    "benchmark": "measure how fast model files are beside each other on this machine",
+    "env": "show versions, processor, memory and devices, to paste into a report",
 }
 USE_SETTINGS = (
     "data_root",
@@ -47,6 +49,7 @@ CHECK_SETTINGS = (
 )
 EXPORT_SETTINGS = ("data_root", "work_dir", "data.split_file")
 EXPLAIN_SETTINGS = (*EXPORT_SETTINGS, "engine.device", "data.max_image_pixels")
+BENCHMARK_SETTINGS = ("data_root", "work_dir", "data.split_file", "data.max_image_pixels")
 TARGETS = "--explain_config.targets"
 ALGORITHM = "--explain_config.algorithm"
 OVERVIEW = """usage: otx VERB [options]
@@ -150,6 +153,8 @@ def _run(arguments: list[str]) -> int:
         "explain": _explain,
         "report": _report,
         "demo": _demo,
+        "benchmark": _benchmark,
+        "env": _env,
     }
     return commands[verb](rest)
 
@@ -379,6 +384,60 @@ def _demo(arguments: list[str]) -> int:
     with _engine(options).demo(**_some(options, "port")) as demo, contextlib.suppress(KeyboardInterrupt):
         show_demo(demo.url, browser=options.get("open", True))
         demo.wait()
+    return 0
+
+
+def _benchmark(arguments: list[str]) -> int:
+    parser = Parser("benchmark")
+    parser.add_argument(
+        "files", nargs="+", metavar="FILE", help="model files, checkpoints, IRs (.xml) and ONNX files, side by side"
+    )
+    parser.add_argument("--device", metavar="NAME", help="CPU, GPU, NPU or another name of a device (default: CPU)")
+    parser.add_argument(
+        "--batch", type=_counts, metavar="N,N", help="batch sizes to measure the throughput of (default: 1,8)"
+    )
+    parser.add_argument(
+        "--streams",
+        type=lambda text: text.split(","),
+        metavar="N,N",
+        help="batches that OpenVINO computes side by side, auto or numbers (default: auto)",
+    )
+    parser.add_argument(
+        "--seconds", type=float, metavar="X", help="how long each figure of each file is measured (default: 2)"
+    )
+    _add_flag(parser, "--decode", "read, decode and resize a photo for every image (default: false)")
+    parser.add_argument(
+        "--images",
+        metavar="IMAGES",
+        help="a file, folder or glob to decode (default: the test images of the first file's data set)",
+    )
+    _add_flag(parser, "--memory", "also measure the memory that each file takes (default: true)")
+    parser.add_argument("--output", metavar="FILE", help="also write the figures to this JSON file")
+    _add_settings(parser, BENCHMARK_SETTINGS)
+    options = parser.parse(arguments)
+    names = ("device", "batch", "streams", "seconds", "decode", "images", "memory", "output")
+    result = _engine(options).benchmark(options["files"], **_some(options, *names))
+    from otx.console_machine import show_benchmark
+
+    show_benchmark(result)
+    return 0
+
+
+def _counts(text: str) -> list[int]:
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"must be numbers with commas between them, got {text!r}") from error
+
+
+def _env(arguments: list[str]) -> int:
+    parser = Parser("env")
+    parser.add_argument("--output", metavar="FILE", help="also write it to this JSON file")
+    _add_settings(parser, ("work_dir",))
+    options = parser.parse(arguments)
+    from otx.console_machine import show_environment
+
+    show_environment(_engine(options).env(**_some(options, "output")))
     return 0
 
 

@@ -16,6 +16,8 @@ from otx.models.table import TIMM_PREFIX
 from otx.places import prepare_places
 from otx.recipe import DEFAULT_RECIPE, TASK, Recipe, from_dict, list_models, load_recipe, with_model
 from otx.results import (
+    BenchmarkResult,
+    Environment,
     ExplainResult,
     ExportResult,
     ModelEntry,
@@ -634,6 +636,77 @@ class Engine:
             "no_examples": why_none,
         }
         return Demo(answerer, loaded, about, taken)
+
+    def env(self, *, output: str | Path | None = None) -> Environment:
+        """What this machine and this installation are, for a report; what cannot be found out says why.
+
+        Args:
+            output: also write it to this JSON file.
+        """
+        from otx.verbs.env import describe_environment
+        from otx.workspace import write_json
+
+        if output is not None:
+            check_output(Path(output), "environments", (".json",), "env.json")
+        found = describe_environment(self.work_dir)
+        if output is not None:
+            write_json(Path(output), found.to_dict())
+        return found
+
+    def benchmark(
+        self,
+        files: str | Path | Iterable[str | Path],
+        *,
+        device: str = "CPU",
+        batch: Iterable[int] = (1, 8),
+        streams: Iterable[int | str] = ("auto",),
+        seconds: float = 2.0,
+        decode: bool = False,
+        images: str | Path | Iterable[str | Path] | None = None,
+        memory: bool = True,
+        output: str | Path | None = None,
+    ) -> BenchmarkResult:
+        """Measure how fast model files are, side by side and in turns: latency of one image, throughput, memory.
+
+        Args:
+            files: model files, checkpoints, IRs (`.xml`) and ONNX files.
+            device: `CPU`, `GPU`, `NPU`, or another name that OpenVINO or ONNX Runtime has for a device.
+            batch: batch sizes to measure the throughput of.
+            streams: batches that OpenVINO computes side by side, `auto` or numbers; each is measured.
+            seconds: how long each figure of each file is measured.
+            decode: read, decode and resize a photo for every image that is measured.
+            images: files, folders and globs to decode; default: the test images of the first file's data set.
+            memory: also load each file in a process of its own, to see how much memory it takes.
+            output: also write the figures to this JSON file.
+
+        Raises:
+            UsageError: a device is not there, a file is given twice, or an option is out of range.
+            ModelError: a file is no model file.
+            DataError: there are no images to decode.
+            RunError: a runtime fails.
+        """
+        from otx.deploy.predict import find_images
+        from otx.verbs.benchmark import Plan, benchmark, check_files
+        from otx.workspace import write_json
+
+        plan = Plan(device, tuple(dict.fromkeys(batch)), tuple(dict.fromkeys(map(str, streams))), seconds, memory)
+        plan.check()
+        if output is not None:
+            check_output(Path(output), "benchmarks", (".json",), "benchmark.json")
+        if images is not None and not decode:
+            raise UsageError("--images is of use with --decode true only", fix="--decode true")
+        paths = [Path(file) for file in ([files] if isinstance(files, (str, Path)) else files)]
+        check_files(paths, device)
+        photos: list[Path] = []
+        if decode and images is not None:
+            photos = [Path(name) for name in find_images([images] if isinstance(images, (str, Path)) else images)]
+        elif decode:
+            root, subset, _ = self._test_images(paths[0], self._card(paths[0]), None)
+            photos = [root / name for name in subset.paths]
+        result = benchmark(paths, plan, photos, self.recipe.data.max_image_pixels, self.reporter)
+        if output is not None:
+            write_json(Path(output), result.to_dict())
+        return result
 
     def _examples(self, path: Path, card: ModelCard) -> tuple[list[tuple[Path, str]], str]:
         """A few test images with their classes, or why there are none."""

@@ -224,6 +224,71 @@ class OptimizeResult(Result):
 
 
 @dataclass(frozen=True)
+class Throughput(Result):
+    """Images a second in batches of one size; None where the file or the runtime cannot do it, and why not.
+
+    `streams` is how many batches are computed side by side: `auto`, a number, or empty for a runtime without streams;
+    `requests` how many were under way at a time.
+    """
+
+    batch: int
+    streams: str
+    images_per_second: float | None
+    requests: int = 1
+    why_not: str = ""
+
+
+@dataclass(frozen=True)
+class BenchmarkedFile(Result):
+    """How fast one file is. Latency is of one image at a time, `num_timed` of them.
+
+    Args:
+        name: its file name, with the folders that tell it apart from the other files.
+        runtime: what computes it, with its version.
+        weights: `FP32`, `FP16` or `INT8`, as they are stored.
+        computes_in: the type that floats are computed in.
+        threads: processors that compute one image; None where the runtime does not say.
+        memory_bytes: by how much a process of its own grew at most that loaded it and classified one image at a time,
+            its libraries not counted; None where that is not known.
+    """
+
+    name: str
+    path: Path
+    runtime: str
+    device: str
+    weights: str
+    computes_in: str
+    input_size: tuple[int, int]
+    size_bytes: int
+    threads: int | None
+    latency_ms: float
+    latency_p95_ms: float
+    num_timed: int
+    throughput: tuple[Throughput, ...]
+    memory_bytes: int | None
+
+
+@dataclass(frozen=True)
+class BenchmarkResult(Result):
+    """Files measured in turns on one machine. `decoding` tells which photos were decoded; empty where none were."""
+
+    processor: str
+    cores: int
+    seconds: float
+    rounds: int
+    decoding: str
+    files: tuple[BenchmarkedFile, ...]
+
+
+@dataclass(frozen=True)
+class Environment(Result):
+    """What a machine and an installation are: lines in words by name, and the names of those not found out."""
+
+    lines: dict[str, str]
+    problems: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class ClassCount(Result):
     """How many images of a class each subset holds. Where test is val, `test` is 0."""
 

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import torch
 
-from otx.data.loader import Batch
+from otx.data.transport import Batch
 from otx.errors import TrainingError
 from otx.memory import is_out_of_memory
 from otx.recipe import AUTO, BATCH_SIZE, Recipe

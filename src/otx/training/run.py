@@ -124,8 +124,6 @@ def train(
         pool_by_products(start.network)
         speed_up_depthwise(start.network, size, half=precision == "bf16", timed=not recipe.deterministic)
     images = _images(recipe, dataset, preprocessing)
-    if note := loader_note(images.train, recipe.data.train_subset.batch_size, recipe.data.num_workers):
-        reporter.note(note)
     before = None
     is_fitted = recipe.training.head_first and start.pretrained and has_linear_head(start.network)
     if is_fitted and is_main():
@@ -151,6 +149,8 @@ def train(
     if run is not None and is_main():
         clear_leftovers(run.path)
     reporter.note(f"Run folder: {folder.path}")
+    if note := loader_note(images.train, int(recipe.data.train_subset.batch_size), recipe.data.num_workers):
+        reporter.note(note)
     try:
         outcome = _fit(
             recipe,

@@ -1,0 +1,105 @@
+"""What a person sees of a machine: `otx env` and `otx benchmark`."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator, Sequence
+
+from otx.console import console, table
+from otx.results import BenchmarkedFile, BenchmarkResult, Environment, Throughput
+
+SCREEN = 80
+Figure = tuple[int, str]
+
+
+def show_environment(found: Environment) -> None:
+    """Name and text in two columns, for a window of 80."""
+    indent = " " * (max(map(len, found.lines)) + 2)
+    for name, text in found.lines.items():
+        for number, line in enumerate(text.splitlines()):
+            start = f"{name}:" if number == 0 else ""
+            print(
+                textwrap.fill(
+                    line,
+                    SCREEN,
+                    initial_indent=f"{start:<{len(indent)}}",
+                    subsequent_indent=indent,
+                    break_long_words=False,
+                    break_on_hyphens=False,
+                )
+            )
+
+
+def show_benchmark(result: BenchmarkResult) -> None:
+    """Two tables, one image at a time and images a second, and what was measured."""
+    first, out = result.files[0], console()
+    columns = [("file", "left"), ("runtime", "left"), ("weights", "left"), ("size", "right"), ("memory", "right")]
+    columns += [("latency", "right"), ("95 %", "right"), ("times first", "right")]
+    rows = (
+        (
+            file.name,
+            file.runtime,
+            file.weights,
+            f"{file.size_bytes / 1e6:.2f} MB",
+            "-" if file.memory_bytes is None else f"{file.memory_bytes / 1e6:.0f} MB",
+            f"{file.latency_ms:.2f} ms",
+            f"{file.latency_p95_ms:.2f} ms",
+            f"{first.latency_ms / file.latency_ms:.2f}",
+        )
+        for file in result.files
+    )
+    out.print(table("One image at a time", columns, rows))
+    figures = _figures(result)
+    columns = [("file", "left"), *((_heading(each, figures), "right") for each in figures)]
+    out.print(table("Images a second", columns, ([file.name, *_rates(file, figures)] for file in result.files)))
+    print("\n".join(_notes(result)))
+
+
+def _figures(result: BenchmarkResult) -> list[Figure]:
+    """Every batch size with every number of streams; runtimes without streams have the first column of a batch size."""
+    measured = list(dict.fromkeys((each.batch, each.streams) for file in result.files for each in file.throughput))
+    streams = [streams for _, streams in dict.fromkeys(measured) if streams] or [""]
+    batches = dict.fromkeys(batch for batch, _ in measured)
+    return [(batch, each) for batch in batches for each in dict.fromkeys(streams)]
+
+
+def _heading(figure: Figure, figures: Sequence[Figure]) -> str:
+    batch, streams = figure
+    several = len({each for _, each in figures}) > 1
+    return f"batch {batch}, streams {streams}" if several else f"batch {batch}"
+
+
+def _rates(file: BenchmarkedFile, figures: Sequence[Figure]) -> Iterator[str]:
+    known = {(each.batch, each.streams): each for each in file.throughput}
+    first_streams = figures[0][1]
+    for batch, streams in figures:
+        found = known.get((batch, streams)) or (known.get((batch, "")) if streams == first_streams else None)
+        yield "-" if found is None or found.images_per_second is None else f"{found.images_per_second:.1f}"
+
+
+def _notes(result: BenchmarkResult) -> Iterator[str]:
+    """What was measured, what could not be and why, and which file is the fastest."""
+    fed = f"{result.decoding}, each read, decoded and resized again" if result.decoding else "noise, without decoding"
+    cores = f"{result.cores} processor{'s' if result.cores > 1 else ''}"
+    yield f"{result.processor}, {cores}; in turns, {result.rounds} rounds, {result.seconds:g} s a figure; {fed}."
+    for file in result.files:
+        height, width = file.input_size
+        threads = f", threads for one image: {file.threads}" if file.threads else ""
+        yield f"{file.name}: {height}x{width} on {file.device}, computes in {_computes_in(file)}{threads}."
+    for file in result.files:
+        yield from (_why_not(file, each) for each in file.throughput if each.why_not)
+    first, fastest = result.files[0], min(result.files, key=lambda file: file.latency_ms)
+    if fastest is not first:
+        ratio = first.latency_ms / fastest.latency_ms
+        yield f"The fastest for one image is {fastest.name}: {ratio:.2f} times as fast as the first, {first.name}."
+    elif len(result.files) > 1:
+        yield f"The fastest for one image is the first, {first.name}."
+
+
+def _computes_in(file: BenchmarkedFile) -> str:
+    return f"8-bit integers and {file.computes_in}" if file.weights == "INT8" else file.computes_in
+
+
+def _why_not(file: BenchmarkedFile, figure: Throughput) -> str:
+    streams = f" and {figure.streams} streams" if figure.streams else ""
+    return f"{file.name}, batches of {figure.batch}{streams}: not measured, {figure.why_not}."

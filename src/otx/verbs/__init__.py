@@ -1,0 +1,1 @@
+"""What the verbs do: one module a verb, called by the method of `Engine` of the same name."""

@@ -1,0 +1,194 @@
+"""`otx benchmark FILE...`: how fast model files are beside each other on this machine, measured in turns."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from otx.data.decode import decode_image
+from otx.deploy.footprint import memory_growth
+from otx.deploy.measure import Feed, Latency, Noise, Photos, measure_latency, measure_rates
+from otx.deploy.modelfile import read_card
+from otx.deploy.runners import AUTO, Runner, check_device, has_streams, runtime_of, weights_of
+from otx.deploy.timing import ROUNDS
+from otx.errors import DataError, ImageError, RunError, UsageError
+from otx.events import Progress, Reporter
+from otx.machine import available_cores
+from otx.results import BenchmarkedFile, BenchmarkResult, Throughput
+from otx.verbs.env import processor_name
+from otx.verbs.probe import Crashed, NoAnswer, ask
+
+NUM_PHOTOS = 64
+MEMORY_SECONDS = 300.0
+MOST_STREAMS, LARGEST_BATCH, LONGEST = 1024, 4096, 3600
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to measure of each file: one image at a time always, and every batch size with every number of streams.
+
+    Args:
+        device: as `runners.check_device` takes it.
+        batches: how many images are computed together.
+        streams: `auto` or a number, for runtimes that have streams.
+        seconds: how long each figure of each file is measured.
+        memory: also load each file in a process of its own, to see how much memory it takes.
+    """
+
+    device: str = "CPU"
+    batches: tuple[int, ...] = (1, 8)
+    streams: tuple[str, ...] = (AUTO,)
+    seconds: float = 2.0
+    memory: bool = True
+
+    def check(self) -> None:
+        """Raise UsageError where it cannot be carried out."""
+        if not self.batches or not all(1 <= batch <= LARGEST_BATCH for batch in self.batches):
+            raise UsageError(f"--batch {_list(self.batches)}: must be from 1 to {LARGEST_BATCH}", fix="--batch 1,8,32")
+        if not self.streams or not all(each == AUTO or _is_count(each) for each in self.streams):
+            raise UsageError(
+                f"--streams {_list(self.streams)}: must be {AUTO} or a number", fix=f"--streams {AUTO},1,2"
+            )
+        if not 0 < self.seconds <= LONGEST:
+            raise UsageError(f"--seconds {self.seconds:g}: must be more than 0, and at most {LONGEST}")
+
+
+def _is_count(text: str) -> bool:
+    return text.isascii() and text.isdigit() and 1 <= int(text) <= MOST_STREAMS
+
+
+def _list(values: Iterable[object]) -> str:
+    return ",".join(map(str, values))
+
+
+def check_files(paths: Sequence[Path], device: str) -> None:
+    """Raise InputError where a file is given twice, is no model file, or its runtime does not see the device."""
+    if not paths:
+        raise UsageError("there is no file to measure", fix="otx benchmark model.safetensors exported_model.xml")
+    for number, path in enumerate(paths):
+        if path.resolve() in {other.resolve() for other in paths[:number]}:
+            raise UsageError(f"{path} is given twice", fix="give each file once")
+        if path.is_dir():
+            raise UsageError(f"{path} is a folder", fix=f"give the files in it: {path / 'model.safetensors'}")
+        read_card(path)
+    for path in paths:
+        check_device(path, device)
+
+
+def benchmark(
+    paths: Sequence[Path], plan: Plan, photos: Sequence[Path], max_pixels: int, reporter: Reporter
+) -> BenchmarkResult:
+    """Measure files in turns: first their memory, then latency, then each batch size with each number of streams.
+
+    No more is loaded at a time than one figure needs.
+
+    Args:
+        paths: files that `check_files` has passed.
+        photos: images that are decoded as a part of what is measured; none: noise that lies ready.
+
+    Raises:
+        ModelError, UsageError: a file cannot be measured at all.
+        DataError: none of the photos can be decoded.
+        RunError: a runtime fails, or a file kills the process that loads it.
+    """
+    files = dict(zip(names_apart(paths), paths, strict=True))
+    kept, decoding = _decodable(photos, max_pixels) if photos else ([], "")
+    figures = list(itertools.product(plan.batches, plan.streams))
+    reporter.note(
+        f"Measuring {len(files)} {'files' if len(files) > 1 else 'file'} in turns: about "
+        f"{len(files) * (1 + len(figures)) * plan.seconds:.0f} s, and the time to load what is measured."
+    )
+    memory = _memory_of(files, plan.device) if plan.memory else dict.fromkeys(files)
+
+    def feed(runner: Runner) -> Feed:
+        return Photos(runner, kept, max_pixels) if kept else Noise(runner)
+
+    def on_round(figure: int, number: int) -> None:
+        reporter.progress(Progress("measuring", figure * ROUNDS + number, (1 + len(figures)) * ROUNDS))
+
+    latencies = measure_latency(files, plan.device, feed, plan.seconds, partial(on_round, 0))
+    rates: dict[str, list[Throughput]] = {name: [] for name in files}
+    for number, (batch, streams) in enumerate(figures, start=1):
+        # a runtime without streams is measured once for each batch size
+        some = {name: path for name, path in files.items() if has_streams(path) or streams == plan.streams[0]}
+        for name, rate in measure_rates(
+            some, plan.device, batch, streams, feed, plan.seconds, partial(on_round, number)
+        ).items():
+            asked = streams if has_streams(files[name]) else ""
+            rates[name].append(Throughput(batch, asked, rate.images_per_second, rate.requests, rate.why_not))
+    measured = tuple(_row(name, path, latencies[name], rates[name], memory[name]) for name, path in files.items())
+    return BenchmarkResult(processor_name(), available_cores(), plan.seconds, ROUNDS, decoding, measured)
+
+
+def _row(name: str, path: Path, latency: Latency, rates: Sequence[Throughput], memory: int | None) -> BenchmarkedFile:
+    size, parts = latency.runner.card.preprocessing, [path, *([path.with_suffix(".bin")] * (path.suffix == ".xml"))]
+    return BenchmarkedFile(
+        name=name,
+        path=path,
+        runtime=runtime_of(path),
+        device=latency.runner.device,
+        weights=weights_of(path),
+        computes_in=latency.runner.computes_in,
+        input_size=(size.height, size.width),
+        size_bytes=sum(part.stat().st_size for part in parts),
+        threads=latency.runner.threads,
+        latency_ms=latency.median_ms,
+        latency_p95_ms=latency.p95_ms,
+        num_timed=latency.count,
+        throughput=tuple(rates),
+        memory_bytes=memory,
+    )
+
+
+def names_apart(paths: Sequence[Path]) -> list[str]:
+    """The shortest ends of paths that tell them apart: `model.xml`, or `a/model.xml` and `b/model.xml`."""
+    whole = [path.absolute().parts for path in paths]
+
+    def shortest(parts: tuple[str, ...]) -> str:
+        lengths = range(1, len(parts) + 1)
+        return "/".join(next(parts[-n:] for n in lengths if sum(each[-n:] == parts[-n:] for each in whole) == 1))
+
+    return [shortest(parts) for parts in whole]
+
+
+def _decodable(photos: Sequence[Path], max_pixels: int) -> tuple[list[Path], str]:
+    """Photos that can be decoded, spread over all there are, and what they are in words."""
+    kept, sizes, reason = [], [], ""
+    for path in photos[:: max(1, len(photos) // NUM_PHOTOS)][:NUM_PHOTOS]:
+        try:
+            height, width, _ = decode_image(path, max_pixels).shape
+        except ImageError as error:
+            reason = f"{path}: {error.what}"
+            continue
+        kept.append(path)
+        sizes.append(height * width)
+    if not kept:
+        raise DataError(f"none of the images can be decoded: {reason}", fix="--images FOLDER with other images")
+    return kept, f"{len(kept)} images of {np.mean(sizes) / 1e6:.2g} megapixels on average"
+
+
+def _memory_of(files: Mapping[str, Path], device: str) -> dict[str, int | None]:
+    """What each file takes in a process of its own; one that dies there would take this process with it."""
+    with ThreadPoolExecutor(min(4, available_cores())) as pool:
+        return dict(zip(files, pool.map(lambda path: _memory(path, device), files.values()), strict=True))
+
+
+def _memory(path: Path, device: str) -> int | None:
+    try:
+        answer: int | None = ask(memory_growth, str(path), device, seconds=MEMORY_SECONDS)
+        return answer
+    except Crashed as error:
+        raise RunError(
+            f"{path} was not measured: {runtime_of(path)} kills the process that runs it ({error})",
+            fix="ONEDNN_MAX_CPU_ISA=AVX512_CORE_VNNI otx benchmark ... avoids what newer instructions do; "
+            "`otx env` shows what to report",
+        ) from error
+    except NoAnswer:
+        # measured here, the file says what is wrong with it
+        return None

@@ -1,0 +1,65 @@
+"""Questions that may kill or block whoever asks: they are answered by a fresh Python process."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+ANSWER = "otx answers: "
+ASK = f"""
+import importlib, json, sys
+sys.path[:], module, name, arguments = json.loads(sys.argv[1])
+answer = getattr(importlib.import_module(module), name)(*arguments)
+print({ANSWER!r} + json.dumps(answer), flush=True)
+"""
+
+
+class NoAnswer(Exception):
+    """The question has no answer; the text says why."""
+
+
+class Crashed(NoAnswer):
+    """The process that was asked was killed by a signal, which the text names."""
+
+
+def ask(question: Callable[..., Any], *arguments: Any, seconds: float) -> Any:
+    """Call a function of a module in a fresh Python process with the same `sys.path`, and return what it returns.
+
+    Args:
+        arguments: plain values, as JSON has them; so must be the answer.
+        seconds: how long to wait for it.
+
+    Raises:
+        Crashed: the process was killed.
+        NoAnswer: it took too long, or raised an error.
+    """
+    called = json.dumps([sys.path, question.__module__, question.__name__, arguments])
+    command = [sys.executable, "-c", ASK, called]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=seconds)
+    except subprocess.TimeoutExpired as error:
+        raise NoAnswer(f"no answer within {seconds:g} s") from error
+    except OSError as error:
+        raise NoAnswer(f"{sys.executable} cannot be started: {error.strerror or error}") from error
+    if done.returncode < 0:
+        raise Crashed(_signal_name(-done.returncode))
+    answers = [line for line in done.stdout.splitlines() if line.startswith(ANSWER)]
+    if done.returncode or not answers:
+        raise NoAnswer(_last_line(done.stderr) or f"exit code {done.returncode}")
+    return json.loads(answers[-1].removeprefix(ANSWER))
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+def _last_line(text: str) -> str:
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1][:300] if lines else ""
