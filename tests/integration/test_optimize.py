@@ -240,6 +240,11 @@ def test_modelapi_gives_the_labels_of_the_int8_file(small: Engine, optimized: An
     for height, width in ((32, 32), (50, 81), (20, 16)):
         picture = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
         assert theirs(picture).top_labels[0].id == ours.logits([picture]).argmax()
+    # ModelAPI puts a resize of any size in front; what lies behind it is as fixed as the file
+    nodes = theirs.inference_adapter.compiled_model.get_runtime_model().get_ordered_ops()
+    kinds = [(node.get_rt_info()["layerType"].astype(str), node.is_dynamic()) for node in nodes]
+    assert {kind for kind, is_free in kinds if is_free}.isdisjoint({"Convolution", "FullyConnected"})
+    assert {kind for kind, is_free in kinds if not is_free} >= {"Convolution", "FullyConnected"}
 
 
 def test_no_test_image_is_read_and_no_validation_image_calibrates(

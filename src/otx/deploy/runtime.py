@@ -69,17 +69,18 @@ def compile_for_photos(
 
     They are the very operations that openvino-model-api adds to the graph: a quantised network turns a difference in
     the last bit of its input into one of a whole step, and so may answer otherwise where two classes are nearly even.
-    A quantised network is compiled apart from them, with fixed dimensions (see `compile_exactly`).
+    A quantised network is compiled apart from the resize, with fixed dimensions (see `compile_exactly`).
 
     Raises:
         RuntimeError: the file is damaged.
     """
     part = _part(model, outputs)
     if not is_quantized(part):
-        compiled: Callable[[NDArray[np.uint8]], Any] = _compile(_with_preprocessing(part, preprocessing), device)
+        compiled: Callable[[NDArray[np.uint8]], Any] = _compile(_with_resize(part, preprocessing), device)
         return compiled
     fix_batch(part, 1)
-    resize, network = _compile(_preprocessing_alone(preprocessing), device), _compile(part, device)
+    resize = _compile(_resize_alone(preprocessing), device)
+    network = _compile(_with_normalisation(part, preprocessing), device)
     return lambda image: network(resize(image)[0])
 
 
@@ -109,7 +110,7 @@ def _compile(model: Any, device: str, hint: str = "") -> Any:
     return openvino_core().compile_model(model, device, options)
 
 
-def _with_preprocessing(model: Any, preprocessing: Preprocessing) -> Any:
+def _with_resize(model: Any, preprocessing: Preprocessing) -> Any:
     import openvino
     from openvino.preprocess import PrePostProcessor
     from openvino.utils.decorators import custom_preprocess_function
@@ -128,19 +129,29 @@ def _with_preprocessing(model: Any, preprocessing: Preprocessing) -> Any:
     return steps.build()
 
 
-def _preprocessing_alone(preprocessing: Preprocessing) -> Any:
-    """The graph in front of a network: (1, H, W, 3) uint8 of any size becomes (1, 3, height, width), normalised.
+def _resize_alone(preprocessing: Preprocessing) -> Any:
+    """(1, H, W, 3) uint8 of any size becomes (1, height, width, 3) float32.
 
-    The pixels become floats before they are resized: in front of a network OpenVINO does not round in between.
+    Floats, since in front of a network OpenVINO does not round the pixels either, whatever their type says.
     """
     import openvino
     from openvino import opset10
 
     image = opset10.parameter(openvino.PartialShape([1, -1, -1, 3]), openvino.Type.u8)
-    pixels = _interpolate(opset10.convert(image, "f32"), preprocessing)
-    pixels = opset10.subtract(pixels, np.asarray(preprocessing.mean, np.float32))
-    pixels = opset10.divide(pixels, np.asarray(preprocessing.std, np.float32))
-    return openvino.Model([opset10.transpose(pixels, np.array([0, 3, 1, 2]))], [image], "preprocessing")
+    return openvino.Model([_interpolate(opset10.convert(image, "f32"), preprocessing)], [image], "resize")
+
+
+def _with_normalisation(model: Any, preprocessing: Preprocessing) -> Any:
+    """The network takes pixels (1, height, width, 3) float32: OpenVINO computes mean and scale with its first layer."""
+    import openvino
+    from openvino.preprocess import PrePostProcessor
+
+    steps = PrePostProcessor(model)
+    pixels = steps.input()
+    pixels.tensor().set_layout(openvino.Layout("NHWC")).set_shape([1, preprocessing.height, preprocessing.width, 3])
+    pixels.model().set_layout(openvino.Layout("NCHW"))
+    pixels.preprocess().mean(list(preprocessing.mean)).scale(list(preprocessing.std))
+    return steps.build()
 
 
 def _interpolate(image: Any, preprocessing: Preprocessing) -> Any:
