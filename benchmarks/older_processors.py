@@ -23,8 +23,8 @@ import nncf
 from otx import Engine
 from otx.data.dataset import pick_evenly
 from otx.deploy.modelfile import read_card
-from otx.deploy.optimize import Photos, _compress, _describe, _save
-from otx.deploy.runtime import openvino_core
+from otx.deploy.optimize import Photos, _compress, _describe, _quiet_nncf, _save
+from otx.deploy.runtime import fix_batch, openvino_core
 
 PROCESSORS = {
     "this one": {},
@@ -47,15 +47,17 @@ def write_files(model: Path, folder: Path) -> Iterator[tuple[str, Path]]:
     inputs = [image for image, _ in photos]
     for fix in (nncf.OverflowFix.DISABLE, nncf.OverflowFix.FIRST_LAYER, nncf.OverflowFix.ENABLE):
         network = openvino_core().read_model(ir)
-        network.reshape([1, 3, card.preprocessing.height, card.preprocessing.width])
-        small = nncf.quantize(
-            network,
-            nncf.Dataset(inputs),
-            preset=nncf.QuantizationPreset.MIXED,
-            subset_size=len(inputs),
-            advanced_parameters=nncf.AdvancedQuantizationParameters(overflow_fix=fix),
-        )
-        small = _compress(small)
+        fix_batch(network, 1)
+        options = nncf.AdvancedQuantizationParameters(overflow_fix=fix)
+        with _quiet_nncf():
+            small = nncf.quantize(
+                network,
+                nncf.Dataset(inputs),
+                preset=nncf.QuantizationPreset.MIXED,
+                subset_size=len(inputs),
+                advanced_parameters=options,
+            )
+            small = _compress(small)
         _describe(small, card, {})
         path = folder / f"int8_{fix.value}.xml"
         _save(small, path)
