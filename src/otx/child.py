@@ -28,11 +28,11 @@ START = "import sys, json; sys.path[:] = json.loads(sys.argv[1]); from otx.child
 
 @dataclass(frozen=True)
 class Step:
-    """What a child is doing: "measuring the speed of", which file, and by which package."""
+    """What a child is doing: "measuring the speed of", which file, and with which packages."""
 
     doing: str
     file: str
-    package: str
+    packages: tuple[str, ...]
 
 
 class Watch:
@@ -41,9 +41,9 @@ class Watch:
     def __init__(self, pipe: IO[bytes]) -> None:
         self._pipe, self._lock = pipe, threading.Lock()
 
-    def step(self, doing: str, file: Path | str, package: str) -> None:
+    def step(self, doing: str, file: Path | str, *packages: str) -> None:
         """Say what comes next, so that the error names it if the process does not survive it."""
-        self.send("step", Step(doing, str(file), package))
+        self.send("step", Step(doing, str(file), packages))
 
     def note(self, text: str) -> None:
         self.send("note", text)
@@ -92,7 +92,7 @@ def run_in_child(function: Callable[..., Any], *arguments: Any, reporter: Report
 
 
 def _listen(process: subprocess.Popen[bytes], pipe: IO[bytes], reporter: Reporter) -> Any:
-    step = Step("starting", "a process", "otx")
+    step = Step("starting", "a process", ("otx",))
     while True:
         try:
             kind, value = pickle.load(pipe)
@@ -113,22 +113,22 @@ def _crashed(code: int, step: Step) -> RunError:
     """The error for a process that ended by itself with an exit code; a signal is a negative one."""
     number = -code
     name = signal.Signals(number).name if number in set(signal.Signals) else f"exit code {code}"
-    package = f"{step.package} {_version(step.package)}"
+    packages = " or ".join(f"{package} {_version(package)}" for package in step.packages)
     if name in ("SIGKILL", "SIGTERM"):
         return RunError(
-            f"the system ended the process ({name}) that was {step.doing} {step.file} with {package}",
+            f"the system ended the process ({name}) that was {step.doing} {step.file} with {packages}",
             fix="SIGKILL mostly means that the memory was full: close other programs, or give fewer images "
             "(--subset_size)",
         )
-    return RunError(f"{package} crashed ({name}) when {step.doing} {step.file}", fix=_way_out(step))
+    return RunError(f"{packages} crashed ({name}) when {step.doing} {step.file}", fix=_way_out(step))
 
 
 def _way_out(step: Step) -> str:
-    if step.package == "onnxruntime":
+    if "onnxruntime" in step.packages:
         return "pip install --upgrade onnxruntime, or --export_format OPENVINO; please report it with `otx --version`"
     older = _older_instructions()
     if older == os.environ.get(ISA):
-        return f"pip install --upgrade {step.package}; {ISA}={older} did not help, please report it"
+        return f"pip install --upgrade {' '.join(step.packages)}; {ISA}={older} did not help, please report it"
     return (
         f"put {ISA}={older} in front of the command (`{ISA}={older} otx ...`): older instructions, slower, well tried"
     )

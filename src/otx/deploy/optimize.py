@@ -138,7 +138,7 @@ class Quantization:
 
 def _write_int8(watch: Watch, asked: Quantization) -> None:
     """Quantise an IR, for a process of its own."""
-    watch.step("quantising", asked.source, "nncf")
+    watch.step("quantising", asked.source, "nncf", "openvino")
     model = openvino_core().read_model(asked.source)
     fix_batch(model, 1)
     with _quiet_nncf():
