@@ -242,7 +242,8 @@ def test_modelapi_gives_the_labels_of_the_int8_file(small: Engine, optimized: An
         assert theirs(picture).top_labels[0].id == ours.logits([picture]).argmax()
     # ModelAPI puts a resize of any size in front; what lies behind it is as fixed as the file
     nodes = theirs.inference_adapter.compiled_model.get_runtime_model().get_ordered_ops()
-    kinds = [(node.get_rt_info()["layerType"].astype(str), node.is_dynamic()) for node in nodes]
+    ports = [(node, port) for node in nodes for port in node.outputs()]
+    kinds = [(n.get_rt_info()["layerType"].astype(str), port.get_partial_shape().is_dynamic) for n, port in ports]
     assert {kind for kind, is_free in kinds if is_free}.isdisjoint({"Convolution", "FullyConnected"})
     assert {kind for kind, is_free in kinds if not is_free} >= {"Convolution", "FullyConnected"}
 
