@@ -325,10 +325,12 @@ def _optimize(arguments: list[str]) -> int:
         "--subset_size", type=int, metavar="N", help="images of the training split to calibrate with (default: 300)"
     )
     _add_flag(parser, "--explain", "let the file also give saliency maps and feature vectors")
+    parser.add_argument("--batch_size", type=int, metavar="N", help="images the file takes at a time (default: 1)")
     parser.add_argument("--output", metavar="FOLDER", help="where to write it (default: the run folder)")
     _add_settings(parser, EXPORT_SETTINGS)
     options = parser.parse(arguments)
-    result = _engine(options).optimize(**_some(options, "max_drop", "subset_size", "explain", "output"))
+    names = ("max_drop", "subset_size", "explain", "batch_size", "output")
+    result = _engine(options).optimize(**_some(options, *names))
     from otx.console import show_optimized
 
     show_optimized(result)

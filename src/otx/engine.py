@@ -478,6 +478,7 @@ class Engine:
         max_drop: float | None = None,
         subset_size: int = CALIBRATION_IMAGES,
         explain: bool = False,
+        batch_size: int = 1,
         output: str | Path | None = None,
     ) -> OptimizeResult:
         """Write a model as INT8 IR, and measure it beside FP32 and FP16 on the validation images.
@@ -487,15 +488,20 @@ class Engine:
             max_drop: accuracy it may lose (0 to 1); layers are turned back to floats until that holds. None: no limit.
             subset_size: images of the training split to calibrate with.
             explain: let the file also give `saliency_map` and `feature_vector`; an IR that has them keeps them.
+            batch_size: the fixed batch size of the file. It cannot be free: INT8 with a free dimension crashes in
+                OpenVINO on processors with AMX.
             output: folder for the file; default: the run folder.
 
         Raises:
             DataError: the images that the model was trained on are gone.
+            RunError: OpenVINO or NNCF crashed; files that were there are as they were.
         """
         if max_drop is not None and not 0 <= max_drop <= 1:
             raise UsageError(f"--max_drop {max_drop:g}: must be from 0 to 1")
         if subset_size < 1:
             raise UsageError(f"--subset_size {subset_size}: must be at least 1")
+        if batch_size < 1:
+            raise UsageError(f"--batch_size {batch_size}: must be at least 1")
         path = self._model_to_optimize(checkpoint)
         self._check_room(path, output)
         card = self._card(path)
@@ -517,6 +523,7 @@ class Engine:
                 Photos(dataset.root, dataset.val, card, limit),
                 max_drop=max_drop,
                 reporter=self.reporter,
+                batch_size=batch_size,
             )
         set_latest(self.work_dir, "optimize", folder)
         return result

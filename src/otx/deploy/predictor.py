@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from otx.deploy.card import ModelCard
 from otx.deploy.modelfile import load_model, read_card
-from otx.deploy.runtime import compile_exactly, openvino_core
+from otx.deploy.runtime import compile_exactly, compile_for_photos, openvino_core
 from otx.errors import ModelError, UsageError
 from otx.memory import is_out_of_memory, keep_freed_memory
 
@@ -169,8 +169,9 @@ class OpenVinoPredictor:
         return [np.concatenate(each) for each in zip(*(run(image[None]) for image in images), strict=True)]
 
     def _compile(self, names: tuple[str, ...]) -> Any:
-        preprocessing = None if self._embedded else self.card.preprocessing
-        return compile_exactly(self._model, names, device=self._name, preprocessing=preprocessing)
+        if self._embedded:
+            return compile_exactly(self._model, names, device=self._name)
+        return compile_for_photos(self._model, names, self.card.preprocessing, device=self._name)
 
 
 class OnnxPredictor:
