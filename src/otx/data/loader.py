@@ -23,6 +23,7 @@ from otx.data.sampler import BalancedSampler, EpochSampler, RandomSampler
 from otx.errors import ImageError
 from otx.machine import available_cores
 from otx.memory import drop_freed_memory
+from otx.signals import outlive_signals
 
 STEP = 32
 FEW = 64
@@ -307,5 +308,6 @@ def _loader(
 
 
 def _begin_worker(_: int) -> None:
+    outlive_signals()
     torch.set_num_threads(1)
     drop_freed_memory()
