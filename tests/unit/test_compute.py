@@ -50,7 +50,9 @@ def test_tasks_that_are_dealt_unevenly() -> None:
 
 @pytest.mark.parametrize("launcher", [Launcher.TORCHRUN, Launcher.SRUN])
 def test_other_processes_than_asked_for_are_refused_with_the_settings_that_fit(launcher: Launcher) -> None:
-    with pytest.raises(UsageError, match=f"{launcher} started 4 processes, 2 of them here; the recipe asks for 1") as no:
+    with pytest.raises(
+        UsageError, match=f"{launcher} started 4 processes, 2 of them here; the recipe asks for 1"
+    ) as no:
         check_processes(Shard(0, 4, 0, 2, launcher), EngineSettings())
     assert no.value.fix == "--engine.num_devices 2 --engine.num_nodes 2"
     with pytest.raises(UsageError, match="2 of them here; the recipe asks for 1 on each of 4 machines"):
