@@ -70,7 +70,9 @@ def terminable() -> Iterator[None]:
             # a data worker that was just forked still has this handler
             if os.getpid() == owner and not seen:
                 seen.append(number)
-                watching.callback(SecondSigterm().close)
+                # without a thread or a file to spare there is no second one
+                with contextlib.suppress(OSError, RuntimeError):
+                    watching.callback(SecondSigterm().close)
                 raise Terminated
 
         seen: list[int] = []

@@ -67,9 +67,7 @@ for spot, number, out, arguments in json.loads(sys.argv[1]):
         for stream in (1, 2):
             os.dup2(os.open(out, os.O_WRONLY | os.O_CREAT | os.O_APPEND), stream)
         SPOTS[spot](number)
-        code = main(arguments)
-        sys.stdout.flush()
-        os._exit(code)
+        sys.exit(main(arguments))
     print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
 """
 STAGES = [

@@ -60,6 +60,13 @@ def test_other_processes_than_asked_for_are_refused_with_the_settings_that_fit(l
     check_processes(Shard(0, 4, 0, 2, launcher), EngineSettings(num_devices=2, num_nodes=2))
 
 
+@pytest.mark.parametrize("name", ["RANK", "SLURM_PROCID", "LOCAL_RANK"])
+def test_what_is_no_number_is_named(name: str) -> None:
+    told = {"RANK": {"RANK": "x", "WORLD_SIZE": "2"}, "SLURM_PROCID": {**TASK, "SLURM_PROCID": "x"}}
+    with pytest.raises(UsageError, match=f"the environment says {name}=x: must be a whole number"):
+        find_shard(TWO, told.get(name, {name: "x"}))
+
+
 def test_machines_on_which_nothing_was_started_are_not_waited_for() -> None:
     with pytest.raises(UsageError, match="--engine.num_nodes 2: nothing has started otx on the other machines") as no:
         check_processes(find_shard(EngineSettings(num_nodes=2), {}), EngineSettings(num_nodes=2))

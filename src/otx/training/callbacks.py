@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import dataclasses
 import math
@@ -223,7 +224,8 @@ class GracefulStop(L.Callback):
         if self.pressed is None:
             self.pressed = signal.Signals(number)
             signal.signal(signal.SIGINT, self._before[signal.SIGINT])
-            self._second = SecondSigterm()
+            with contextlib.suppress(OSError, RuntimeError):
+                self._second = SecondSigterm()
             self._tell_children()
             again = name_of(self.pressed)
             self.reporter.note(f"{again}: stopping after this step; {again} again stops at once.")

@@ -50,17 +50,27 @@ def find_shard(asked: EngineSettings | None = None, environment: Mapping[str, st
 
     Args:
         asked: devices and machines of the recipe, which decide where OTX starts the processes itself.
+
+    Raises:
+        UsageError: what one of them should have written is no number.
     """
     asked = asked or EngineSettings()
     if "RANK" in environment and "WORLD_SIZE" in environment:
-        rank, world = int(environment["RANK"]), int(environment["WORLD_SIZE"])
-        local, here = int(environment.get("LOCAL_RANK", 0)), int(environment.get("LOCAL_WORLD_SIZE", 1))
+        rank, local = (_number(environment, name, 0) for name in ("RANK", "LOCAL_RANK"))
+        world, here = (_number(environment, name, 1) for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"))
         return Shard(rank, world, local, here, Launcher.TORCHRUN)
     if (world := _tasks_of_srun(environment)) > 1:
-        rank, local = int(environment["SLURM_PROCID"]), int(environment.get("SLURM_LOCALID", 0))
+        rank, local = (_number(environment, name, 0) for name in ("SLURM_PROCID", "SLURM_LOCALID"))
         return Shard(rank, world, local, _tasks_here(environment, world), Launcher.SRUN)
-    local, node = int(environment.get("LOCAL_RANK", 0)), int(environment.get("NODE_RANK", 0))
-    return Shard(node * asked.num_devices + local, asked.num_devices * asked.num_nodes, local, asked.num_devices)
+    local = _number(environment, "LOCAL_RANK", 0)
+    return Shard(local, asked.num_devices * asked.num_nodes, local, asked.num_devices)
+
+
+def _number(environment: Mapping[str, str], name: str, default: int) -> int:
+    text = environment.get(name) or str(default)
+    if not text.isdecimal():
+        raise UsageError(f"the environment says {name}={text}: must be a whole number", fix=f"unset {name}")
+    return int(text)
 
 
 def _tasks_of_srun(environment: Mapping[str, str]) -> int:
@@ -73,17 +83,17 @@ def _tasks_of_srun(environment: Mapping[str, str]) -> int:
     is_interactive = environment.get("SLURM_JOB_NAME") in INTERACTIVE
     if "SLURM_PROCID" not in environment or is_batch or is_interactive:
         return 1
-    return int(environment.get("SLURM_STEP_NUM_TASKS") or environment.get("SLURM_NTASKS") or 1)
+    return _number(environment, "SLURM_STEP_NUM_TASKS", _number(environment, "SLURM_NTASKS", 1))
 
 
 def _tasks_here(environment: Mapping[str, str], world: int) -> int:
     """How many tasks of the step run on this machine; SLURM writes 2,2,2,1 as `2(x3),1`."""
-    node = int(environment.get("SLURM_NODEID", 0))
+    node = _number(environment, "SLURM_NODEID", 0)
     told = environment.get("SLURM_STEP_TASKS_PER_NODE") or environment.get("SLURM_NTASKS_PER_NODE") or str(world)
     counts = []
     for count, times in re.findall(r"(\d+)(?:\(x(\d+)\))?", told):
         counts += [int(count)] * int(times or 1)
-    return counts[min(node, len(counts) - 1)]
+    return counts[min(node, len(counts) - 1)] if counts else world
 
 
 def check_processes(shard: Shard, asked: EngineSettings) -> None:
@@ -113,6 +123,11 @@ def share(text: str, shard: Shard, device: str) -> str:
     if shard.launcher is Launcher.OTX:
         if shard.is_main:
             os.environ[RUN_VARIABLE] = text
+        elif RUN_VARIABLE not in os.environ:
+            raise UsageError(
+                f"the environment says LOCAL_RANK={shard.local_rank}, but otx did not start this process",
+                fix="unset LOCAL_RANK",
+            )
         return os.environ[RUN_VARIABLE]
     if shard.world_size == 1:
         return text
@@ -145,6 +160,6 @@ def meeting_place(environment: Mapping[str, str] = os.environ) -> tuple[str, str
     nodes = environment.get("SLURM_STEP_NODELIST") or environment.get("SLURM_NODELIST", "127.0.0.1")
     # node[07-09,12],other: node07
     first = re.sub(r"\[(\w+)[^\]]*\]", r"\1", nodes.replace(" ", ",")).split(",")[0]
-    job, step = (int(environment.get(name, 0)) for name in ("SLURM_JOB_ID", "SLURM_STEP_ID"))
+    job, step = (_number(environment, name, 0) for name in ("SLURM_JOB_ID", "SLURM_STEP_ID"))
     port = str(FIRST_PORT + (job + step) % PORTS)
     return environment.get("MASTER_ADDR", first), environment.get("MASTER_PORT", port)

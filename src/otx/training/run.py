@@ -25,7 +25,7 @@ from otx.data.loader import Augmentation, Growth, ImageSubset, normalise, train_
 from otx.data.preprocessing import Preprocessing
 from otx.deploy.card import ModelCard
 from otx.deploy.modelfile import load_model, read_card, save_model
-from otx.errors import ModelError, UsageError
+from otx.errors import ModelError, StoppedError, UsageError
 from otx.events import Progress, Reporter, SilentReporter
 from otx.memory import keep_freed_memory
 from otx.models.build import build_network, check_network, model_info
@@ -33,6 +33,7 @@ from otx.models.table import ModelInfo
 from otx.models.weights import Start, start_network
 from otx.recipe import Recipe, dump_yaml, load_recipe
 from otx.results import CopyPair, EpochResult, StopReason, Suspicions, TrainResult
+from otx.signals import name_of, signal_of
 from otx.training.callbacks import count_epochs
 from otx.training.compute import Shard, check_processes, find_shard, share
 from otx.training.fit import Outcome, fit, pick_device, pick_precision
@@ -182,8 +183,17 @@ def _train(
             "versions": card.versions,
             "hardware": _hardware(device),
         }
-        write_json(folder.summary, {**result.to_dict(), **more})
+        _write_summary(folder, {**result.to_dict(), **more})
     return result
+
+
+def _write_summary(run: RunFolder, summary: Mapping[str, Any]) -> None:
+    try:
+        write_json(run.summary, summary)
+    except KeyboardInterrupt as stop:
+        number = signal_of(stop)
+        what = f"{name_of(number)} came before it was written down how the training ended"
+        raise StoppedError(number, what, fix=run.resume_command) from stop
 
 
 def _asked(checkpoint: Path | None, renames: Mapping[str, str] | None, run: RunFolder | None) -> dict[str, Any]:
