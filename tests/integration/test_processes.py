@@ -216,6 +216,7 @@ def test_the_tasks_of_srun_compute_what_those_of_torchrun_do_and_are_resumed_and
     assert "Traceback" not in said[0] + said[1]
 
 
+@pytest.mark.slow
 def test_another_number_of_tasks_than_asked_for_is_refused(data: Path, tmp_path: Path) -> None:
     tasks = srun(arguments(data, tmp_path / "ws", **{"engine.num_devices": 1}))
     said = [task.communicate(timeout=LIMIT)[0] for task in tasks]
