@@ -183,10 +183,15 @@ def srun(asked: list[str], *, tasks: int = 2) -> list[subprocess.Popen[str]]:
     ]
 
 
-def test_the_tasks_of_srun_train_one_model(data: Path, tmp_path: Path) -> None:
-    tasks = srun(arguments(data, tmp_path / "ws"))
+def ended(tasks: list[subprocess.Popen[str]]) -> tuple[list[int], list[str]]:
+    """The exit codes of processes, and what each said."""
     said = [task.communicate(timeout=LIMIT)[0] for task in tasks]
-    assert [task.returncode for task in tasks] == [0, 0], said
+    return [task.returncode for task in tasks], said
+
+
+def test_the_tasks_of_srun_train_one_model(data: Path, tmp_path: Path) -> None:
+    codes, said = ended(srun(arguments(data, tmp_path / "ws")))
+    assert codes == [0, 0], said
     assert len(list((tmp_path / "ws").glob("2*"))) == 1
     assert len(figures(tmp_path / "ws")) == SMALL["max_epochs"]
     assert "all 3 epochs are done" in said[0]
@@ -198,9 +203,9 @@ def test_the_tasks_of_srun_compute_what_those_of_torchrun_do_and_are_resumed_and
     data: Path, tmp_path: Path
 ) -> None:
     work, asked = tmp_path / "ws", arguments(data, tmp_path / "ws", max_epochs=2)
-    assert [task.wait(LIMIT) for task in srun(asked)] == [0, 0]
+    assert ended(srun(asked))[0] == [0, 0]
     resumed = [*asked, "--resume", "--checkpoint", str(latest_run(work).last_checkpoint), "--max_epochs=3"]
-    assert [task.wait(LIMIT) for task in srun(resumed)] == [0, 0]
+    assert ended(srun(resumed))[0] == [0, 0]
     other = torchrun(arguments(data, tmp_path / "other"), nodes=1, here=2, port=free_port())
     subprocess.run(other, check=True, timeout=LIMIT, capture_output=True)
     assert figures(tmp_path / "other") == figures(work)
@@ -210,17 +215,16 @@ def test_the_tasks_of_srun_compute_what_those_of_torchrun_do_and_are_resumed_and
     wait_for(has_trained(tmp_path / "stopped"), tasks[0])
     for task in tasks:
         task.terminate()
-    said = [task.communicate(timeout=60)[0] for task in tasks]
-    assert [task.returncode for task in tasks] == [143, 143], said
+    codes, said = ended(tasks)
+    assert codes == [143, 143], said
     assert [text.count("otx train --resume") for text in said] == [1, 0]
     assert "Traceback" not in said[0] + said[1]
 
 
 @pytest.mark.slow
 def test_another_number_of_tasks_than_asked_for_is_refused(data: Path, tmp_path: Path) -> None:
-    tasks = srun(arguments(data, tmp_path / "ws", **{"engine.num_devices": 1}))
-    said = [task.communicate(timeout=LIMIT)[0] for task in tasks]
-    assert [task.returncode for task in tasks] == [2, 2]
+    codes, said = ended(srun(arguments(data, tmp_path / "ws", **{"engine.num_devices": 1})))
+    assert codes == [2, 2]
     assert "srun started 2 processes, 2 of them here; the recipe asks for 1" in said[0]
     assert "--engine.num_devices 2 --engine.num_nodes 1" in said[0]
     assert not list((tmp_path / "ws").glob("2*"))
