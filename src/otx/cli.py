@@ -9,9 +9,11 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
-from otx.errors import OtxError, UsageError, nearest
+from otx.errors import OtxError, StoppedError, UsageError, nearest
 from otx.recipe import DEFAULT_RECIPE, TASK, Recipe, load_recipe, parse_text
 from otx.schema import SettingInfo, all_settings, describe
+from otx.signals import name_of, signal_of, terminable
+from otx.training.compute import find_shard
 
 VERBS = {
     "check": "look at a folder of images before anyone trains: what is broken, double, leaking or odd",
@@ -90,20 +92,29 @@ class Parser(argparse.ArgumentParser):
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; the exit code is 0, 1 (the work failed), 2 (the input cannot be used) or 130 (Ctrl-C)."""
+    """Run a command.
+
+    Returns:
+        The exit code: 0, 1 (the work failed), 2 (the input cannot be used), 130 (Ctrl-C) or 143 (SIGTERM).
+    """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     if isinstance(sys.stdout, io.TextIOWrapper):
         # names of files may hold what a terminal cannot show
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        return _run(arguments)
+        with terminable():
+            return _run(arguments)
     except OtxError as error:
         from otx.console import show_error
 
-        show_error(str(error))
+        if not isinstance(error, StoppedError) or find_shard().is_main:
+            show_error(str(error))
         return error.exit_code
-    except KeyboardInterrupt:
-        return 130
+    except KeyboardInterrupt as stop:
+        number = signal_of(stop)
+        if find_shard().is_main:
+            print(f"Stopped by {name_of(number)}.", file=sys.stderr)
+        return 128 + number
     except BrokenPipeError:
         sys.stderr.close()
         return 1
@@ -234,11 +245,10 @@ def _train(arguments: list[str]) -> int:
         return 0
     result = engine.train(resume=options.get("resume", False), rename=_renames(options.get("rename", [])))
     from otx.console import show_training
-    from otx.training.run import is_main
 
-    if is_main():
+    if find_shard().is_main:
         show_training(result)
-    return 130 if result.interrupted else 0
+    return result.stop.exit_code
 
 
 def _renames(pairs: list[str]) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -22,6 +23,7 @@ from otx.results import (
     TestResult,
     TrainResult,
 )
+from otx.workspace import RunFolder
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -175,9 +177,9 @@ def show_training(result: TrainResult) -> None:
         f"Model: {result.model_path} (from {result.origin})",
     ]
     if result.interrupted:
-        lines.append(f"To go on: otx train --resume --checkpoint {result.run_dir / 'checkpoints' / 'last.ckpt'}")
+        lines.append(f"To go on: {RunFolder(result.run_dir).resume_command}")
     else:
-        lines.append(f"Next: otx test --checkpoint {result.model_path}")
+        lines.append(f"Next: {shlex.join(['otx', 'test', '--checkpoint', str(result.model_path)])}")
     print("\n".join(lines))
 
 

@@ -8,6 +8,7 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from signal import SIGINT
 from typing import TYPE_CHECKING, Any
 
 from otx.errors import DataError, OtxError, UsageError
@@ -24,10 +25,12 @@ from otx.results import (
     OldAndNew,
     OptimizeResult,
     Prediction,
+    StopReason,
     Suspicions,
     TestResult,
     TrainResult,
 )
+from otx.signals import name_of, signal_of
 from otx.workspace import (
     DEFAULT_WORK_DIR,
     MODEL_FILE,
@@ -194,11 +197,15 @@ class Engine:
             InputError: the same; the script that calls this has no `if __name__ == "__main__":`, where processes that
                 load images have to import it again (macOS, Windows).
             TrainingError: the training failed.
+            StoppedError: Ctrl-C or SIGTERM came before there was a model. Later ones end the training between two
+                steps, and what is returned says so (`interrupted`).
         """
         given = {"max_epochs": max_epochs, "seed": seed, "deterministic": deterministic, "precision": precision}
         changes = {key: value for key, value in given.items() if value is not None}
         start = Path(checkpoint) if checkpoint is not None else self._start
         _must_exist(start)
+        from otx.training.compute import find_shard
+
         if self.recipe.data.num_workers != 0:
             from otx.spawn import NO_WORKERS, can_start_workers, check_script
 
@@ -220,12 +227,24 @@ class Engine:
             start = None
         result = training.train(recipe, self.reporter, checkpoint=start, renames=rename, run=run)
         self.checkpoint = result.model_path
-        if recipe.report and training.is_main():
-            self._after(f"The training is whole: {result.model_path}", lambda: self._report_training(result))
+        # who sends SIGTERM does not wait long
+        if not recipe.report or result.stop is StopReason.SIGTERM or not find_shard(recipe.engine).is_main:
+            return result
+        try:
+            self._after(f"The training is whole: {result.model_path}", lambda: self._report_training(result, recipe))
+        except KeyboardInterrupt as stop:
+            number = signal_of(stop)
+            own = StopReason.CTRL_C if number == SIGINT else StopReason.SIGTERM
+            reason = f"{result.stop_reason}; {name_of(number)} stopped its report"
+            return replace(result, stop=own, interrupted=True, stop_reason=reason)
         return result
 
-    def _report_training(self, result: TrainResult) -> None:
-        """Measure the best model on the validation images, unless Ctrl-C was pressed, and write the page."""
+    def _report_training(self, result: TrainResult, recipe: Recipe) -> None:
+        """Measure the best model on the validation images, unless Ctrl-C was pressed, and write the page.
+
+        Args:
+            recipe: that of the training, which is not this engine's where a run was resumed.
+        """
         from otx.deploy.evaluate import evaluate, write_test
         from otx.deploy.predictor import load_predictor
         from otx.report.page import write_report
@@ -235,13 +254,13 @@ class Engine:
             card = self._card(result.model_path)
             dataset = self._dataset(result.model_path, card, Path(card.recipe["data_root"]))
             measured, images = evaluate(
-                load_predictor(result.model_path, self.recipe.engine.device),
+                load_predictor(result.model_path, recipe.engine.device),
                 dataset.root,
                 dataset.val,
                 checkpoint=result.model_path,
                 subset="validation split",
-                batch_size=self.recipe.data.val_subset.batch_size,
-                max_pixels=self.recipe.data.max_image_pixels,
+                batch_size=recipe.data.val_subset.batch_size,
+                max_pixels=recipe.data.max_image_pixels,
                 reporter=self.reporter,
             )
             write_test(measured, images, result.run_dir / VALIDATION)

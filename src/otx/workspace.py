@@ -30,6 +30,7 @@ import csv
 import errno
 import json
 import os
+import shlex
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -98,6 +99,11 @@ class RunFolder:
     @property
     def last_checkpoint(self) -> Path:
         return self.checkpoints / "last.ckpt"
+
+    @property
+    def resume_command(self) -> str:
+        """What goes on with this run, to be typed in the folder that this process runs in."""
+        return shlex.join(["otx", "train", "--resume", "--checkpoint", str(self.last_checkpoint)])
 
     def has_ended(self, *, with_report: bool) -> bool:
         """Whether all of a training was done, its report included; one that was killed has its end left."""

@@ -24,6 +24,7 @@ from otx.data.transport import Batch, Collate, Slots, allowed_workers, transport
 from otx.errors import ImageError
 from otx.machine import available_cores
 from otx.memory import drop_freed_memory
+from otx.signals import outlive_signals
 from otx.spawn import can_start_workers
 
 STEP = 32
@@ -297,5 +298,6 @@ def _loader(
 
 
 def _begin_worker(_: int) -> None:
+    outlive_signals()
     torch.set_num_threads(1)
     drop_freed_memory()

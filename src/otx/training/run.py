@@ -25,17 +25,19 @@ from otx.data.loader import Augmentation, Growth, ImageSubset, loader_note, norm
 from otx.data.preprocessing import Preprocessing
 from otx.deploy.card import ModelCard
 from otx.deploy.modelfile import load_model, read_card, save_model
-from otx.errors import ModelError, TrainingError, UsageError
+from otx.errors import ModelError, StoppedError, TrainingError, UsageError
 from otx.events import Progress, Reporter, SilentReporter, heartbeat
 from otx.memory import keep_freed_memory
 from otx.models.build import build_network, check_network, model_info
 from otx.models.table import ModelInfo
 from otx.models.weights import Start, start_network
 from otx.recipe import AUTO, BATCH_SIZE, Recipe, dump_yaml, load_recipe
-from otx.results import CopyPair, EpochResult, Suspicions, TrainResult
+from otx.results import CopyPair, EpochResult, StopReason, Suspicions, TrainResult
+from otx.signals import name_of, signal_of
 from otx.training.batch_size import as_decided, find_batch_size, in_memory, is_measured, out_of_memory, with_batch_size
 from otx.training.callbacks import count_epochs
 from otx.training.class_mapping import Merge, merge_classes
+from otx.training.compute import Shard, check_processes, find_shard, share
 from otx.training.fit import Outcome, fit, pick_device, pick_precision
 from otx.training.folded import fold_norms
 from otx.training.frozen import freeze_stages
@@ -56,7 +58,6 @@ from otx.workspace import (
     write_text,
 )
 
-RUN_VARIABLE = "OTX_RUN_DIR"
 MAX_COMPARED = 10_000
 LIBRARIES = ("otx", "torch", "timm", "lightning", "torchvision")
 
@@ -79,11 +80,29 @@ def train(
     Raises:
         DataError, ModelError, UsageError: something given cannot be used; nothing was started.
         TrainingError: the training failed.
+        StoppedError: a signal ended it before there was a model; one that comes before the first step is let through.
     """
-    if not is_main():
+    try:
+        return _train(recipe, reporter, checkpoint=checkpoint, renames=renames, run=run)
+    except KeyboardInterrupt:
+        if find_shard(recipe.engine).is_main:
+            reporter.note("The training had not begun yet: the same command starts it again.")
+        raise
+
+
+def _train(
+    recipe: Recipe,
+    reporter: Reporter,
+    *,
+    checkpoint: Path | None,
+    renames: Mapping[str, str] | None,
+    run: RunFolder | None,
+) -> TrainResult:
+    shard = find_shard(recipe.engine)
+    if not shard.is_main:
         reporter = SilentReporter()
     began, started = time.time(), time.perf_counter()
-    _check_processes(recipe)
+    check_processes(shard, recipe.engine)
     device = pick_device(recipe.engine.device)
     if device == "cpu":
         keep_freed_memory()
@@ -126,28 +145,31 @@ def train(
     images = _images(recipe, dataset, preprocessing)
     before = None
     is_fitted = recipe.training.head_first and start.pretrained and has_linear_head(start.network)
-    if is_fitted and is_main():
+    if is_fitted and shard.is_main:
         before = in_memory(
             lambda: _fit_head(recipe, images, start, device, precision, reporter, len(dataset.classes)),
             lambda _: _no_room_for_features(recipe),
         )
-    if recipe.max_epochs == 0 and before is None and is_main():
+    if recipe.max_epochs == 0 and before is None and shard.is_main:
         raise UsageError(
             "--max_epochs 0 fits the classifier alone, to features of a pretrained network; there are none here",
             fix="give --model.weights FILE, or a larger --max_epochs",
         )
-    if recipe.data.train_subset.batch_size == AUTO and is_main():
+    if recipe.data.train_subset.batch_size == AUTO and shard.is_main:
         trial = _classifier(recipe, start, lesson, _card(recipe, info, dataset, preprocessing, start), is_fitted)
         recipe = _fill_memory(recipe, trial, len(dataset.train), device, precision, reporter)
     card = replace(_card(recipe, info, dataset, preprocessing, start), num_old=lesson.num_old)
-    folder = run or _new_run(recipe, dataset, found, device)
-    if not is_main():
+    folder = run or _new_run(recipe, dataset, found, device, shard)
+    if not shard.is_main:
         recipe = as_decided(recipe, load_recipe(folder.config))
     origin = _asked(checkpoint, renames, run)
-    if lesson.num_old and base is not None and run is None and is_main():
+    if lesson.num_old and base is not None and run is None and shard.is_main:
         save_model(folder.base, base.network.state_dict(), base.card)
-    if run is not None and is_main():
+    if run is not None and shard.is_main:
         clear_leftovers(run.path)
+        if load_recipe(run.config) != recipe:
+            # what is asked for now holds for the next --resume as well
+            write_text(run.config, dump_yaml(recipe))
     reporter.note(f"Run folder: {folder.path}")
     if note := loader_note(images.train, int(recipe.data.train_subset.batch_size), recipe.data.num_workers):
         reporter.note(note)
@@ -162,6 +184,7 @@ def train(
             device,
             precision,
             reporter,
+            shard=shard,
             before=before,
             is_fitted=is_fitted,
             resume=run is not None,
@@ -171,20 +194,28 @@ def train(
         images.train.cache.close()
         images.val.cache.close()
     result = _result(folder, outcome, start, precision)
-    if is_main():
-        write_json(
-            folder.summary,
-            {
-                **result.to_dict(),
-                **origin,
-                "started": stamp(began),
-                "ended": stamp(time.time()),
-                "seconds": time.perf_counter() - started,
-                "versions": card.versions,
-                "hardware": _hardware(device),
-            },
-        )
+    if shard.is_main:
+        more = {
+            **origin,
+            "max_epochs": recipe.max_epochs,
+            "patience": recipe.training.early_stopping.patience,
+            "started": stamp(began),
+            "ended": stamp(time.time()),
+            "seconds": time.perf_counter() - started,
+            "versions": card.versions,
+            "hardware": _hardware(device),
+        }
+        _write_summary(folder, {**result.to_dict(), **more})
     return result
+
+
+def _write_summary(run: RunFolder, summary: Mapping[str, Any]) -> None:
+    try:
+        write_json(run.summary, summary)
+    except KeyboardInterrupt as stop:
+        number = signal_of(stop)
+        what = f"{name_of(number)} came before it was written down how the training ended"
+        raise StoppedError(number, what, fix=run.resume_command) from stop
 
 
 def _asked(checkpoint: Path | None, renames: Mapping[str, str] | None, run: RunFolder | None) -> dict[str, Any]:
@@ -245,12 +276,29 @@ def resumed_recipe(run: RunFolder, asked: Recipe, changes: Mapping[str, Any]) ->
 
 def check_resumable(run: RunFolder, recipe: Recipe) -> None:
     """Raise UsageError where nothing of a run is left to do."""
-    done = count_epochs(run.metrics) if run.metrics.is_file() else 0
-    if done >= recipe.max_epochs and run.has_ended(with_report=recipe.report):
+    if not run.has_ended(with_report=recipe.report):
+        return
+    summary = json.loads(run.summary.read_text(encoding="utf-8"))
+    done, stop = count_epochs(run.metrics) if run.metrics.is_file() else 0, StopReason.of(summary)
+    more = f"{run.resume_command} --max_epochs {max(done, recipe.max_epochs) + 10}"
+    if done >= recipe.max_epochs:
         raise UsageError(
-            f"{run.path} has already trained {done} of {recipe.max_epochs} epochs",
-            fix=f"give a larger number: --max_epochs {done + 10}",
+            f"{run.path} has already trained {done} of {recipe.max_epochs} epochs", fix=f"give a larger number: {more}"
         )
+    if stop is StopReason.EARLY_STOPPING and not _asks_for_more(recipe, load_recipe(run.config), summary):
+        patience = recipe.training.early_stopping.patience or 0
+        raise UsageError(
+            f"{run.path} is complete: early stopping ended it after {done} of {recipe.max_epochs} epochs",
+            fix=f"ask for more: {more}, or with --training.early_stopping.patience {patience + 3}",
+        )
+
+
+def _asks_for_more(recipe: Recipe, own: Recipe, summary: Mapping[str, Any]) -> bool:
+    """Whether a recipe lets a run go on for longer than it was allowed before; older runs kept that in their recipe."""
+    epochs = summary.get("max_epochs", own.max_epochs)
+    before = summary.get("patience", own.training.early_stopping.patience)
+    patience = recipe.training.early_stopping.patience
+    return recipe.max_epochs > epochs or (before is not None and (patience is None or patience > before))
 
 
 def make_preprocessing(recipe: Recipe, info: ModelInfo) -> Preprocessing:
@@ -260,18 +308,6 @@ def make_preprocessing(recipe: Recipe, info: ModelInfo) -> Preprocessing:
     return Preprocessing(
         height, width, (mean[0] * 255, mean[1] * 255, mean[2] * 255), (std[0] * 255, std[1] * 255, std[2] * 255)
     )
-
-
-def _rank(devices_a_node: int) -> int:
-    """The number of this process among all; torchrun and Lightning's own launcher leave it in the environment."""
-    if "RANK" in os.environ:
-        return int(os.environ["RANK"])
-    return int(os.environ.get("NODE_RANK", "0")) * devices_a_node + int(os.environ.get("LOCAL_RANK", "0"))
-
-
-def is_main() -> bool:
-    """Whether this is the process that writes and speaks, among those of a training."""
-    return _rank(devices_a_node=1) == 0
 
 
 def _dataset(recipe: Recipe, run: RunFolder | None, reporter: Reporter, *, min_classes: int) -> Dataset:
@@ -460,16 +496,12 @@ def _card(recipe: Recipe, info: ModelInfo, dataset: Dataset, preprocessing: Prep
     )
 
 
-def _new_run(recipe: Recipe, dataset: Dataset, found: Suspicions | None, device: str) -> RunFolder:
-    """Make the run folder.
-
-    The processes that Lightning starts find it in their environment; those of torchrun are told.
-    """
-    if not is_main():
-        return RunFolder(Path(_tell_all(None, device) or os.environ[RUN_VARIABLE]))
+def _new_run(recipe: Recipe, dataset: Dataset, found: Suspicions | None, device: str, shard: Shard) -> RunFolder:
+    """Make the run folder, which the main process does, and let the other processes know it."""
+    if not shard.is_main:
+        return RunFolder(Path(share("", shard, device)))
     work_dir = Path(recipe.work_dir)
     run = RunFolder(new_folder(work_dir))
-    os.environ[RUN_VARIABLE] = str(run.path.resolve())
     write_text(run.config, dump_yaml(recipe))
     bad = [] if found is None else sorted((*found.broken, *found.empty), key=lambda image: image.path)
     write_csv(run.bad_images, ("path", "reason"), ((image.path, image.reason) for image in bad))
@@ -477,38 +509,8 @@ def _new_run(recipe: Recipe, dataset: Dataset, found: Suspicions | None, device:
         write_suspicions(found, run.suspicions)
     write_split(dataset, run.split)
     set_latest(work_dir, "train", run.path)
-    _tell_all(str(run.path.resolve()), device)
+    share(str(run.path.resolve()), shard, device)
     return run
-
-
-def _tell_all(text: str | None, device: str) -> str | None:
-    """What the main process says here, in all processes that torchrun started; None where it started none."""
-    if not _has_torchrun() or int(os.environ["WORLD_SIZE"]) == 1:
-        return None
-    if not torch.distributed.is_initialized():
-        if device == "gpu":
-            torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-        torch.distributed.init_process_group("nccl" if device == "gpu" else "gloo")
-    said = [text]
-    torch.distributed.broadcast_object_list(said, src=0)
-    return said[0]
-
-
-def _has_torchrun() -> bool:
-    return "RANK" in os.environ and "WORLD_SIZE" in os.environ
-
-
-def _check_processes(recipe: Recipe) -> None:
-    """Raise UsageError where torchrun started another number of processes than the recipe asks for."""
-    if not _has_torchrun():
-        return
-    world, here = int(os.environ["WORLD_SIZE"]), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    asked = recipe.engine.num_devices * recipe.engine.num_nodes
-    if world != asked:
-        raise UsageError(
-            f"torchrun started {world} processes, {here} of them here; the recipe asks for {asked}",
-            fix=f"--engine.num_devices {here} --engine.num_nodes {world // here}",
-        )
 
 
 def _check_shares(recipe: Recipe, dataset: Dataset) -> None:
@@ -628,13 +630,12 @@ def _fit(
     precision: str,
     reporter: Reporter,
     *,
+    shard: Shard,
     before: EpochResult | None,
     is_fitted: bool,
     resume: bool,
 ) -> Outcome:
     data, subset = recipe.data, recipe.data.train_subset
-    rank = _rank(recipe.engine.num_devices)
-    world = recipe.engine.num_devices * recipe.engine.num_nodes
     module = _classifier(recipe, start, lesson, card, is_fitted)
     train = train_loader(
         images.train,
@@ -642,8 +643,8 @@ def _fit(
         balanced=subset.sampler == "balanced",
         efficient=subset.efficient,
         seed=recipe.seed,
-        rank=rank,
-        world_size=world,
+        rank=shard.rank,
+        world_size=shard.world_size,
         num_workers=data.num_workers,
         pin_memory=device == "gpu",
         growth=_growth(recipe),
@@ -651,8 +652,8 @@ def _fit(
     val = val_loader(
         images.val,
         batch_size=data.val_subset.batch_size,
-        rank=rank,
-        world_size=world,
+        rank=shard.rank,
+        world_size=shard.world_size,
         num_workers=data.num_workers,
         pin_memory=device == "gpu",
     )
@@ -666,6 +667,7 @@ def _fit(
             card=card,
             device=device,
             precision=precision,
+            shard=shard,
             reporter=reporter,
             resume_from=run.last_checkpoint if resume else None,
             before=before,
@@ -732,5 +734,6 @@ def _result(run: RunFolder, outcome: Outcome, start: Start, precision: str) -> T
         stop_reason=outcome.stop_reason,
         origin=start.origin,
         precision=precision,
-        interrupted=outcome.interrupted,
+        interrupted=outcome.stop.interrupted,
+        stop=outcome.stop,
     )
