@@ -78,17 +78,19 @@ def run_in_child(function: Callable[..., Any], *arguments: Any, reporter: Report
     """
     command = [sys.executable, "-c", START, json.dumps(sys.path)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
         try:
-            assert process.stdin is not None
-            assert process.stdout is not None
             with contextlib.suppress(BrokenPipeError):  # it is gone already: what it left says why
                 process.stdin.write(pickle.dumps((function, arguments)))
                 process.stdin.flush()
             return _listen(process, process.stdout, reporter)
         finally:
+            # not until its pipes close: a process that a library has forked there may hold them
             process.kill()
+            process.wait()
             with contextlib.suppress(BrokenPipeError):
-                process.communicate()
+                process.stdin.close()
 
 
 def _listen(process: subprocess.Popen[bytes], pipe: IO[bytes], reporter: Reporter) -> Any:
@@ -161,7 +163,9 @@ def main() -> NoReturn:
         watch = Watch(pipe)
         try:
             function, arguments = pickle.load(sys.stdin.buffer)
-            threading.Thread(target=_end_with_caller, daemon=True).start()
+            threading.Thread(target=_end_with_caller, args=(os.dup(0),), daemon=True).start()
+            with open(os.devnull) as nothing:  # noqa: PTH123 - the number of the file is what counts
+                os.dup2(nothing.fileno(), 0)
             answer = ("result", function(watch, *arguments))
         except BaseException as error:
             error.add_note("In a process of its own:\n" + traceback.format_exc())
@@ -173,7 +177,10 @@ def main() -> NoReturn:
     os._exit(0)
 
 
-def _end_with_caller() -> None:
-    """The pipe closes when the caller is gone, however it went."""
-    sys.stdin.buffer.read()
+def _end_with_caller(pipe: int) -> None:
+    """The pipe closes when the caller is gone, however it went.
+
+    It is read without Python's own file, whose lock a process that a library forks meanwhile would wait for.
+    """
+    os.read(pipe, 1)
     os._exit(1)

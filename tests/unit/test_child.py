@@ -141,3 +141,12 @@ def wait_until(what: Callable[[], bool]) -> None:
     while not what():
         assert time.monotonic() < begun + LIMIT
         time.sleep(0.05)
+
+
+def test_no_library_reports_what_is_done_with_it() -> None:
+    program = (
+        "import sys, threading, otx, openvino, nncf; from openvino.tools.ovc import telemetry; "
+        "print(type(telemetry).__module__, sys.modules['openvino_telemetry'], threading.active_count())"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.split()[-3:] == ["openvino.tools.ovc.telemetry_stub", "None", "1"]
