@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from otx.errors import OtxError, UsageError, nearest
+from otx.limits import limit_blas
 from otx.recipe import DEFAULT_RECIPE, TASK, Recipe, load_recipe, parse_text
 from otx.schema import SettingInfo, all_settings, describe
 
@@ -89,6 +90,7 @@ class Parser(argparse.ArgumentParser):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; the exit code is 0, 1 (the work failed), 2 (the input cannot be used) or 130 (Ctrl-C)."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    limit_blas()
     if isinstance(sys.stdout, io.TextIOWrapper):
         # names of files may hold what a terminal cannot show
         sys.stdout.reconfigure(errors="backslashreplace")

@@ -23,7 +23,7 @@ from otx.deploy.export import folder_beside
 from otx.deploy.metadata import model_info
 from otx.deploy.modelfile import read_card
 from otx.deploy.predictor import Pixels
-from otx.deploy.runtime import compile_exactly, drop_signal_stack, openvino_core, save_ir
+from otx.deploy.runtime import compile_exactly, drop_signal_stack, only_core, openvino_core, save_ir
 from otx.deploy.seal import seal_file, take_places
 from otx.deploy.speed import measure_speed
 from otx.errors import DataError, ImageError, ModelError, UsageError
@@ -90,7 +90,7 @@ def optimize_model(
     try:
         model = openvino_core().read_model(source)
         reporter.note(f"Calibrating on {len(calibration)} images of the training split.")
-        with _quiet_nncf():
+        with _quiet_nncf(), only_core():
             small = _quantize(model, calibration, validation, max_drop, _is_transformer(model))
         _describe(small, read_card(source), {"preset": "mixed", "subset_size": len(calibration), "max_drop": max_drop})
         _save(small, beside / f"{NAME}.xml")

@@ -13,6 +13,7 @@ from otx.deploy.card import ModelCard
 from otx.deploy.modelfile import load_model, read_card
 from otx.deploy.runtime import compile_exactly, openvino_core
 from otx.errors import ModelError, UsageError
+from otx.limits import limit_onnx
 from otx.memory import keep_freed_memory
 
 Pixels = NDArray[np.uint8]
@@ -179,6 +180,7 @@ class OnnxPredictor:
 
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
+        limit_onnx(options)
         try:
             return onnxruntime.InferenceSession(model, options, providers=self._providers)
         except Exception as error:  # ONNX Runtime's errors derive from Exception alone

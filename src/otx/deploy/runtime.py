@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import functools
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from otx.data.preprocessing import Preprocessing
+from otx.limits import openvino_options
 
 SS_DISABLE = 2
 LITTLE = 1 << 20
@@ -28,7 +31,23 @@ def openvino_core() -> Any:
     """
     import openvino
 
-    return openvino.Core()
+    core = openvino.Core()
+    # what every model is compiled with, also those that NNCF compiles
+    core.set_property("CPU", openvino_options())
+    return core
+
+
+@contextlib.contextmanager
+def only_core() -> Iterator[None]:
+    """Let libraries that make an `openvino.Core` of their own (NNCF) get the one of this process, and its threads."""
+    import openvino
+
+    made = openvino.Core
+    openvino.Core = openvino_core
+    try:
+        yield
+    finally:
+        openvino.Core = made
 
 
 def compile_exactly(

@@ -30,6 +30,7 @@ from otx.recipe import Recipe
 from otx.results import EpochResult
 from otx.training.callbacks import CtrlC, Interrupted, Journal, Stopper
 from otx.training.module import Classifier
+from otx.training.threads import ThreadWatch
 from otx.workspace import RunFolder, atomic, cannot_write
 
 PRECISIONS = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
@@ -99,12 +100,14 @@ def fit(
     device: str,
     precision: str,
     reporter: Reporter,
+    watch: ThreadWatch,
     resume_from: Path | None,
     before: EpochResult | None = None,
 ) -> Outcome:
     """Train until the epochs are done, early stopping or Ctrl-C; the best model is in the run folder at any time.
 
     Args:
+        watch: chooses the threads to compute with.
         before: figures of the network as it is given, where it can do something already.
 
     Raises:
@@ -121,9 +124,9 @@ def fit(
     stopper = Stopper(recipe.training.early_stopping, ended=run.has_ended(with_report=recipe.report))
     if before is not None:
         journal.begin(module, before, recipe.max_epochs)
-    callbacks: list[L.Callback] = [journal, ctrl_c, _checkpoints(run)]
+    callbacks: list[L.Callback] = [watch, journal, ctrl_c, _checkpoints(run)]
     if recipe.training.early_stopping.patience is not None:
-        callbacks.insert(1, stopper)
+        callbacks.insert(2, stopper)
     with _quiet():
         trainer = _trainer(recipe, run, device, precision, callbacks)
         interrupted = False
