@@ -56,9 +56,9 @@ def main() -> None:
     parser.add_argument("--weights", type=Path)
     parser.add_argument("--images", type=int, default=256)
     parser.add_argument("--epochs", type=int, default=4)
-    parser.add_argument("--busy", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--busy", type=int, nargs="*", default=[1, 2])
     parser.add_argument("--runs", type=int, default=1)
-    parser.add_argument("--ways", nargs="+", choices=WAYS, default=WAYS)
+    parser.add_argument("--ways", nargs="*", choices=WAYS, default=WAYS)
     parser.add_argument("--peer", type=Path)
     parser.add_argument("--peer_script", type=Path)
     options = parser.parse_args()
@@ -77,20 +77,19 @@ def main() -> None:
                 if options.peer:
                     work = Path(scratch) / f"peer {loops} {turn}"
                     with busy(loops), threads("chosen"):
-                        found = [rate_of_peer(options.peer, options.peer_script, options.network, data, work)]
-                    show(rates, "OTX 2.6.0", loops, found[0])
+                        rate = rate_of_peer(
+                            options.peer, options.peer_script, options.network, data, work, options.epochs
+                        )
+                    show(rates, "OTX 2.6.0", loops, rate)
     print(f"{options.network}, {options.runs} runs, {options.images} images, {os.cpu_count()} cores")
 
 
 def show(rates: dict[tuple[str, int], list[float]], way: str, loops: int, rate: float) -> None:
     rates.setdefault((way, loops), []).append(rate)
     own = statistics.median(rates[way, loops])
-    lone, first = statistics.median(rates[way, 0]), statistics.median(rates[WAYS[0], loops])
-    print(
-        f"{way:10} beside {loops} busy loops: {rate:6.1f} images/s, {own / lone:.2f} of its speed alone, "
-        f"{own / first:.2f} of otx's",
-        flush=True,
-    )
+    against = {"its speed alone": (way, 0), "otx's": (WAYS[0], loops)}
+    ratios = [f"{own / statistics.median(rates[key]):.2f} of {what}" for what, key in against.items() if key in rates]
+    print(f"{way:9} beside {loops} busy loops: {rate:6.1f} images/s, {', '.join(ratios)}", flush=True)
 
 
 if __name__ == "__main__":

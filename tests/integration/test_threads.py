@@ -17,6 +17,7 @@ import torch
 
 from integration.conftest import SMALL, SMALL_MODEL, Recorder
 from otx import Engine, limits, machine
+from otx.deploy.runtime import only_core, openvino_core
 from otx.training import threads
 from otx.training.threads import ThreadChooser
 
@@ -152,6 +153,15 @@ def test_processes_of_a_training_share_a_quota(tmp_path: Path, monkeypatch: pyte
         assert torch.get_num_threads() == 1
     finally:
         torch.set_num_threads(before)
+
+
+def test_nncf_compiles_with_the_core_that_keeps_to_a_quota() -> None:
+    import openvino
+
+    made = openvino.Core
+    with only_core():
+        assert openvino.Core() is openvino_core()
+    assert openvino.Core is made
 
 
 def test_matrix_products_keep_to_a_quota_and_what_a_person_set_stays(

@@ -14,8 +14,7 @@ from otx.recipe import Recipe
 from otx.training import threads
 from otx.training.threads import OtherWork, Reading, ThreadChooser, may_choose_threads
 
-SHAPE = (64, 3, 224, 224)
-SMALLER = (12, 3, 224, 224)
+SIZE = (224, 224)
 
 
 class Machine:
@@ -31,12 +30,12 @@ class Machine:
         """Compute, the last step of every few being a smaller one; how many threads it ends with."""
         since, used = 0.0, 0.0
         for number in range(1, steps + 1):
-            kind, work = (SMALLER, 0.3) if number % every == 0 else (SHAPE, 1.6)
+            images, work = (12, 0.5) if number % every == 0 else (64, 1.6)
             count = self.chooser.count
             crowd = max(1.0, (count + self.others) / self.cores)
             lasted = work / count * crowd * (self.waiting if count > 1 and crowd > 1 else 1)
             self.counts.append(count)
-            self.chooser.step(kind, lasted)
+            self.chooser.step(SIZE, images, lasted)
             since, used, self.clock = since + lasted, used + lasted * self.others / crowd, self.clock + lasted
             if since >= threads.LOOK_SECONDS:
                 self.chooser.look(used / since)
@@ -84,12 +83,38 @@ def test_within_a_quota_work_on_other_processors_does_not_matter() -> None:
 
 def test_images_of_a_new_size_are_no_reason_to_keep_another_number() -> None:
     chooser = ThreadChooser(2, 2)
-    chooser.step((64, 3, 160, 160), 1.0)
+    chooser.step((160, 160), 64, 1.0)
     chooser.look(1.0)
     assert (chooser.count, chooser.is_trying) == (1, True)
-    for _ in range(threads.MAX_TRIAL_STEPS):
-        chooser.step(SHAPE, 9.0)
+    for _ in range(threads.MAX_UNKNOWN_STEPS):
+        chooser.step(SIZE, 64, 9.0)
     assert (chooser.count, chooser.is_trying) == (2, False)
+
+
+def test_after_a_short_disturbance_it_is_still_ready_for_a_long_one() -> None:
+    chooser = ThreadChooser(2, 2)
+    chooser.step(SIZE, 64, 2.0)
+    chooser.look(0.8)
+    chooser.step(SIZE, 64, 4.0)
+    assert (chooser.count, chooser.is_trying) == (2, False)
+    chooser.step(SIZE, 64, 2.0)
+    chooser.look(0.8)
+    assert not chooser.is_trying
+    chooser.step(SIZE, 64, 8.0)
+    chooser.look(0.8)
+    assert (chooser.count, chooser.is_trying) == (1, True)
+
+
+def test_a_failed_return_to_all_threads_is_repeated() -> None:
+    machine = Machine(2, others=1)
+    assert machine.run(30) == 1
+    machine.others = 0.0
+    machine.chooser.look(0.0)
+    machine.chooser.step(SIZE, 64, 2.0)
+    machine.chooser.look(0.0)
+    machine.chooser.step(SIZE, 64, 20.0)
+    assert machine.chooser.count == 1
+    assert machine.run(150) == 2
 
 
 def test_before_the_first_step_it_begins_with_what_is_free() -> None:

@@ -32,8 +32,8 @@ def openvino_core() -> Any:
     import openvino
 
     core = openvino.Core()
-    # what every model is compiled with, also those that NNCF compiles
-    core.set_property("CPU", openvino_options())
+    if options := openvino_options():
+        core.set_property("CPU", options)
     return core
 
 

@@ -14,10 +14,9 @@ import os
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 import lightning as L
@@ -29,6 +28,7 @@ from otx.machine import visible_cores
 from otx.recipe import Recipe
 
 PROC = Path("/proc")
+Size = tuple[int, int]
 TICKS_IN_USE = (0, 1, 2, 5, 6)  # user, nice, system, irq, softirq of /proc/stat
 LOOK_SECONDS = 1.0
 SLACK = 0.4  # of a processor, that others may use without being in the way
@@ -37,18 +37,36 @@ NOT_SLOWER = 1.02
 MUCH_SLOWER = 1.5
 TRIAL_STEPS = 2
 TRIAL_SECONDS = 0.3
-MAX_TRIAL_STEPS = 10
+MAX_UNKNOWN_STEPS = 5
 MIN_PAUSE = 10.0
-PAUSE_A_SECOND = 50.0
+MAX_PAUSE = 300.0
+PAUSE_A_SECOND = 10.0
+
+
+@dataclass
+class Pace:
+    """Seconds that images of one size took."""
+
+    seconds: float = 0.0
+    images: int = 0
+
+    def add(self, seconds: float, images: int) -> None:
+        self.seconds += seconds
+        self.images += images
+
+    @property
+    def an_image(self) -> float:
+        return self.seconds / self.images
 
 
 @dataclass
 class Trial:
-    """Steps with another number of threads, beside how long such steps took before (seconds by kind)."""
+    """Steps with another number of threads than before, and how long an image took then."""
 
     before: int
-    usual: dict[Hashable, float]
+    usual: dict[Size, float]
     steps: int = 0
+    unknown: int = 0
     counted: int = 0
     seconds: float = 0.0
     expected: float = 0.0
@@ -69,9 +87,12 @@ class ThreadChooser:
     cores: int
     count: int = 0
     _trial: Trial | None = None
-    _steps: dict[Hashable, list[float]] = field(default_factory=lambda: defaultdict(list))
+    _paces: dict[Size, Pace] = field(default_factory=lambda: defaultdict(Pace))
+    _batch: int = 0
     _clock: float = 0.0
     _pause_until: float = 0.0
+    _failures: int = 0
+    _given_up: dict[Size, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.count = self.count or self.most
@@ -85,20 +106,21 @@ class ThreadChooser:
         """Choose before any step was timed, by the processors that others keep busy."""
         self.count = self._fitting(others)
 
-    def step(self, kind: Hashable, seconds: float) -> None:
-        """Take note of a step; those of one kind (the shape of its images) are expected to last alike."""
+    def step(self, size: Size, images: int, seconds: float) -> None:
+        """Take note of a step on some images, all of one size (height and width)."""
         self._clock += seconds
-        if self._trial is None:
-            self._steps[kind].append(seconds)
-        else:
-            self._judge(self._trial, kind, seconds)
+        self._batch = max(self._batch, images)
+        if self._trial is not None:
+            self._judge(self._trial, size, images, seconds)
+        elif images > self._batch / 2:  # the last ones of an epoch take longer, each
+            self._paces[size].add(seconds, images)
 
     def look(self, others: float) -> None:
         """Begin a trial where another number of threads fits beside what others keep busy since the last look."""
-        usual = {kind: fmean(seconds) for kind, seconds in self._steps.items()}
-        self._steps.clear()
+        usual = {size: pace.an_image for size, pace in self._paces.items()}
+        self._paces.clear()
         wanted = self._fitting(others)
-        if wanted != self.count and usual and self._trial is None and self._clock >= self._pause_until:
+        if wanted != self.count and usual and self._trial is None and not self._is_paused(usual):
             self._trial, self.count = Trial(self.count, usual), wanted
 
     def _fitting(self, others: float) -> int:
@@ -109,29 +131,39 @@ class ThreadChooser:
     def _clip(self, free: float) -> int:
         return max(1, min(self.most, math.floor(free + SLACK)))
 
-    def _judge(self, trial: Trial, kind: Hashable, seconds: float) -> None:
-        trial.steps += 1
-        usual = trial.usual.get(kind)
-        if usual is None:
-            if trial.steps >= MAX_TRIAL_STEPS:
+    def _is_paused(self, usual: dict[Size, float]) -> bool:
+        """A trial that failed is not repeated soon, unless it has become much slower since."""
+        slower = any(seconds > MUCH_SLOWER * self._given_up.get(size, math.inf) for size, seconds in usual.items())
+        return self._clock < self._pause_until and not slower
+
+    def _judge(self, trial: Trial, size: Size, images: int, seconds: float) -> None:
+        if size not in trial.usual:
+            trial.unknown += 1
+            if trial.unknown >= MAX_UNKNOWN_STEPS:
                 self._end(trial, is_better=False)
-            return
-        trial.lost += seconds - usual
-        if seconds > MUCH_SLOWER * usual:
+        elif images > self._batch / 2:
+            self._compare(trial, trial.usual[size] * images, seconds)
+
+    def _compare(self, trial: Trial, expected: float, seconds: float) -> None:
+        trial.steps, trial.lost = trial.steps + 1, trial.lost + seconds - expected
+        if seconds > MUCH_SLOWER * expected:
             self._end(trial, is_better=False)
         elif trial.steps > 1:  # the first one also makes what is made once for a number of threads
             trial.counted, trial.seconds = trial.counted + 1, trial.seconds + seconds
-            trial.expected += usual
+            trial.expected += expected
             if trial.counted >= TRIAL_STEPS and trial.seconds >= TRIAL_SECONDS:
                 limit = MIN_SPEEDUP if self.count < trial.before else NOT_SLOWER
                 self._end(trial, is_better=trial.seconds <= limit * trial.expected)
 
     def _end(self, trial: Trial, *, is_better: bool) -> None:
         self._trial = None
-        if not is_better:
-            self.count = trial.before
-            # so that trials cost no more than a fiftieth of the time
-            self._pause_until = self._clock + max(MIN_PAUSE, PAUSE_A_SECOND * trial.lost)
+        if is_better:
+            self._failures = 0
+            return
+        pause = max(MIN_PAUSE, PAUSE_A_SECOND * trial.lost) * 2**self._failures
+        self._pause_until = self._clock + min(MAX_PAUSE, pause)
+        self._failures = min(self._failures + 1, 5)
+        self.count, self._given_up = trial.before, trial.usual
 
 
 @dataclass(frozen=True)
@@ -219,7 +251,8 @@ class ThreadWatch(L.Callback):
     ) -> None:
         if not self.is_on:
             return
-        self.chooser.step(tuple(batch.images.shape), time.perf_counter() - self._started)
+        height, width = batch.images.shape[2:]
+        self.chooser.step((height, width), len(batch.images), time.perf_counter() - self._started)
         others = self.others.since_last_look()
         if others is not None:
             self.chooser.look(others)
