@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from otx.errors import OtxError, StoppedError, UsageError, nearest
+from otx.limits import limit_blas
 from otx.recipe import DEFAULT_RECIPE, TASK, Recipe, load_recipe, parse_text
 from otx.schema import SettingInfo, all_settings, describe
 from otx.signals import name_of, signal_of, terminable
@@ -98,6 +99,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code: 0, 1 (the work failed), 2 (the input cannot be used), 130 (Ctrl-C) or 143 (SIGTERM).
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    limit_blas()
     if isinstance(sys.stdout, io.TextIOWrapper):
         # names of files may hold what a terminal cannot show
         sys.stdout.reconfigure(errors="backslashreplace")

@@ -13,14 +13,22 @@ OWN_CGROUPS = Path("/proc/self/cgroup")
 UNKNOWN_MEMORY = 8 * 2**30
 
 
-def available_cores() -> int:
+def available_cores(processes: int = 1) -> int:
     """How many processors this process may keep busy: its CPU affinity, and the quota of its container.
 
     A quota of 2.5 processors counts as 3: three threads use all of it, two would leave some of it unused.
+
+    Args:
+        processes: processes on this machine that share them; each gets the same.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    quota = cpu_quota()
-    return cores if quota is None else max(1, min(cores, math.ceil(quota)))
+    cores, quota = visible_cores(), cpu_quota()
+    allowed = cores if quota is None else min(cores, math.ceil(quota))
+    return max(1, allowed // processes)
+
+
+def visible_cores() -> int:
+    """How many processors this process may run on (its CPU affinity), however little of them a quota leaves it."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def cpu_quota() -> float | None:

@@ -211,10 +211,11 @@ class ShardSampler(Sampler[Draw]):
         return map(Draw, self.numbers)
 
 
-def count_workers(wanted: int | None, images: ImageSubset) -> int:
+def count_workers(wanted: int | None, images: ImageSubset, processes: int = 1) -> int:
     """Processes that decode: what was asked for, else one a spare core; none for a handful of images.
 
-    For large files one a core: the network waits for them, at least until they are decoded and kept.
+    For large files one a core: the network waits for them, at least until they are decoded and kept. Of several
+    processes of a training on this machine, each has its share of the cores.
     """
     if not can_start_workers():
         return 0
@@ -222,7 +223,7 @@ def count_workers(wanted: int | None, images: ImageSubset) -> int:
         return wanted
     if len(images) < FEW:
         return 0
-    cores = available_cores()
+    cores = available_cores(processes)
     return max(1, min(8, cores if images.mean_bytes() > LARGE else cores - 1))
 
 

@@ -21,6 +21,7 @@ from otx.data.dataset import Dataset
 from otx.deploy.classify import run_over
 from otx.deploy.predictor import Predictor
 from otx.events import Progress, Reporter, heartbeat
+from otx.limits import limited_blas
 from otx.results import Mislabelled, Suspicions
 
 FOLDS = 5
@@ -119,7 +120,7 @@ def out_of_sample(features: NDArray[np.float32], labels: Labels, groups: NDArray
     answers: list[tuple[float, Probabilities]] = []
     for penalty in PENALTIES:
         regression = LogisticRegression(C=1 / (penalty * len(rows)), max_iter=MAX_STEPS, tol=1e-3)
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), limited_blas():
             # a fit that stops early is good enough to be compared
             warnings.simplefilter("ignore")
             found = cross_val_predict(regression, rows, labels, cv=folds, method="predict_proba")

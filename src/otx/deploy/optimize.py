@@ -24,7 +24,7 @@ from otx.deploy.export import folder_beside
 from otx.deploy.metadata import model_info
 from otx.deploy.modelfile import read_card
 from otx.deploy.predictor import Pixels
-from otx.deploy.runtime import compile_exactly, drop_signal_stack, fix_batch, openvino_core, save_ir
+from otx.deploy.runtime import compile_exactly, drop_signal_stack, fix_batch, only_core, openvino_core, save_ir
 from otx.deploy.seal import seal_file, take_places
 from otx.deploy.speed import measure_speed
 from otx.errors import DataError, ImageError, ModelError, UsageError
@@ -141,7 +141,7 @@ def _write_int8(watch: Watch, asked: Quantization) -> None:
     watch.step("quantising", asked.source, "nncf", "openvino")
     model = openvino_core().read_model(asked.source)
     fix_batch(model, 1)
-    with _quiet_nncf(), heartbeat(watch, "quantising"):
+    with _quiet_nncf(), only_core(), heartbeat(watch, "quantising"):
         small = _quantize(model, asked.calibration, asked.validation, asked.max_drop, _is_transformer(model))
     fix_batch(small, asked.batch_size)
     settings = {"preset": "mixed", "subset_size": len(asked.calibration), "max_drop": asked.max_drop}

@@ -14,6 +14,7 @@ from otx.deploy.card import ModelCard
 from otx.deploy.modelfile import load_model, read_card
 from otx.deploy.runtime import compile_exactly, compile_for_photos, openvino_core
 from otx.errors import ModelError, UsageError
+from otx.limits import limit_onnx
 from otx.memory import is_out_of_memory, keep_freed_memory
 
 Pixels = NDArray[np.uint8]
@@ -196,6 +197,7 @@ class OnnxPredictor:
 
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
+        limit_onnx(options)
         try:
             return onnxruntime.InferenceSession(model, options, providers=self._providers)
         except Exception as error:  # ONNX Runtime's errors derive from Exception alone

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import functools
 import os
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from otx.data.preprocessing import Preprocessing
+from otx.limits import openvino_options
 
 SS_DISABLE = 2
 LITTLE = 1 << 20
@@ -32,7 +34,23 @@ def openvino_core() -> Any:
     """
     import openvino
 
-    return openvino.Core()
+    core = openvino.Core()
+    if options := openvino_options():
+        core.set_property("CPU", options)
+    return core
+
+
+@contextlib.contextmanager
+def only_core() -> Iterator[None]:
+    """Let libraries that make an `openvino.Core` of their own (NNCF) get the one of this process, and its threads."""
+    import openvino
+
+    core, made = openvino_core(), openvino.Core
+    openvino.Core = lambda: core
+    try:
+        yield
+    finally:
+        openvino.Core = made
 
 
 def compile_exactly(

@@ -35,6 +35,7 @@ from otx.signals import name_of, signal_of
 from otx.training.callbacks import GracefulStop, Interrupted, Journal, Stopper
 from otx.training.compute import Launcher, Shard, meeting_place
 from otx.training.module import Classifier
+from otx.training.threads import ThreadWatch
 from otx.workspace import RunFolder, atomic, cannot_write
 
 PRECISIONS = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
@@ -109,12 +110,14 @@ def fit(
     precision: str,
     shard: Shard,
     reporter: Reporter,
+    watch: ThreadWatch,
     resume_from: Path | None,
     before: EpochResult | None = None,
 ) -> Outcome:
     """Train until the epochs are done, early stopping or a signal; the best model is in the run folder at any time.
 
     Args:
+        watch: chooses the threads to compute with.
         before: figures of the network as it is given, where it can do something already.
 
     Raises:
@@ -132,9 +135,9 @@ def fit(
     stopper = Stopper(recipe.training.early_stopping, ended=run.has_ended(with_report=recipe.report))
     if before is not None:
         journal.begin(module, before, recipe.max_epochs)
-    callbacks: list[L.Callback] = [journal, graceful, _checkpoints(run)]
+    callbacks: list[L.Callback] = [watch, journal, graceful, _checkpoints(run)]
     if recipe.training.early_stopping.patience is not None:
-        callbacks.insert(1, stopper)
+        callbacks.insert(2, stopper)
     with _quiet():
         trainer = _trainer(recipe, run, device, precision, shard, callbacks)
         stopped: signal.Signals | None = None

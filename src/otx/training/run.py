@@ -21,12 +21,22 @@ from otx.data.check import survey, suspect, write_suspicions
 from otx.data.dataset import Dataset, load_dataset, pick_evenly, pick_numbers, refuse_if_too_many_bad, write_split
 from otx.data.digits import resolve_data_root
 from otx.data.folder import some
-from otx.data.loader import Augmentation, Growth, ImageSubset, loader_note, normalise, train_loader, val_loader
+from otx.data.loader import (
+    Augmentation,
+    Growth,
+    ImageSubset,
+    count_workers,
+    loader_note,
+    normalise,
+    train_loader,
+    val_loader,
+)
 from otx.data.preprocessing import Preprocessing
 from otx.deploy.card import ModelCard
 from otx.deploy.modelfile import load_model, read_card, save_model
 from otx.errors import ModelError, StoppedError, TrainingError, UsageError
 from otx.events import Progress, Reporter, SilentReporter, heartbeat
+from otx.limits import limit_torch
 from otx.memory import keep_freed_memory
 from otx.models.build import build_network, check_network, model_info
 from otx.models.table import ModelInfo
@@ -46,6 +56,7 @@ from otx.training.incremental import Past, carry_over
 from otx.training.losses import make_loss
 from otx.training.module import Classifier
 from otx.training.processor import pool_by_products, speed_up_depthwise
+from otx.training.threads import KeptThreads, ThreadWatch, may_choose_threads
 from otx.workspace import (
     RunFolder,
     clear_leftovers,
@@ -62,6 +73,7 @@ MAX_COMPARED = 10_000
 LIBRARIES = ("otx", "torch", "timm", "lightning", "torchvision")
 
 
+@KeptThreads()
 def train(
     recipe: Recipe,
     reporter: Reporter,
@@ -104,6 +116,8 @@ def _train(
     began, started = time.time(), time.perf_counter()
     check_processes(shard, recipe.engine)
     device = pick_device(recipe.engine.device)
+    limit_torch(recipe.engine.num_devices)
+    watch = ThreadWatch(reporter, is_on=may_choose_threads(recipe, device))
     if device == "cpu":
         keep_freed_memory()
     precision, why = pick_precision(recipe.precision, device)
@@ -139,6 +153,7 @@ def _train(
     if recipe.training.freeze_stages and not start.pretrained and base is None and run is None:
         reporter.warn("--training.freeze_stages keeps random weights: there are no pretrained ones here.")
     fold_norms(start.network, size)
+    watch.begin()
     if device == "cpu":
         pool_by_products(start.network)
         speed_up_depthwise(start.network, size, half=precision == "bf16", timed=not recipe.deterministic)
@@ -185,6 +200,7 @@ def _train(
             precision,
             reporter,
             shard=shard,
+            watch=watch,
             before=before,
             is_fitted=is_fitted,
             resume=run is not None,
@@ -631,6 +647,7 @@ def _fit(
     reporter: Reporter,
     *,
     shard: Shard,
+    watch: ThreadWatch,
     before: EpochResult | None,
     is_fitted: bool,
     resume: bool,
@@ -645,7 +662,7 @@ def _fit(
         seed=recipe.seed,
         rank=shard.rank,
         world_size=shard.world_size,
-        num_workers=data.num_workers,
+        num_workers=count_workers(data.num_workers, images.train, recipe.engine.num_devices),
         pin_memory=device == "gpu",
         growth=_growth(recipe),
     )
@@ -654,7 +671,7 @@ def _fit(
         batch_size=data.val_subset.batch_size,
         rank=shard.rank,
         world_size=shard.world_size,
-        num_workers=data.num_workers,
+        num_workers=count_workers(data.num_workers, images.val, recipe.engine.num_devices),
         pin_memory=device == "gpu",
     )
     return in_memory(
@@ -669,6 +686,7 @@ def _fit(
             precision=precision,
             shard=shard,
             reporter=reporter,
+            watch=watch,
             resume_from=run.last_checkpoint if resume else None,
             before=before,
         ),
