@@ -14,7 +14,7 @@ import pytest
 from otx import Engine
 from otx.cli import main
 from otx.machine import available_cores
-from otx.verbs import env
+from otx.verbs import env, libraries
 from otx.verbs.env import describe_environment
 from otx.verbs.probe import NoAnswer
 
@@ -86,7 +86,7 @@ def test_the_precision_is_the_one_that_a_training_picks() -> None:
 
     from otx.training.fit import pick_device, pick_precision
 
-    assert env._training_precision(torch) == pick_precision("auto", pick_device("auto"))[0]
+    assert libraries._training_precision(torch) == pick_precision("auto", pick_device("auto"))[0]
 
 
 def test_a_hub_that_does_not_answer_is_a_line(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -24,7 +24,16 @@ from typing import Any
 from otx.machine import available_cores, cpu_quota, memory_limit
 from otx.places import cache_folder
 from otx.results import Environment
-from otx.verbs.probe import Crashed, NoAnswer, ask
+from otx.verbs.libraries import (
+    HUB_SECONDS,
+    TORCH_FACTS,
+    check_pictures,
+    knock,
+    onnxruntime_providers,
+    openvino_devices,
+    torch_facts,
+)
+from otx.verbs.probe import UNKNOWN, Crashed, NoAnswer, ask, attempt, in_words
 
 LIBRARIES = (
     ("torch", "torchvision", "timm", "lightning", "torchmetrics", "safetensors"),
@@ -44,55 +53,42 @@ CHANGE_BEHAVIOUR = re.compile(
 ONLY_WHETHER_SET = re.compile(r"(?:https?|all|no)_proxy", re.IGNORECASE)
 SECRET = re.compile(r"token|secret|password|credential|_key\b", re.IGNORECASE)
 IMPORT_SECONDS = 60.0
-HUB_SECONDS = 5.0
 LONGEST_VALUE = 60
 CONTAINERS = {"Docker": Path("/.dockerenv"), "Podman": Path("/run/.containerenv")}
 SHARED = Path("/dev/shm")
-UNKNOWN = "cannot be found out"
-TORCH_FACTS = ("training", "threads", "GPU")
 
 
 def describe_environment(work_dir: Path) -> Environment:
     """Find out everything; what cannot be found out is a line that says why."""
     with ThreadPoolExecutor() as pool:
-        asked = {name: pool.submit(_try, question) for name, question in SLOW.items()}
+        asked = {name: pool.submit(attempt, question) for name, question in SLOW.items()}
         found = {name: future.result() for name, future in asked.items()}
-    facts = _try(lambda: _known(found["torch"], "torch"))
+    facts = attempt(lambda: _known(found["torch"], "torch"))
     torch = {name: facts if isinstance(facts, NoAnswer) else facts[name] for name in TORCH_FACTS}
     answers: dict[str, Any] = {
-        "otx": _try(lambda: f"{version('otx')}, Python {platform.python_version()}, {sys.executable}"),
-        "system": _try(_system),
-        "libraries": _try(_libraries),
-        "processor": _try(processor_name),
-        "instructions": _try(_instructions),
-        "cores": _try(_cores),
+        "otx": attempt(lambda: f"{version('otx')}, Python {platform.python_version()}, {sys.executable}"),
+        "system": attempt(_system),
+        "libraries": attempt(_libraries),
+        "processor": attempt(processor_name),
+        "instructions": attempt(_instructions),
+        "cores": attempt(_cores),
         **torch,
-        "OpenVINO": _try(lambda: ", ".join(_known(found["openvino"], "openvino"))),
-        "ONNX Runtime": _try(lambda: ", ".join(_known(found["onnxruntime"], "onnxruntime"))),
-        "images": _try(lambda: _known(found["images"], "the decoding of images")),
-        "memory": _try(_memory),
-        "shared memory": _try(lambda: _disk(SHARED) if SHARED.exists() else f"there is no {SHARED}"),
-        "temporary files": _try(lambda: _disk(Path(tempfile.gettempdir()))),
-        "work folder": _try(lambda: _disk(work_dir)),
-        "open files": _try(_open_files),
-        "otx's cache": _try(lambda: _folder(cache_folder())),
-        "hub's cache": _try(lambda: _folder(_hub_cache())),
+        "OpenVINO": attempt(lambda: ", ".join(_known(found["openvino"], "openvino"))),
+        "ONNX Runtime": attempt(lambda: ", ".join(_known(found["onnxruntime"], "onnxruntime"))),
+        "images": attempt(lambda: _known(found["images"], "the decoding of images")),
+        "memory": attempt(_memory),
+        "shared memory": attempt(lambda: _disk(SHARED) if SHARED.exists() else f"there is no {SHARED}"),
+        "temporary files": attempt(lambda: _disk(Path(tempfile.gettempdir()))),
+        "work folder": attempt(lambda: _disk(work_dir)),
+        "open files": attempt(_open_files),
+        "otx's cache": attempt(lambda: _folder(cache_folder())),
+        "hub's cache": attempt(lambda: _folder(_hub_cache())),
         "hub": found["hub"],
-        "started by": _try(_launcher),
-        "variables": _try(_variables),
+        "started by": attempt(_launcher),
+        "variables": attempt(_variables),
     }
-    lines = {name: _without_home(_words(answer)) for name, answer in answers.items()}
+    lines = {name: _without_home(in_words(answer)) for name, answer in answers.items()}
     return Environment(lines, tuple(name for name, text in lines.items() if text.startswith(UNKNOWN)))
-
-
-def _try(find_out: Callable[[], Any]) -> Any:
-    """What a function finds out, or NoAnswer: whatever goes wrong is what a report is about."""
-    try:
-        return find_out()
-    except NoAnswer as error:
-        return error
-    except Exception as error:
-        return NoAnswer(f"{type(error).__name__}: {str(error)[:200]}")
 
 
 def _known(answer: Any, what: str) -> Any:
@@ -103,101 +99,10 @@ def _known(answer: Any, what: str) -> Any:
     return answer
 
 
-def _words(answer: Any) -> str:
-    return f"{UNKNOWN}: {answer}" if isinstance(answer, NoAnswer) else str(answer)
-
-
 def _without_home(text: str) -> str:
     """A text that does not tell who asks."""
     home = os.path.expanduser("~")  # noqa: PTH111 - Path.home() raises where there is none
     return text.replace(home, "~") if len(home) > 1 and home != "~" else text
-
-
-# asked in other processes
-
-
-def torch_facts() -> dict[str, str]:
-    """What torch would train in and with, and the GPUs it sees."""
-    import torch
-    import torchvision  # noqa: F401 - one that does not fit torch fails here
-
-    kernels = torch.backends.cpu.get_cpu_capability()
-    facts = {
-        "training": lambda: f"in {_training_precision(torch)}; kernels for {kernels}",
-        "threads": lambda: f"{torch.get_num_threads()} in an operation, {torch.get_num_interop_threads()} side by side",
-        "GPU": lambda: "; ".join(_gpus(torch)) or "none that torch sees",
-    }
-    return {name: _words(_try(fact)) for name, fact in facts.items()}
-
-
-def _training_precision(torch: Any) -> str:
-    """As `training.fit.pick_precision` says, whose module takes seconds to import."""
-    if torch.cuda.is_available():
-        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "16"
-    capabilities = torch.cpu.get_capabilities()
-    return "bf16" if any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16")) else "32"
-
-
-def _gpus(torch: Any) -> Iterator[str]:
-    for number in range(torch.cuda.device_count()):
-        about = torch.cuda.get_device_properties(number)
-        free, total = torch.cuda.mem_get_info(number)
-        yield f"{about.name}, {total / 1e9:.0f} GB ({free / 1e9:.0f} free), CUDA {torch.version.cuda}{_driver()}"
-
-
-def _driver() -> str:
-    file = Path("/proc/driver/nvidia/version")
-    found = re.search(r"Kernel Module.*?(\d+\.[\d.]+)", file.read_text()) if file.exists() else None
-    return f", driver {found[1]}" if found else ""
-
-
-def openvino_devices() -> list[str]:
-    """The devices of OpenVINO by name, and what each calls itself."""
-    import openvino
-
-    core = openvino.Core()
-    return [f"{name} ({core.get_property(name, 'FULL_DEVICE_NAME').strip()})" for name in core.available_devices]
-
-
-def onnxruntime_providers() -> list[str]:
-    """The execution providers of ONNX Runtime, the ones it prefers first."""
-    import onnx  # noqa: F401 - exports need it
-    import onnxruntime
-
-    return list(onnxruntime.get_available_providers())
-
-
-def check_pictures() -> str:
-    """Decode and resize a small JPEG, as a training does."""
-    import io
-
-    import numpy as np
-    from PIL import Image, features
-
-    from otx.data.decode import decode_image
-    from otx.data.preprocessing import opencv
-
-    file = io.BytesIO()
-    Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(file, "JPEG")
-    opencv().resize(decode_image(file.getvalue()), (4, 4))
-    kinds = [name for name in ("jpg", "webp", "avif", "libtiff") if features.check(name)]
-    return f"OpenCV and Pillow decode; Pillow knows {', '.join(kinds)}"
-
-
-def knock(address: str) -> int:
-    """The status that a server answers with, 200 or otherwise."""
-    import urllib.error
-    import urllib.request
-
-    try:
-        request = urllib.request.Request(address, method="HEAD")
-        with urllib.request.urlopen(request, timeout=HUB_SECONDS) as answer:
-            return int(answer.status)
-    except urllib.error.HTTPError as error:
-        return error.code
-
-
-# found out here
 
 
 def _system() -> str:

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+UNKNOWN = "cannot be found out"
 ANSWER = "otx answers: "
 ASK = f"""
 import importlib, json, sys
@@ -51,6 +52,21 @@ def ask(question: Callable[..., Any], *arguments: Any, seconds: float) -> Any:
     if done.returncode or not answers:
         raise NoAnswer(_last_line(done.stderr) or f"exit code {done.returncode}")
     return json.loads(answers[-1].removeprefix(ANSWER))
+
+
+def attempt(find_out: Callable[[], Any]) -> Any:
+    """What a function finds out, or NoAnswer: whatever goes wrong is what a report is about."""
+    try:
+        return find_out()
+    except NoAnswer as error:
+        return error
+    except Exception as error:
+        return NoAnswer(f"{type(error).__name__}: {str(error)[:200]}")
+
+
+def in_words(answer: Any) -> str:
+    """An answer as text, or that there is none and why."""
+    return f"{UNKNOWN}: {answer}" if isinstance(answer, NoAnswer) else str(answer)
 
 
 def _signal_name(number: int) -> str:
