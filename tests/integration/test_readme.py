@@ -105,6 +105,5 @@ def test_only_the_command_line_prints_and_only_the_recipe_knows_yaml() -> None:
         "cli.py",
         "console.py",
         "console_machine.py",
-        "console_machine.py",
     }
     assert {name for name, text in files.items() if "import yaml" in text} == {"recipe.py"}
