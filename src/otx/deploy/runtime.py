@@ -42,8 +42,8 @@ def only_core() -> Iterator[None]:
     """Let libraries that make an `openvino.Core` of their own (NNCF) get the one of this process, and its threads."""
     import openvino
 
-    made = openvino.Core
-    openvino.Core = openvino_core
+    core, made = openvino_core(), openvino.Core
+    openvino.Core = lambda: core
     try:
         yield
     finally:
