@@ -40,7 +40,7 @@ def limited_blas() -> Iterator[None]:
     if not has_quota():
         yield
         return
-    from threadpoolctl import threadpool_info, threadpool_limits  # type: ignore[import-untyped]
+    from threadpoolctl import threadpool_info, threadpool_limits
 
     now = max((pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"), default=1)
     with threadpool_limits(min(now, available_cores()), user_api="blas"):
