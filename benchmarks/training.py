@@ -54,9 +54,9 @@ def run(command: list[str], variables: dict[str, str] | None = None) -> None:
         sys.exit(f"{' '.join(command)} failed:\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}")
 
 
-def rate_of_peer(peer: Path, script: Path, network: str, data: Path, work: Path) -> float:
+def rate_of_peer(peer: Path, script: Path, network: str, data: Path, work: Path, epochs: int = EPOCHS) -> float:
     config = peer.parent.parent / RECIPES / f"{network}.yaml"
-    asked = ["--max_epochs", str(EPOCHS), "--engine.device", "cpu", "--data.train_subset.batch_size", str(BATCH)]
+    asked = ["--max_epochs", str(epochs), "--engine.device", "cpu", "--data.train_subset.batch_size", str(BATCH)]
     places = ["--config", str(config), "--data_root", str(data), "--work_dir", str(work)]
     own = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     run([str(peer), str(script), "train", *places, *asked], own)

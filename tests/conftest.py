@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+pytest_plugins = ["ending"]
 # how long an example takes says nothing here but how busy the machine is
 settings.register_profile("otx", deadline=None)
 settings.load_profile("otx")

@@ -6,12 +6,17 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from otx.engine import Engine
     from otx.recipe import Recipe, list_models
     from otx.training.losses import InfluenceBalancedLoss
+
+# OpenVINO and NNCF would report to Google Analytics each time they are imported and used, from a process forked beside
+# running threads; without this package they report nothing
+sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 
 __all__ = ["Engine", "InfluenceBalancedLoss", "Recipe", "list_models"]
 

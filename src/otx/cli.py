@@ -9,9 +9,12 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
-from otx.errors import OtxError, UsageError, nearest
+from otx.errors import OtxError, StoppedError, UsageError, nearest
+from otx.limits import limit_blas
 from otx.recipe import DEFAULT_RECIPE, TASK, Recipe, load_recipe, parse_text
 from otx.schema import SettingInfo, all_settings, describe
+from otx.signals import name_of, signal_of, terminable
+from otx.training.compute import find_shard
 
 VERBS = {
     "check": "look at a folder of images before anyone trains: what is broken, double, leaking or odd",
@@ -90,20 +93,30 @@ class Parser(argparse.ArgumentParser):
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; the exit code is 0, 1 (the work failed), 2 (the input cannot be used) or 130 (Ctrl-C)."""
+    """Run a command.
+
+    Returns:
+        The exit code: 0, 1 (the work failed), 2 (the input cannot be used), 130 (Ctrl-C) or 143 (SIGTERM).
+    """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    limit_blas()
     if isinstance(sys.stdout, io.TextIOWrapper):
         # names of files may hold what a terminal cannot show
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        return _run(arguments)
+        with terminable():
+            return _run(arguments)
     except OtxError as error:
         from otx.console import show_error
 
-        show_error(str(error))
+        if not isinstance(error, StoppedError) or find_shard().is_main:
+            show_error(str(error))
         return error.exit_code
-    except KeyboardInterrupt:
-        return 130
+    except KeyboardInterrupt as stop:
+        number = signal_of(stop)
+        if find_shard().is_main:
+            print(f"Stopped by {name_of(number)}.", file=sys.stderr)
+        return 128 + number
     except BrokenPipeError:
         sys.stderr.close()
         return 1
@@ -112,11 +125,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         show_error(_machine_says(error))
         return 1
+    except RuntimeError as error:
+        from otx.memory import is_out_of_memory
+
+        if not is_out_of_memory(error):
+            raise
+        from otx.console import show_error
+
+        show_error(_machine_says(error))
+        return 1
 
 
-def _machine_says(error: OSError | MemoryError) -> str:
-    if isinstance(error, MemoryError):
-        return f"there is not enough memory: {error}"
+def _machine_says(error: OSError | MemoryError | RuntimeError) -> str:
+    if not isinstance(error, OSError):
+        return f"there is not enough memory: {str(error).partition(chr(10))[0]}"
     return f"{error.filename}: {error.strerror}" if error.filename is not None else str(error)
 
 
@@ -225,11 +247,10 @@ def _train(arguments: list[str]) -> int:
         return 0
     result = engine.train(resume=options.get("resume", False), rename=_renames(options.get("rename", [])))
     from otx.console import show_training
-    from otx.training.run import is_main
 
-    if is_main():
+    if find_shard().is_main:
         show_training(result)
-    return 130 if result.interrupted else 0
+    return result.stop.exit_code
 
 
 def _renames(pairs: list[str]) -> dict[str, str]:
@@ -316,10 +337,12 @@ def _optimize(arguments: list[str]) -> int:
         "--subset_size", type=int, metavar="N", help="images of the training split to calibrate with (default: 300)"
     )
     _add_flag(parser, "--explain", "let the file also give saliency maps and feature vectors")
+    parser.add_argument("--batch_size", type=int, metavar="N", help="images the file takes at a time (default: 1)")
     parser.add_argument("--output", metavar="FOLDER", help="where to write it (default: the run folder)")
     _add_settings(parser, EXPORT_SETTINGS)
     options = parser.parse(arguments)
-    result = _engine(options).optimize(**_some(options, "max_drop", "subset_size", "explain", "output"))
+    names = ("max_drop", "subset_size", "explain", "batch_size", "output")
+    result = _engine(options).optimize(**_some(options, *names))
     from otx.console import show_optimized
 
     show_optimized(result)
@@ -469,7 +492,7 @@ def _add_settings(parser: Parser, keys: tuple[str, ...] | None) -> None:
     for info in all_settings(Recipe):
         if keys is None or info.key in keys:
             default = "" if info.default is None or info.default == "" else f" (default: {_default(info)})"
-            choices = f" [{', '.join(info.choices)}]" if info.choices else ""
+            choices = f" [{', '.join(info.choices)}]" if info.choices and info.kind is str else ""
             boolean: dict[str, Any] = {"nargs": "?", "const": "true"} if info.kind is bool else {}
             text = f"{info.help}{choices}{default}".replace("%", "%%")
             group.add_argument(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -21,6 +23,7 @@ from otx.results import (
     TestResult,
     TrainResult,
 )
+from otx.workspace import RunFolder
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -30,6 +33,7 @@ WIDE = 150
 MAX_MATRIX = 20
 ROWS_SHOWN = 50
 FINDINGS_SHOWN = 10
+SILENCE_SECONDS = 30.0
 
 
 def console() -> Console:
@@ -53,11 +57,14 @@ def table(title: str, columns: Sequence[tuple[str, str]], rows: Iterable[Sequenc
 
 
 class ConsoleReporter:
-    """One live line on a terminal; notes, warnings and a row an epoch everywhere."""
+    """One live line on a terminal, elsewhere a line after 30 s of silence; notes, warnings and epochs everywhere."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._live = sys.stderr.isatty()
         self._header = False
+        self._clock = clock
+        self._written = self._began = clock()
+        self._what, self._first = "", 0
 
     def note(self, text: str) -> None:
         self._line(text)
@@ -67,11 +74,21 @@ class ConsoleReporter:
 
     def progress(self, progress: Progress) -> None:
         if self._live:
-            share = progress.done / max(progress.total, 1)
-            bar = "#" * int(20 * share)
-            text = f"{progress.what} [{bar:<20}] {progress.done}/{progress.total} {progress.detail}"
-            sys.stderr.write(f"\r\x1b[K{text[:118]}")
+            sys.stderr.write(f"\r\x1b[K{_bar(progress)[:118]}")
             sys.stderr.flush()
+            return
+        now = self._clock()
+        if progress.what != self._what or progress.done < self._first:
+            self._what, self._first, self._began = progress.what, progress.done, now
+        if now - self._written >= SILENCE_SECONDS:
+            self._line(_sentence(progress, self._seconds_left(progress, now)))
+
+    def _seconds_left(self, progress: Progress, now: float) -> float | None:
+        """What was reported, else as long as the rest takes at the speed since this work was first heard of."""
+        done = progress.done - self._first
+        if progress.seconds_left is not None or done <= 0:
+            return progress.seconds_left
+        return (now - self._began) / done * (progress.total - progress.done)
 
     def epoch(self, result: EpochResult, max_epochs: int) -> None:
         if not self._header:
@@ -87,11 +104,33 @@ class ConsoleReporter:
     def _line(self, text: str) -> None:
         start = "\r\x1b[K" if self._live else ""
         print(f"{start}{text}", file=sys.stderr, flush=True)
+        self._written = self._clock()
 
     def clear(self) -> None:
         if self._live:
             sys.stderr.write("\r\x1b[K")
             sys.stderr.flush()
+
+
+def _bar(progress: Progress) -> str:
+    """A piece of work on the live line of a terminal."""
+    if progress.total == 0:
+        return f"{progress.what} ... {progress.detail}"
+    bar = "#" * int(20 * progress.done / progress.total)
+    left = "" if progress.seconds_left is None else f", {progress.seconds_left:.0f} s left"
+    return f"{progress.what} [{bar:<20}] {progress.done}/{progress.total} {progress.detail}{left}"
+
+
+def _sentence(progress: Progress, seconds_left: float | None) -> str:
+    """A piece of work on a line of its own: `checking images: 512 of 2048, 25 %, 1 min 30 s left`."""
+    if progress.total == 0:
+        return f"{progress.what}: still at work, {progress.detail}"
+    parts = [f"{progress.done} of {progress.total}", f"{100 * progress.done / progress.total:.0f} %"]
+    if progress.detail:
+        parts.append(progress.detail)
+    if seconds_left is not None:
+        parts.append(f"{_time(seconds_left)} left")
+    return f"{progress.what}: {', '.join(parts)}"
 
 
 def show_suspicions(result: Suspicions) -> None:
@@ -138,9 +177,9 @@ def show_training(result: TrainResult) -> None:
         f"Model: {result.model_path} (from {result.origin})",
     ]
     if result.interrupted:
-        lines.append(f"To go on: otx train --resume --checkpoint {result.run_dir / 'checkpoints' / 'last.ckpt'}")
+        lines.append(f"To go on: {RunFolder(result.run_dir).resume_command}")
     else:
-        lines.append(f"Next: otx test --checkpoint {result.model_path}")
+        lines.append(f"Next: {shlex.join(['otx', 'test', '--checkpoint', str(result.model_path)])}")
     print("\n".join(lines))
 
 

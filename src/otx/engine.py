@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from signal import SIGINT
 from typing import TYPE_CHECKING, Any
 
 from otx.errors import DataError, OtxError, UsageError
-from otx.events import LogReporter, Reporter
+from otx.events import LogReporter, Reporter, heartbeat
 from otx.models.table import TIMM_PREFIX
+from otx.places import prepare_places
 from otx.recipe import DEFAULT_RECIPE, TASK, Recipe, from_dict, list_models, load_recipe, with_model
 from otx.results import (
     BenchmarkResult,
@@ -22,18 +25,21 @@ from otx.results import (
     OldAndNew,
     OptimizeResult,
     Prediction,
+    StopReason,
     Suspicions,
     TestResult,
     TrainResult,
 )
+from otx.signals import name_of, signal_of
 from otx.workspace import (
     DEFAULT_WORK_DIR,
-    LATEST,
     MODEL_FILE,
     TABLES,
     RunFolder,
+    check_folder,
     check_output,
     find_work_dir,
+    latest_folder,
     latest_run,
     new_folder,
     run_of,
@@ -41,6 +47,8 @@ from otx.workspace import (
 )
 
 if TYPE_CHECKING:
+    import socket
+
     import numpy as np
     from numpy.typing import NDArray
 
@@ -100,6 +108,7 @@ class Engine:
         self.checkpoint = self._start = None if checkpoint is None else Path(checkpoint)
         self.reporter: Reporter = reporter or LogReporter()
         self._work_dir_given = "work_dir" in changes or self.recipe.work_dir != DEFAULT_WORK_DIR
+        prepare_places(self.work_dir)
         self._data_root_given = self.recipe.data_root is not None
 
     @classmethod
@@ -128,7 +137,6 @@ class Engine:
         from otx.data.check import check_dataset, write_suspicions
         from otx.data.dataset import load_dataset
         from otx.data.digits import resolve_data_root
-        from otx.events import Progress
 
         if output is not None:
             check_output(Path(output), "findings", TABLES, "findings.csv")
@@ -136,23 +144,21 @@ class Engine:
         _must_exist(path)
         recipe = self.recipe if path is None else self._recipe_of_data(self._card(path))
         data = recipe.data
-        dataset = load_dataset(
-            resolve_data_root(recipe.data_root),
-            seed=recipe.seed,
-            test_share=data.test_share,
-            val_share=data.val_share,
-            split_file=None if data.split_file is None else Path(data.split_file),
-        )
-        result = check_dataset(
-            dataset,
-            max_pixels=data.max_image_pixels,
-            on_progress=lambda done, total: self.reporter.progress(Progress("looking at images", done, total)),
-        )
+        with heartbeat(self.reporter, "reading the folder"):
+            dataset = load_dataset(
+                resolve_data_root(recipe.data_root),
+                seed=recipe.seed,
+                test_share=data.test_share,
+                val_share=data.val_share,
+                split_file=None if data.split_file is None else Path(data.split_file),
+            )
+        result = check_dataset(dataset, max_pixels=data.max_image_pixels, reporter=self.reporter)
         if path is not None:
             from otx.deploy.mislabelled import list_mislabelled
             from otx.deploy.predictor import load_predictor
 
-            predictor = load_predictor(path, recipe.engine.device)
+            with heartbeat(self.reporter, "loading the model"):
+                predictor = load_predictor(path, recipe.engine.device)
             batch = data.test_subset.batch_size
             doubts = list_mislabelled(
                 predictor, dataset, result, batch_size=batch, max_pixels=data.max_image_pixels, reporter=self.reporter
@@ -188,28 +194,57 @@ class Engine:
 
         Raises:
             DataError, ModelError, RecipeError, UsageError: something given cannot be used; nothing was started.
+            InputError: the same; the script that calls this has no `if __name__ == "__main__":`, where processes that
+                load images have to import it again (macOS, Windows).
             TrainingError: the training failed.
+            StoppedError: Ctrl-C or SIGTERM came before there was a model. Later ones end the training between two
+                steps, and what is returned says so (`interrupted`).
         """
         given = {"max_epochs": max_epochs, "seed": seed, "deterministic": deterministic, "precision": precision}
         changes = {key: value for key, value in given.items() if value is not None}
         start = Path(checkpoint) if checkpoint is not None else self._start
         _must_exist(start)
-        from otx.training import run as training
+        from otx.training.compute import find_shard
 
-        run: RunFolder | None = None
+        if self.recipe.data.num_workers != 0:
+            from otx.spawn import NO_WORKERS, can_start_workers, check_script
+
+            check_script()
+            if not can_start_workers():
+                self.reporter.note(NO_WORKERS)
         recipe = self.recipe.override(changes) if resume else self.training_recipe(start, changes)
-        if resume:
-            run = training.resume_run(start) if start else latest_run(self.work_dir)
+        run = latest_run(self.work_dir) if resume and start is None else None
+        if not resume:
+            from otx.preflight import check_training
+
+            check_training(recipe, start, rename or {})
+        with heartbeat(self.reporter, "starting"):
+            from otx.training import run as training
+        if resume and start is not None:
+            run = training.resume_run(start)
+        if run is not None:
             recipe = training.resumed_recipe(run, recipe, {**self._changes, **changes})
             start = None
         result = training.train(recipe, self.reporter, checkpoint=start, renames=rename, run=run)
         self.checkpoint = result.model_path
-        if recipe.report and training.is_main():
-            self._after(f"The training is whole: {result.model_path}", lambda: self._report_training(result))
+        # who sends SIGTERM does not wait long
+        if not recipe.report or result.stop is StopReason.SIGTERM or not find_shard(recipe.engine).is_main:
+            return result
+        try:
+            self._after(f"The training is whole: {result.model_path}", lambda: self._report_training(result, recipe))
+        except KeyboardInterrupt as stop:
+            number = signal_of(stop)
+            own = StopReason.CTRL_C if number == SIGINT else StopReason.SIGTERM
+            reason = f"{result.stop_reason}; {name_of(number)} stopped its report"
+            return replace(result, stop=own, interrupted=True, stop_reason=reason)
         return result
 
-    def _report_training(self, result: TrainResult) -> None:
-        """Measure the best model on the validation images, unless Ctrl-C was pressed, and write the page."""
+    def _report_training(self, result: TrainResult, recipe: Recipe) -> None:
+        """Measure the best model on the validation images, unless Ctrl-C was pressed, and write the page.
+
+        Args:
+            recipe: that of the training, which is not this engine's where a run was resumed.
+        """
         from otx.deploy.evaluate import evaluate, write_test
         from otx.deploy.predictor import load_predictor
         from otx.report.page import write_report
@@ -219,17 +254,19 @@ class Engine:
             card = self._card(result.model_path)
             dataset = self._dataset(result.model_path, card, Path(card.recipe["data_root"]))
             measured, images = evaluate(
-                load_predictor(result.model_path, self.recipe.engine.device),
+                load_predictor(result.model_path, recipe.engine.device),
                 dataset.root,
                 dataset.val,
                 checkpoint=result.model_path,
                 subset="validation split",
-                batch_size=self.recipe.data.val_subset.batch_size,
-                max_pixels=self.recipe.data.max_image_pixels,
+                batch_size=recipe.data.val_subset.batch_size,
+                max_pixels=recipe.data.max_image_pixels,
                 reporter=self.reporter,
             )
             write_test(measured, images, result.run_dir / VALIDATION)
-        self.reporter.note(f"Report: {write_report(result.run_dir)}")
+        with heartbeat(self.reporter, "writing the report"):
+            page = write_report(result.run_dir)
+        self.reporter.note(f"Report: {page}")
 
     def _after(self, what_holds: str, work: Callable[[], None]) -> None:
         """Do what comes after the work that was asked for; it fails with a warning, since that work is done.
@@ -270,8 +307,11 @@ class Engine:
             check_output(Path(output), "tests", (".json",), "test.json")
         path = self._model_file(checkpoint)
         card = self._card(path)
-        root, images, subset = self._test_images(path, card, data_root)
-        predictor = load_predictor(path, self.recipe.engine.device)
+        self._check_room(path, None)
+        with heartbeat(self.reporter, "reading the folder"):
+            root, images, subset = self._test_images(path, card, data_root)
+        with heartbeat(self.reporter, "loading the model"):
+            predictor = load_predictor(path, self.recipe.engine.device)
         result, answers = evaluate(
             predictor,
             root,
@@ -295,7 +335,9 @@ class Engine:
     def _report_test(self, folder: Path) -> None:
         from otx.report.page import write_report
 
-        self.reporter.note(f"Report: {write_report(folder.parents[1], quick=True)}")
+        with heartbeat(self.reporter, "writing the report"):
+            page = write_report(folder.parents[1], quick=True)
+        self.reporter.note(f"Report: {page}")
 
     def _old_and_new(
         self, path: Path, card: ModelCard, root: Path, images: Subset, result: TestResult
@@ -360,8 +402,10 @@ class Engine:
         if resume and (output is None or Path(output).suffix.lower() != ".csv"):
             raise UsageError("--resume goes on with a .csv file", fix="--output predictions.csv --resume")
         path = self._model_file(checkpoint)
-        images = list(find_images([sources] if isinstance(sources, (str, Path)) else sources))
-        predictor = load_predictor(path, self.recipe.engine.device)
+        with heartbeat(self.reporter, "looking for images"):
+            images = list(find_images([sources] if isinstance(sources, (str, Path)) else sources))
+        with heartbeat(self.reporter, "loading the model"):
+            predictor = load_predictor(path, self.recipe.engine.device)
         batch = self.recipe.data.test_subset.batch_size
         limit = self.recipe.data.max_image_pixels
         done = Unfinished.read(Path(output), images, batch) if resume and output is not None else Unfinished()
@@ -421,20 +465,24 @@ class Engine:
         path = self._model_file(checkpoint)
         if path.suffix not in (".safetensors", ".ckpt"):
             raise UsageError(f"{path} is exported already", fix="give the model file: RUN/model.safetensors")
+        self._check_room(path, output)
+        if deploy is not None:
+            check_folder(Path(deploy).parent, "choose another --deploy")
         from otx.deploy.export import export_model
 
         folder = Path(output) if output is not None else self._run_folder(path)
         images = self._sample_images(path)
-        result = export_model(
-            path,
-            folder,
-            export_format=export_format,
-            export_precision=export_precision,
-            preprocessing=preprocessing,
-            input_color=input_color,
-            images=images,
-            explain=algorithm if explain else "",
-        )
+        with heartbeat(self.reporter, "exporting"):
+            result = export_model(
+                path,
+                folder,
+                export_format=export_format,
+                export_precision=export_precision,
+                preprocessing=preprocessing,
+                input_color=input_color,
+                images=images,
+                explain=algorithm if explain else "",
+            )
         set_latest(self.work_dir, "export", folder)
         if deploy is not None:
             from otx.deploy.folder import write_deploy_folder
@@ -449,6 +497,7 @@ class Engine:
         max_drop: float | None = None,
         subset_size: int = CALIBRATION_IMAGES,
         explain: bool = False,
+        batch_size: int = 1,
         output: str | Path | None = None,
     ) -> OptimizeResult:
         """Write a model as INT8 IR, and measure it beside FP32 and FP16 on the validation images.
@@ -458,18 +507,25 @@ class Engine:
             max_drop: accuracy it may lose (0 to 1); layers are turned back to floats until that holds. None: no limit.
             subset_size: images of the training split to calibrate with.
             explain: let the file also give `saliency_map` and `feature_vector`; an IR that has them keeps them.
+            batch_size: the fixed batch size of the file. It cannot be free: INT8 with a free dimension crashes in
+                OpenVINO on processors with AMX.
             output: folder for the file; default: the run folder.
 
         Raises:
             DataError: the images that the model was trained on are gone.
+            RunError: OpenVINO or NNCF crashed; files that were there are as they were.
         """
         if max_drop is not None and not 0 <= max_drop <= 1:
             raise UsageError(f"--max_drop {max_drop:g}: must be from 0 to 1")
         if subset_size < 1:
             raise UsageError(f"--subset_size {subset_size}: must be at least 1")
+        if batch_size < 1:
+            raise UsageError(f"--batch_size {batch_size}: must be at least 1")
         path = self._model_to_optimize(checkpoint)
+        self._check_room(path, output)
         card = self._card(path)
-        dataset = self._dataset(path, card, self._root(card, None))
+        with heartbeat(self.reporter, "reading the folder"):
+            dataset = self._dataset(path, card, self._root(card, None))
         from otx.data.dataset import pick_evenly
         from otx.deploy.optimize import Photos, optimize_model
 
@@ -477,13 +533,16 @@ class Engine:
         limit = self.recipe.data.max_image_pixels
         calibration = pick_evenly(dataset.train, subset_size, card.recipe["seed"])
         with tempfile.TemporaryDirectory(prefix="otx.") as scratch:
+            with heartbeat(self.reporter, "exporting"):
+                variants = self._variants(path, Path(scratch), explain=explain)
             result = optimize_model(
-                self._variants(path, Path(scratch), explain=explain),
+                variants,
                 folder,
                 Photos(dataset.root, calibration, card, limit),
                 Photos(dataset.root, dataset.val, card, limit),
                 max_drop=max_drop,
                 reporter=self.reporter,
+                batch_size=batch_size,
             )
         set_latest(self.work_dir, "optimize", folder)
         return result
@@ -514,8 +573,10 @@ class Engine:
         path = self._model_file(checkpoint)
         card = self._card(path)
         check_targets(targets, card.classes, labelled=sources is None)
+        self._check_room(path, output)
         subjects = self._subjects(sources, path, card)
-        predictor = load_predictor(path, self.recipe.engine.device)
+        with heartbeat(self.reporter, "loading the model"):
+            predictor = load_predictor(path, self.recipe.engine.device)
         folder = Path(output) if output is not None else new_folder(self._run_folder(path) / "explain")
         explanations = []
         limit = self.recipe.data.max_image_pixels
@@ -552,10 +613,11 @@ class Engine:
         path = None if output is None else Path(output)
         if path is not None:
             check_page(path)
-        if len(folders) == 1:
-            return write_report(folders[0], path)
-        records = [read_record(folder) for folder in folders]
-        page = render_comparison(dict(zip(names_of(records), records, strict=True)))
+        with heartbeat(self.reporter, "writing the report"):
+            if len(folders) == 1:
+                return write_report(folders[0], path)
+            records = [read_record(folder) for folder in folders]
+            page = render_comparison(dict(zip(names_of(records), records, strict=True)))
         path = path or new_folder(self.work_dir / "reports") / "report.html"
         write_text(path, page)
         return path
@@ -569,6 +631,15 @@ class Engine:
             checkpoint: a run folder, or a model as for `test`; default: the newest training.
             port: of 127.0.0.1; 0 takes a free one.
         """
+        from otx.demo.port import take_port
+
+        with contextlib.ExitStack() as on_failure:
+            taken = on_failure.enter_context(take_port(port))
+            demo = self._demo(checkpoint, taken)
+            on_failure.pop_all()
+            return demo
+
+    def _demo(self, checkpoint: str | Path | None, taken: socket.socket) -> Demo:
         from otx.demo.answer import Answerer, load_example
         from otx.demo.served import find_served
         from otx.demo.server import Demo
@@ -580,7 +651,8 @@ class Engine:
         path = self._model_file(given)
         limit = self.recipe.data.max_image_pixels
         with tempfile.TemporaryDirectory(prefix="otx.") as scratch:
-            served = find_served(path, Path(scratch), self.reporter)
+            with heartbeat(self.reporter, "exporting"):
+                served = find_served(path, Path(scratch), self.reporter)
             answerer = Answerer(load_predictor(served.path, self.recipe.engine.device), limit, served.no_maps)
         examples, why_none = self._examples(path, answerer.card)
         loaded = [each for file, label in examples if (each := load_example(file, label, limit))]
@@ -589,7 +661,7 @@ class Engine:
             "network": answerer.card.network,
             "no_examples": why_none,
         }
-        return Demo(answerer, loaded, about, port)
+        return Demo(answerer, loaded, about, taken)
 
     def env(self, *, output: str | Path | None = None) -> Environment:
         """What this machine and this installation are, for a report; what cannot be found out says why.
@@ -711,11 +783,17 @@ class Engine:
         run = run_of(path)
         return run.path if run else new_folder(self.work_dir)
 
+    def _check_room(self, path: Path, output: str | Path | None) -> None:
+        """Raise UsageError or StorageError where what is made of a model could not be written, before it is made."""
+        run = run_of(path)
+        folder = Path(output) if output is not None else run.path if run is not None else self.work_dir
+        check_folder(folder, "choose another --output" if output is not None else "choose another --work_dir")
+
     def _model_to_optimize(self, given: str | Path | None) -> Path:
         path = Path(given) if given is not None else self.checkpoint
         if path is None:
             path = latest_run(self.work_dir).model
-            exported = self.work_dir / LATEST / "export" / "exported_model.xml"
+            exported = latest_folder(self.work_dir, "export") / "exported_model.xml"
             if exported.is_file() and exported.stat().st_mtime >= path.stat().st_mtime:
                 path = exported.resolve()
             self.reporter.note(f"Model: {path}")

@@ -9,6 +9,7 @@ OtxError                 the root; `exit_code` 1
 |   `-- ModelError       a model file, a weights file, an exported file
 `-- RunError             the work itself failed
     |-- TrainingError    the training cannot go on
+    |   `-- StoppedError   a signal ended it before there was a model; `exit_code` 130 (Ctrl-C) or 143 (SIGTERM)
     |-- ExportError      an exported file differs from its model, and was not kept
     `-- StorageError     the disk is full, or what was there is gone
 """
@@ -27,6 +28,7 @@ __all__ = [
     "OtxError",
     "RecipeError",
     "RunError",
+    "StoppedError",
     "StorageError",
     "TrainingError",
     "UsageError",
@@ -90,6 +92,18 @@ class RunError(OtxError):
 
 class TrainingError(RunError):
     """The training cannot go on."""
+
+
+class StoppedError(TrainingError):
+    """Ctrl-C or SIGTERM ended the training before there was a model.
+
+    Args:
+        number: of the signal.
+    """
+
+    def __init__(self, number: int, what: str, *, fix: str = "") -> None:
+        super().__init__(what, fix=fix)
+        self.exit_code = 128 + number
 
 
 class ExportError(RunError):

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import threading
+import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -13,12 +17,16 @@ _log = logging.getLogger("otx")
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a piece of work is: `done` of `total`. `detail` is a figure of the moment, such as the loss."""
+    """How far a piece of work is: `done` of `total`. `detail` is a figure of the moment, such as the loss.
+
+    A `total` of 0 is not known: a library is at work, and nobody can say how far it is.
+    """
 
     what: str
     done: int
     total: int
     detail: str = ""
+    seconds_left: float | None = None
 
 
 class Reporter(Protocol):
@@ -31,7 +39,7 @@ class Reporter(Protocol):
         """Something that is not as the person may think."""
 
     def progress(self, progress: Progress) -> None:
-        """A sign of life, many times a second at most a few."""
+        """A sign of life, at most a few times a second; it may come from another thread."""
 
     def epoch(self, result: EpochResult, max_epochs: int) -> None:
         """An epoch of training is over."""
@@ -69,3 +77,25 @@ class SilentReporter:
     def progress(self, progress: Progress) -> None: ...
 
     def epoch(self, result: EpochResult, max_epochs: int) -> None: ...
+
+
+@contextlib.contextmanager
+def heartbeat(reporter: Reporter, what: str, *, every: float = 1.0) -> Iterator[None]:
+    """Report that something goes on which reports nothing itself, every so many seconds, from a thread.
+
+    The thread ends with the block. It takes no locks that a process forked meanwhile would miss, and leaves signals to
+    the main thread.
+    """
+    over, began = threading.Event(), time.monotonic()
+
+    def beat() -> None:
+        while not over.wait(every):
+            reporter.progress(Progress(what, 0, 0, f"{time.monotonic() - began:.0f} s"))
+
+    thread = threading.Thread(target=beat, name="otx-heartbeat", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()

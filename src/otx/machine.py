@@ -13,14 +13,22 @@ OWN_CGROUPS = Path("/proc/self/cgroup")
 UNKNOWN_MEMORY = 8 * 2**30
 
 
-def available_cores() -> int:
+def available_cores(processes: int = 1) -> int:
     """How many processors this process may keep busy: its CPU affinity, and the quota of its container.
 
     A quota of 2.5 processors counts as 3: three threads use all of it, two would leave some of it unused.
+
+    Args:
+        processes: processes on this machine that share them; each gets the same.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    quota = cpu_quota()
-    return cores if quota is None else max(1, min(cores, math.ceil(quota)))
+    cores, quota = visible_cores(), cpu_quota()
+    allowed = cores if quota is None else min(cores, math.ceil(quota))
+    return max(1, allowed // processes)
+
+
+def visible_cores() -> int:
+    """How many processors this process may run on (its CPU affinity), however little of them a quota leaves it."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def cpu_quota() -> float | None:
@@ -45,15 +53,15 @@ def memory_limit() -> int:
 
 def _own_cgroups() -> Iterator[Path]:
     """The folders of the control groups this process is in, and of those around them: any of them may set a limit."""
-    groups = [("", PurePosixPath("/"))]
+    groups = [("", "/"), ("cpu", "/"), ("memory", "/")]
     with contextlib.suppress(OSError):
         for line in OWN_CGROUPS.read_text().splitlines():
             _, controllers, path = line.split(":", 2)
-            groups.append((controllers, PurePosixPath(path)))
+            groups.append((controllers, path))
     seen: set[Path] = set()
     for controllers, path in groups:
         for mounted in (CGROUPS, *(CGROUPS / name for name in (controllers, *controllers.split(",")) if name)):
-            for inner in (path, *path.parents):
+            for inner in (PurePosixPath(path), *PurePosixPath(path).parents):
                 folder = mounted / inner.relative_to("/")
                 if folder not in seen and ".." not in folder.parts:
                     seen.add(folder)
@@ -65,6 +73,6 @@ def _quota_of(folder: Path) -> float | None:
         quota, period = (folder / "cpu.max").read_text().split()
         return int(quota) / int(period) if quota != "max" else None
     with contextlib.suppress(OSError, ValueError):
-        quota = int((folder / "cpu.cfs_quota_us").read_text())
-        return quota / int((folder / "cpu.cfs_period_us").read_text()) if quota > 0 else None
+        microseconds = int((folder / "cpu.cfs_quota_us").read_text())
+        return microseconds / int((folder / "cpu.cfs_period_us").read_text()) if microseconds > 0 else None
     return None

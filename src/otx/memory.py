@@ -1,12 +1,30 @@
-"""What a process does with the memory it has freed."""
+"""What a process does with the memory it has freed, and how it is told that there is none left."""
 
 from __future__ import annotations
 
 import ctypes
 import sys
 
+NO_MEMORY = (
+    "CUDA out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+    "DefaultCPUAllocator",
+    "could not create a memory object",
+)
 # numbers of glibc's malloc.h
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory is used up, that of a GPU or of the machine; torch is not imported for it.
+
+    `torch.OutOfMemoryError` is what torch raises for its own allocations on a GPU. Its libraries and its CPU allocator
+    raise a RuntimeError, which only its words tell apart.
+    """
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in NO_MEMORY)
 
 
 def keep_freed_memory() -> None:

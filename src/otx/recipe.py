@@ -14,6 +14,8 @@ from otx.schema import all_settings, build, setting, to_plain
 
 TASK = "MULTI_CLASS_CLS"
 DEFAULT_RECIPE = "mobilenet_v3_large"
+AUTO = "auto"
+BATCH_SIZE = 64
 LABELS = ("recipe_id", "name", "work_dir")
 MAX_DEPTH = 20
 RECIPES = Path(__file__).resolve().parent / "recipes"
@@ -42,7 +44,13 @@ class AugmentationSettings:
 
 @dataclass(frozen=True)
 class TrainSubsetSettings:
-    batch_size: int = setting(64, "images a step, in each process", low=1)
+    batch_size: int | str = setting(
+        BATCH_SIZE,
+        "images a step, in each process; auto: as many as fit into a GPU's memory (at most 1024), with the learning "
+        "rate times the root of how many times 64 that is; on a CPU 64",
+        low=1,
+        choices=(AUTO,),
+    )
     sampler: str = setting("balanced", "balanced draws every class equally often", choices=("balanced", "random"))
     efficient: bool = setting(True, "balanced sampler: shorten the epoch where the smallest class allows it")
     reduce_large: bool = setting(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, is_dataclass
+from enum import StrEnum
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, get_args, get_origin, get_type_hints
@@ -55,9 +57,40 @@ class EpochResult(Result):
     is_best: bool
 
 
+class StopReason(StrEnum):
+    """Why a training ended, as `run.json` has it under `stop`; the sentence for people is beside it."""
+
+    ALL_EPOCHS = "all_epochs"
+    EARLY_STOPPING = "early_stopping"
+    CLASSIFIER_ONLY = "classifier_only"
+    CTRL_C = "ctrl_c"
+    SIGTERM = "sigterm"
+
+    @classmethod
+    def of(cls, summary: Mapping[str, Any]) -> StopReason:
+        """The reason in a `run.json`; those written before there was `stop` have the sentence alone."""
+        if "stop" in summary:
+            return cls(summary["stop"])
+        sentences = {"all ": cls.ALL_EPOCHS, "early stopping": cls.EARLY_STOPPING, "only the": cls.CLASSIFIER_ONLY}
+        return next((own for start, own in sentences.items() if summary["stop_reason"].startswith(start)), cls.CTRL_C)
+
+    @property
+    def exit_code(self) -> int:
+        """That of `otx train`: 0, or 128 and the signal's number as shells have it."""
+        return {StopReason.CTRL_C: 130, StopReason.SIGTERM: 143}.get(self, 0)
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether a signal ended the training, so that some of it is left to do."""
+        return self.exit_code != 0
+
+
 @dataclass(frozen=True)
 class TrainResult(Result):
-    """What a training ended with. `best_accuracy` is top-1 on the validation images, 0 to 1."""
+    """What a training ended with. `best_accuracy` is top-1 on the validation images, 0 to 1.
+
+    `stop_reason` is a sentence, `stop` the same for programs; `interrupted`: by Ctrl-C or SIGTERM.
+    """
 
     run_dir: Path
     model_path: Path
@@ -68,6 +101,7 @@ class TrainResult(Result):
     origin: str
     precision: str
     interrupted: bool
+    stop: StopReason
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,11 @@ Section = TypeVar("Section")
 def setting(
     default: Any, help: str, *, choices: tuple[str, ...] = (), low: float | None = None, high: float | None = None
 ) -> Any:
-    """A field of the schema, with its one line of documentation and what it may hold (`low` to `high`, inclusive)."""
+    """A field of the schema, with its one line of documentation and what it may hold (`low` to `high`, inclusive).
+
+    Args:
+        choices: the texts that are allowed; of a setting that is a number or text, those beside the numbers.
+    """
     return field(default=default, metadata={"help": help, "choices": choices, "low": low, "high": high})
 
 
@@ -97,17 +101,23 @@ def _check(value: Any, kind: Any, limits: Mapping[str, Any], key: str, problems:
     try:
         checked = convert(value, kind)
     except (TypeError, ValueError):
-        problems.append(f"'{key}' must be {describe(kind)}, got {shown(value)}")
+        problems.append(f"'{key}' must be {_wanted(kind, limits)}, got {shown(value)}")
         return value
-    if limits["choices"] and checked not in limits["choices"]:
-        allowed = ", ".join(limits["choices"])
-        problems.append(f"'{key}' must be one of {allowed}, got {shown(value)}{nearest(str(value), limits['choices'])}")
+    if limits["choices"] and isinstance(checked, str) and checked not in limits["choices"]:
+        allowed = _wanted(kind, limits)
+        problems.append(f"'{key}' must be {allowed}, got {shown(value)}{nearest(str(value), limits['choices'])}")
     numbers = checked if isinstance(checked, tuple) else (checked,)
     for number in numbers:
         if isinstance(number, (int, float)) and not isinstance(number, bool) and not _within(number, limits):
             problems.append(f"'{key}' must be {_range(limits)}, got {shown(value)}")
             break
     return checked
+
+
+def _wanted(kind: Any, limits: Mapping[str, Any]) -> str:
+    if is_number_or_word(kind):
+        return " or ".join([describe(int), *limits["choices"]])
+    return f"one of {', '.join(limits['choices'])}" if limits["choices"] and kind is str else describe(kind)
 
 
 def _within(number: float, limits: Mapping[str, Any]) -> bool:
@@ -128,6 +138,8 @@ def convert(value: Any, kind: Any) -> Any:
     Raises:
         TypeError, ValueError: it does not fit.
     """
+    if is_number_or_word(kind):
+        return _scalar(value, str if isinstance(value, str) else int)
     options = typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
     if value is None:
         if type(None) in options:
@@ -157,8 +169,15 @@ def _scalar(value: Any, kind: type) -> Any:
     return value
 
 
+def is_number_or_word(kind: Any) -> bool:
+    """Whether a setting is a whole number, or one of some words instead."""
+    return bool(kind == (int | str))
+
+
 def describe(kind: Any) -> str:
     """The type of a setting in words: "a whole number", "two numbers", ..."""
+    if is_number_or_word(kind):
+        return describe(int)
     words = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
     if isinstance(kind, types.UnionType):
         return " or null".join([describe(typing.get_args(kind)[0]), ""])

@@ -1,7 +1,7 @@
 """The folder of a run: what is written where, and how it is written so that it is never half there.
 
 otx-workspace/                 --work_dir
-    .latest/train              link to the newest run (also .latest/export, .latest/test)
+    .latest/train              link to the newest run (also .latest/export, .latest/test); without links, its path
     20261123_130100/           one training
         model.safetensors      the best model: all that the other verbs need
         base.safetensors       the model that classes were added to, if any
@@ -30,6 +30,7 @@ import csv
 import errno
 import json
 import os
+import shlex
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -99,6 +100,11 @@ class RunFolder:
     def last_checkpoint(self) -> Path:
         return self.checkpoints / "last.ckpt"
 
+    @property
+    def resume_command(self) -> str:
+        """What goes on with this run, to be typed in the folder that this process runs in."""
+        return shlex.join(["otx", "train", "--resume", "--checkpoint", str(self.last_checkpoint)])
+
     def has_ended(self, *, with_report: bool) -> bool:
         """Whether all of a training was done, its report included; one that was killed has its end left."""
         return self.summary.is_file() and (self.report.is_file() or not with_report)
@@ -135,15 +141,47 @@ def set_latest(work_dir: Path, verb: str, folder: Path) -> None:
     Raises:
         UsageError, StorageError: it cannot be written; where it pointed before is untouched.
     """
-    latest = work_dir / LATEST
-    beside = latest / f".{verb}.{os.getpid()}"
+    link = work_dir / LATEST / verb
+    beside = link.with_name(f".{verb}.{os.getpid()}")
     try:
-        latest.mkdir(parents=True, exist_ok=True)
+        link.parent.mkdir(parents=True, exist_ok=True)
         beside.unlink(missing_ok=True)
-        beside.symlink_to(os.path.relpath(folder.resolve(), latest.resolve()), target_is_directory=True)
-        beside.replace(latest / verb)
-    except OSError as error:
-        raise cannot_write(latest / verb, error) from error
+        beside.symlink_to(_relative(folder, link.parent), target_is_directory=True)
+        beside.replace(link)
+    except (OSError, NotImplementedError):
+        with contextlib.suppress(OSError):
+            beside.unlink(missing_ok=True)
+        _write_latest(link, folder)
+
+
+def _write_latest(link: Path, folder: Path) -> None:
+    """Write the folder's path into a text file: Windows lets only some people make links."""
+    path = _relative(folder, link.parent)
+    try:
+        write_text(link, path)
+    except UsageError:
+        if not link.is_symlink():
+            raise
+        # Windows puts nothing in the place of a link to a folder
+        with contextlib.suppress(OSError):
+            link.unlink()
+        write_text(link, path)
+
+
+def _relative(folder: Path, start: Path) -> str:
+    folder = folder.resolve()
+    try:
+        return os.path.relpath(folder, start.resolve())
+    except ValueError:  # another drive of Windows
+        return str(folder)
+
+
+def latest_folder(work_dir: Path, verb: str) -> Path:
+    """The folder that `.latest/VERB` stands for, be it a link or a text file; it need not be there."""
+    link = work_dir / LATEST / verb
+    if not link.is_file():
+        return link
+    return link.parent / link.read_text(encoding="utf-8", errors="surrogateescape").strip()
 
 
 def find_work_dir(given: str | None) -> Path:
@@ -159,15 +197,15 @@ def latest_run(work_dir: Path) -> RunFolder:
     Raises:
         UsageError: there is none.
     """
-    link = work_dir / LATEST / "train"
+    newest = latest_folder(work_dir, "train")
     if (work_dir / MODEL_FILE).is_file():
         return RunFolder(work_dir)
-    if not link.is_dir():
+    if not newest.is_dir():
         raise UsageError(
             f"there is no trained model in {work_dir}",
             fix="give --checkpoint FILE or --work_dir FOLDER, or train one: otx train --data_root FOLDER",
         )
-    return RunFolder(link.resolve())
+    return RunFolder(newest.resolve())
 
 
 def run_of(file: Path) -> RunFolder | None:
@@ -222,12 +260,38 @@ def clear_leftovers(folder: Path) -> None:
         file.unlink(missing_ok=True)
 
 
+def check_folder(folder: Path, fix: str, *, room: int = 1 << 20, file: Path | None = None) -> None:
+    """Raise where nothing can be written to a folder, which need not exist yet; found out by writing there.
+
+    Args:
+        room: bytes that must fit.
+        file: what is to be written there, if it is one file.
+
+    Raises:
+        UsageError: it is no folder, or may not be written to.
+        StorageError: the disk is full.
+    """
+    what = f"to {folder}" if file is None else str(file)
+    try:
+        place = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+        if not place.is_dir():
+            raise UsageError(f"cannot write {what}: {'it' if place == folder else place} is a file", fix=fix)
+        with tempfile.TemporaryFile(dir=place) as trial:
+            trial.write(bytes(room))
+    except OSError as error:
+        if error.errno == errno.ENOENT:
+            # the folder is there: it is of a kind that takes no files, such as /proc
+            raise UsageError(f"cannot write {what}: nothing can be made in {place}", fix=fix) from error
+        raise cannot_write(what, error, fix) from error
+
+
 def check_output(path: Path, what: str, suffixes: Sequence[str], example: str) -> None:
     """Raise UsageError where `what` (a plural) cannot be written to the file that `--output` names."""
     if path.suffix.lower() not in suffixes:
         raise UsageError(f"--output {path}: {what} are written as {' or '.join(suffixes)}", allowed=suffixes)
     if path.is_dir():
         raise UsageError(f"--output {path} is a folder", fix=f"--output {path / example}")
+    check_folder(path.parent, "choose another --output", room=1 << 12, file=path)
 
 
 def write_text(path: Path, text: str) -> None:

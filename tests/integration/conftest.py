@@ -44,7 +44,7 @@ class Recorder:
         self.warnings.append(text)
 
     def progress(self, progress: Progress) -> None:
-        assert 0 < progress.done <= progress.total
+        assert progress.total == 0 or 0 < progress.done <= progress.total
 
     def epoch(self, result: EpochResult, max_epochs: int) -> None:
         self.epochs.append(result)

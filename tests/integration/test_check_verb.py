@@ -101,7 +101,8 @@ def test_of_many_images_some_are_compared_and_it_is_said(
     leaky: Path, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(run, "MAX_COMPARED", 40)
-    dataset, _ = run._usable_images(Recipe(data_root=str(leaky)), None, recorder, min_classes=2)
+    recipe = Recipe(data_root=str(leaky))
+    dataset, _ = run._usable_images(recipe, run._dataset(recipe, None, recorder, min_classes=2), recorder)
     assert (len(dataset.train), len(dataset.val), len(dataset.test)) == (16, 16, 17)
     assert recorder.notes[-1] == "9 images were not compared with each other; `otx check` compares all of them."
 

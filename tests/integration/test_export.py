@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
@@ -12,10 +13,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+import compile_spy
 from otx import Engine
 from otx.deploy.modelfile import read_card
 from otx.deploy.predictor import load_predictor
-from otx.errors import ExportError, UsageError
+from otx.errors import ExportError, RunError, UsageError
 from otx.workspace import latest_run
 
 CLASSES = ["blue tit", "cat", "ähre"]
@@ -149,6 +151,39 @@ def test_an_export_that_differs_is_not_kept(trained: Engine, tmp_path: Path, mon
         trained.export(export_precision="FP16", output=tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["exported_model_fp16.xml"]
     assert (tmp_path / "exported_model_fp16.xml").read_text() == "the old one"
+
+
+def test_a_crash_of_the_check_is_said_and_nothing_is_kept(
+    trained: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spy, output = tmp_path / "spy", tmp_path / "exported"
+    spy.mkdir()
+    for name, value in compile_spy.environment(spy, crash="Convolution").items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(RunError, match=r"^openvino 20[\d.]+ crashed \(SIGSEGV\) when checking the answers of .*\.xml"):
+        trained.export(output=output)
+    assert list(output.iterdir()) == []
+
+
+@pytest.mark.parametrize(("torch", "onednn"), [("default", "SSE41"), ("avx2", "AVX2")])
+def test_older_processors_give_the_same_answers(
+    torch: str, onednn: str, files: Path, pictures: list[np.ndarray], tmp_path: Path
+) -> None:
+    """PyTorch and oneDNN told to use older instructions, which is as near as this processor gets to an older one."""
+    names = ["model.safetensors", "exported_model.xml", "exported_model.onnx"]
+    np.savez(tmp_path / "pictures.npz", *pictures)
+    program = (
+        "import sys, numpy; from pathlib import Path; from otx.deploy.predictor import load_predictor\n"
+        "pictures = list(numpy.load('pictures.npz').values())\n"
+        "numpy.savez('answers.npz', *[load_predictor(Path(path), 'cpu').logits(pictures) for path in sys.argv[1:]])"
+    )
+    older = {**os.environ, "ATEN_CPU_CAPABILITY": torch, "ONEDNN_MAX_CPU_ISA": onednn}
+    command = [sys.executable, "-c", program, *(files / name for name in names)]
+    subprocess.run(command, cwd=tmp_path, env=older, timeout=100, check=True)
+    for name, answer in zip(names, np.load(tmp_path / "answers.npz").values(), strict=True):
+        here = load_predictor(files / name, "cpu").logits(pictures)
+        np.testing.assert_allclose(answer, here, atol=1e-3 * max(1, float(np.abs(here).max())))
+        np.testing.assert_array_equal(answer.argmax(axis=1), here.argmax(axis=1))
 
 
 @pytest.mark.parametrize(

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
 import venv
 import xml.etree.ElementTree as ElementTree
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,14 +17,18 @@ from typing import Any
 import numpy as np
 import pytest
 
+import compile_spy
 from conftest import SMALL, SMALL_MODEL, Recorder
 from images import write_classes
 from otx import Engine
+from otx.child import CPUINFO
 from otx.data.dataset import Subset, load_dataset, pick_evenly
 from otx.deploy.card import ModelCard
 from otx.deploy.modelfile import read_card, save_model
 from otx.deploy.optimize import Photos, judge, precision_of
 from otx.deploy.predictor import load_predictor
+from otx.deploy.runtime import fix_batch, openvino_core, save_ir
+from otx.deploy.seal import seal_file
 from otx.errors import DataError, UsageError
 from otx.models.build import build_network
 from otx.workspace import latest_run
@@ -42,7 +48,14 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Engine:
 
 
 @pytest.fixture(scope="module")
-def optimized(small: Engine, tmp_path_factory: pytest.TempPathFactory) -> Any:
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """What OpenVINO compiles in the tests of this file, in this process and in its children: see `compile_spy`."""
+    with pytest.MonkeyPatch.context() as patch:
+        yield compile_spy.watch(tmp_path_factory.mktemp("spy"), patch)
+
+
+@pytest.fixture(scope="module")
+def optimized(small: Engine, compiled: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
     return small.optimize(explain=True, subset_size=10, output=tmp_path_factory.mktemp("int8"))
 
 
@@ -95,6 +108,124 @@ def test_the_int8_file_works_in_every_verb(small: Engine, optimized: Any, tmp_pa
     assert len(explained.explanations) == 12
 
 
+def test_no_int8_network_is_compiled_with_a_free_dimension(
+    small: Engine, optimized: Any, compiled: Path, tmp_path: Path
+) -> None:
+    """OpenVINO crashes on them on processors with AMX (openvinotoolkit/openvino#37577)."""
+    older = with_batch(optimized.path, -1, tmp_path / "older.xml")
+    photo = sorted(Path(small.recipe.data_root or "", "test").rglob("*.png"))[0]
+    for path in (optimized.path, older):
+        small.test(checkpoint=path)
+        small.predict(photo, checkpoint=path)
+        small.explain(photo, checkpoint=path, output=tmp_path)
+        load_predictor(path).features([np.zeros((50, 40, 3), np.uint8)])
+        small.demo(checkpoint=path).close()
+    of_three = small.optimize(max_drop=0.0, subset_size=4, batch_size=3, output=tmp_path)
+    assert batch_of(of_three.path) == 3
+    models = compile_spy.read(compiled)
+    assert not [model for model in models if model["is_int8"] and model["free"]]
+    assert len([model for model in models if model["is_int8"]]) > 12
+    assert len({model["pid"] for model in models if model["is_int8"]}) > 3
+    assert [model for model in models if model["free"]]  # floats and the resize may
+
+
+def test_only_the_int8_file_has_a_fixed_batch(small: Engine, optimized: Any, tmp_path: Path) -> None:
+    assert batch_of(small.export(output=tmp_path).path) == -1
+    assert batch_of(small.export(output=tmp_path, export_precision="FP16").path) == -1
+    assert batch_of(optimized.path) == 1
+
+
+def batch_of(path: Path) -> int:
+    """The batch size of an IR that takes images of 32x32; -1 where it is free."""
+    batch, *others = openvino_core().read_model(path).input().partial_shape
+    assert [side.get_length() for side in others] == [3, 32, 32]
+    return batch.get_length() if batch.is_static else -1
+
+
+@pytest.mark.parametrize("batch", [-1, 3])
+def test_a_file_of_another_batch_gives_the_same_answers(optimized: Any, batch: int, tmp_path: Path) -> None:
+    pictures = [np.random.default_rng(seed).integers(0, 256, (40, 50, 3), dtype=np.uint8) for seed in range(4)]
+    other = with_batch(optimized.path, batch, tmp_path / "other.xml")
+    for one, two in zip(*(load_predictor(path).explain(pictures) for path in (optimized.path, other)), strict=True):
+        np.testing.assert_array_equal(one, two)
+
+
+def with_batch(path: Path, batch: int, target: Path) -> Path:
+    """An INT8 file of another batch size; a free one is what otx wrote before."""
+    model = openvino_core().read_model(path)
+    fix_batch(model, batch)
+    save_ir(model, target, half=False)
+    seal_file(target)
+    return target
+
+
+def test_a_crash_while_it_is_measured_is_said_and_leaves_what_was_there(
+    small: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spy, output = tmp_path / "spy", tmp_path / "int8"
+    spy.mkdir()
+    output.mkdir()
+    (output / "optimized_model.xml").write_text("the old one")
+    for name, value in compile_spy.environment(spy, crash="FakeQuantize").items():
+        monkeypatch.setenv(name, value)
+    asked = ["optimize", "--work_dir", small.work_dir, "--subset_size", "4", "--output", output]
+    done = subprocess.run(
+        [sys.executable, "-m", "otx", *map(str, asked)], capture_output=True, text=True, timeout=200, check=False
+    )
+    assert done.returncode == 1, done.stderr
+    said = r"openvino 20[\d.]+ crashed \(SIGSEGV\) when (quantising|measuring the accuracy of) .*_model.xml\n  fix: "
+    assert re.search(said, done.stderr)
+    assert "Traceback" not in done.stderr
+    assert [path.name for path in output.iterdir()] == ["optimized_model.xml"]
+    assert (output / "optimized_model.xml").read_text() == "the old one"
+
+
+@pytest.mark.skipif("amx_int8" not in (CPUINFO.read_text() if CPUINFO.is_file() else ""), reason="needs AMX")
+def test_an_int8_file_of_a_small_input_runs_on_a_processor_with_amx(tmp_path: Path) -> None:
+    run_int8_everywhere(tmp_path)
+
+
+def run_int8_everywhere(folder: Path) -> None:
+    """Every verb on INT8 of a network and a size that crashed, each in a process of its own."""
+    photos = write_classes(folder / "photos", {"blue tit": 20, "cat": 20})
+    work, photo = ["--work_dir", folder / "ws"], next(photos.rglob("*.png"))
+    network = ["--model", "timm/mobilenetv4_conv_small", "--model.pretrained", "false", "--data.input_size", "64"]
+    run_otx("train", "--data_root", photos, *network, "--max_epochs", "1", "--report", "false", *work)
+    run_otx("optimize", "--explain", "--subset_size", "10", "--output", folder, *work)
+    file = ["--checkpoint", folder / "optimized_model.xml"]
+    run_otx("test", *file, *work)
+    run_otx("predict", photo, *file, *work)
+    run_otx("explain", photo, *file, *work)
+    run_otx("optimize", "--max_drop", "0", "--subset_size", "10", "--output", folder / "controlled", *work)
+    for program in (PLAIN, MODELAPI):
+        run_python(program, folder / "optimized_model.xml")
+
+
+PLAIN = """
+import sys, numpy, openvino
+model = openvino.Core().compile_model(sys.argv[1], "CPU")
+model(numpy.zeros((1, 3, 64, 64), numpy.float32))
+"""
+MODELAPI = """
+import sys, numpy
+from model_api.models import ClassificationModel
+model = ClassificationModel.create_model(sys.argv[1], device="CPU")
+model(numpy.zeros((50, 80, 3), numpy.uint8))
+"""
+
+
+def run_otx(*asked: object) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "otx", *map(str, asked)], capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, (asked, done.returncode, done.stderr)
+
+
+def run_python(program: str, path: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", program, path], capture_output=True, timeout=100, check=False)
+    assert done.returncode == 0, (program, done.returncode, done.stderr)
+
+
 @pytest.mark.filterwarnings("ignore")
 def test_modelapi_gives_the_labels_of_the_int8_file(small: Engine, optimized: Any) -> None:
     from model_api.adapters import OpenvinoAdapter, create_core
@@ -107,6 +238,12 @@ def test_modelapi_gives_the_labels_of_the_int8_file(small: Engine, optimized: An
     for height, width in ((32, 32), (50, 81), (20, 16)):
         picture = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
         assert theirs(picture).top_labels[0].id == ours.logits([picture]).argmax()
+    # ModelAPI puts a resize of any size in front; what lies behind it is as fixed as the file
+    nodes = theirs.inference_adapter.compiled_model.get_runtime_model().get_ordered_ops()
+    ports = [(node, port) for node in nodes for port in node.outputs()]
+    kinds = [(n.get_rt_info()["layerType"].astype(str), port.get_partial_shape().is_dynamic) for n, port in ports]
+    assert {kind for kind, is_free in kinds if is_free}.isdisjoint({"Convolution", "FullyConnected"})
+    assert {kind for kind, is_free in kinds if not is_free} >= {"Convolution", "FullyConnected"}
 
 
 def test_no_test_image_is_read_and_no_validation_image_calibrates(
@@ -177,6 +314,8 @@ def test_what_cannot_be_optimized_is_said(small: Engine, optimized: Any, tmp_pat
         small.optimize(max_drop=2.0)
     with pytest.raises(UsageError, match="--subset_size 0: must be at least 1"):
         small.optimize(subset_size=0)
+    with pytest.raises(UsageError, match="--batch_size 0: must be at least 1"):
+        small.optimize(batch_size=0)
 
 
 def test_calibration_images_are_stratified_and_seeded() -> None:

@@ -164,6 +164,72 @@ def test_two_hosts_train_one_model_and_one_that_dies_ends_the_other(data: Path, 
     nodes[1].communicate(timeout=60)
 
 
+def srun(asked: list[str], *, tasks: int = 2) -> list[subprocess.Popen[str]]:
+    """The tasks of one srun step, all of them here."""
+    common = {
+        **{"SLURM_JOB_ID": "77", "SLURM_STEP_ID": "0", "SLURM_JOB_NAME": "train", "SLURM_NODELIST": "127.0.0.1"},
+        **{"SLURM_NTASKS": str(tasks), "SLURM_NTASKS_PER_NODE": str(tasks), "SLURM_NNODES": "1", "SLURM_NODEID": "0"},
+        **{"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())},
+    }
+    return [
+        subprocess.Popen(
+            otx(*asked),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env={**os.environ, **common, "SLURM_PROCID": str(task), "SLURM_LOCALID": str(task)},
+        )
+        for task in range(tasks)
+    ]
+
+
+def ended(tasks: list[subprocess.Popen[str]]) -> tuple[list[int], list[str]]:
+    """The exit codes of processes, and what each said."""
+    said = [task.communicate(timeout=LIMIT)[0] for task in tasks]
+    return [task.returncode for task in tasks], said
+
+
+def test_the_tasks_of_srun_train_one_model(data: Path, tmp_path: Path) -> None:
+    codes, said = ended(srun(arguments(data, tmp_path / "ws")))
+    assert codes == [0, 0], said
+    assert len(list((tmp_path / "ws").glob("2*"))) == 1
+    assert len(figures(tmp_path / "ws")) == SMALL["max_epochs"]
+    assert "all 3 epochs are done" in said[0]
+    assert said[1] == ""
+
+
+@pytest.mark.slow
+def test_the_tasks_of_srun_compute_what_those_of_torchrun_do_and_are_resumed_and_stopped(
+    data: Path, tmp_path: Path
+) -> None:
+    work, asked = tmp_path / "ws", arguments(data, tmp_path / "ws", max_epochs=2)
+    assert ended(srun(asked))[0] == [0, 0]
+    resumed = [*asked, "--resume", "--checkpoint", str(latest_run(work).last_checkpoint), "--max_epochs=3"]
+    assert ended(srun(resumed))[0] == [0, 0]
+    other = torchrun(arguments(data, tmp_path / "other"), nodes=1, here=2, port=free_port())
+    subprocess.run(other, check=True, timeout=LIMIT, capture_output=True)
+    assert figures(tmp_path / "other") == figures(work)
+    assert len(list(work.glob("2*"))) == 1
+    # scancel sends it to all tasks
+    tasks = srun(arguments(data, tmp_path / "stopped", **ENDLESS))
+    wait_for(has_trained(tmp_path / "stopped"), tasks[0])
+    for task in tasks:
+        task.terminate()
+    codes, said = ended(tasks)
+    assert codes == [143, 143], said
+    assert [text.count("otx train --resume") for text in said] == [1, 0]
+    assert "Traceback" not in said[0] + said[1]
+
+
+@pytest.mark.slow
+def test_another_number_of_tasks_than_asked_for_is_refused(data: Path, tmp_path: Path) -> None:
+    codes, said = ended(srun(arguments(data, tmp_path / "ws", **{"engine.num_devices": 1})))
+    assert codes == [2, 2]
+    assert "srun started 2 processes, 2 of them here; the recipe asks for 1" in said[0]
+    assert "--engine.num_devices 2 --engine.num_nodes 1" in said[0]
+    assert not list((tmp_path / "ws").glob("2*"))
+
+
 @pytest.mark.slow
 def test_another_number_of_processes_than_asked_for_is_refused(data: Path, tmp_path: Path) -> None:
     asked = arguments(data, tmp_path / "ws", **{"engine.num_devices": 1})

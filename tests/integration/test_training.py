@@ -21,9 +21,12 @@ from otx import Engine
 from otx.data import loader
 from otx.data.dataset import load_dataset
 from otx.data.decode import decode_image
+from otx.deploy import evaluate as evaluation
+from otx.deploy import predictor
 from otx.deploy.modelfile import load_model, read_card
 from otx.errors import DataError, TrainingError, UsageError
 from otx.recipe import load_recipe
+from otx.results import StopReason
 from otx.training.module import Classifier
 from otx.workspace import latest_run, run_of
 
@@ -146,6 +149,66 @@ def test_a_finished_run_is_not_resumed_without_more_epochs(trained: Engine) -> N
     with pytest.raises(UsageError, match="has already trained 3 of 3 epochs") as caught:
         Engine().train(checkpoint=checkpoint, resume=True)
     assert "--max_epochs 13" in caught.value.fix
+
+
+def test_a_run_that_early_stopping_ended_goes_on_only_when_more_is_asked_for(photos: Path, tmp_path: Path) -> None:
+    changes = {"max_epochs": 30, "optimizer.lr": 0.0, "training.early_stopping.patience": 2}
+    assert small(photos, tmp_path, **changes).train().stop is StopReason.EARLY_STOPPING
+    run = latest_run(tmp_path)
+
+    def resumed(**more: Any) -> int:
+        Engine(work_dir=tmp_path, overrides=more).train(resume=True)
+        return len(run.metrics.read_text().splitlines()) - 1
+
+    assert json.loads(run.summary.read_text())["stop"] == "early_stopping"
+    for more in ({}, {"training.early_stopping.patience": 1}, {"max_epochs": 20}):
+        with pytest.raises(UsageError, match="is complete: early stopping ended it after 3 of [23]0 epochs") as caught:
+            resumed(**more)
+        assert f"otx train --resume --checkpoint {run.last_checkpoint} --max_epochs" in caught.value.fix
+        assert "--training.early_stopping.patience" in caught.value.fix
+    # two more to wait for, and a longer training counts anew; what was asked for last holds
+    assert resumed(**{"training.early_stopping.patience": 4}) == 5
+    with pytest.raises(UsageError, match="is complete: early stopping ended it after 5 of 30 epochs"):
+        resumed()
+    assert resumed(max_epochs=40) >= 9
+    assert load_recipe(run.config).max_epochs == 40
+    # a run.json of before
+    plain = json.loads(run.summary.read_text())
+    run.summary.write_text(json.dumps({k: v for k, v in plain.items() if k not in ("stop", "max_epochs", "patience")}))
+    with pytest.raises(UsageError, match="is complete: early stopping ended it after [0-9]+ of 40 epochs"):
+        resumed()
+
+
+def test_the_best_model_of_a_resumed_run_is_measured_with_the_settings_of_the_run(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = {"data.val_subset.batch_size": 3, "data.max_image_pixels": 5000, "engine.device": "cpu"}
+    small(photos, tmp_path, max_epochs=1, **settings).train()
+    measured: list[tuple[int, int, str]] = []
+    evaluate, load_predictor = evaluation.evaluate, predictor.load_predictor
+
+    def spy_on_evaluate(*given: Any, **named: Any) -> Any:
+        measured[-1] = (named["batch_size"], named["max_pixels"], measured[-1][2])
+        return evaluate(*given, **named)
+
+    def spy_on_load(path: Path, device: str) -> Any:
+        measured.append((0, 0, device))
+        return load_predictor(path, device)
+
+    monkeypatch.setattr(evaluation, "evaluate", spy_on_evaluate)
+    monkeypatch.setattr(predictor, "load_predictor", spy_on_load)
+    Engine(work_dir=tmp_path).train(resume=True, max_epochs=2)
+    Engine(work_dir=tmp_path, overrides={"report": True}).train(resume=True, max_epochs=3)
+    # the page may load the model once more, to draw what it sees
+    assert measured[0] == (3, 5000, "cpu")
+
+
+def test_slurm_variables_without_srun_are_those_of_a_single_process(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {"SLURM_NTASKS": "2", "SLURM_JOB_NAME": "j", "SLURM_JOB_ID": "7"}.items():
+        monkeypatch.setenv(name, value)
+    assert small(photos, tmp_path, max_epochs=1).train().stop is StopReason.ALL_EPOCHS
 
 
 def test_what_lies_in_no_run_cannot_be_resumed(tmp_path: Path) -> None:

@@ -216,7 +216,7 @@ def test_digits_stand_for_the_digits_of_scikit_learn(tmp_path: Path, digits_cach
             "unknown recipe 'efficientnet_b00': did you mean 'efficientnet_b0'?",
         ),
         (["train", "--data_root", "nowhere"], "there is no folder nowhere"),
-        (["train", "--data_root", "nowhere", "--model", "timm/resnet180"], "timm has no network 'resnet180'"),
+        (["train", "--data_root", "digits", "--model", "timm/resnet180"], "timm has no network 'resnet180'"),
         (["train", "--resume", "maybe"], "--resume: must be true or false, got 'maybe'"),
         (["train", "--resume"], "there is no trained model in otx-workspace"),
         (["train", "--checkpoint", "gone.ckpt"], "no such file: gone.ckpt"),

@@ -10,7 +10,8 @@ import torch
 from otx.data.dataset import Dataset, Subset
 from otx.errors import UsageError
 from otx.models.build import build_network
-from otx.training.incremental import Past, carry_over, merge_classes
+from otx.training.class_mapping import merge_classes
+from otx.training.incremental import Past, carry_over
 
 
 def test_old_classes_keep_their_places_and_new_ones_follow_sorted() -> None:

@@ -60,7 +60,7 @@ def test_all_problems_are_named_at_once() -> None:
     text = str(caught.value)
     assert "3 problems in my.yaml" in text
     assert "unknown key 'max_epoch': did you mean 'max_epochs'?" in text
-    assert "'data.train_subset.batch_size' must be a whole number, got 'x'" in text
+    assert "'data.train_subset.batch_size' must be a whole number or auto, got 'x'" in text
     assert "'optimizer.lr' must be at least 0.0, got -1" in text
 
 

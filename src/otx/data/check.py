@@ -15,6 +15,7 @@ from otx.data.decode import EMPTY, MAX_PIXELS, Glance, check_image, glance, orde
 from otx.data.likeness import GRID, MIN_CORRELATION, group_alike, join, nearest
 from otx.data.preprocessing import opencv
 from otx.errors import ImageError
+from otx.events import Progress, Reporter, SilentReporter, heartbeat
 from otx.results import BadImage, ClassCount, CopyGroup, CopyPair, Finding, Place, Suspicions
 from otx.workspace import TABLES, check_output, write_csv, write_json
 
@@ -181,17 +182,18 @@ def _copy_groups(copies: Copies) -> tuple[CopyGroup, ...]:
     return tuple(groups)
 
 
-def check_dataset(
-    dataset: Dataset, *, max_pixels: int = MAX_PIXELS, on_progress: Callable[[int, int], None] | None = None
-) -> Suspicions:
-    """Look at every image of a data set once, and list what is wrong or unusual.
-
-    Args:
-        on_progress: gets the number of images done, and of all.
-    """
+def check_dataset(dataset: Dataset, *, max_pixels: int = MAX_PIXELS, reporter: Reporter | None = None) -> Suspicions:
+    """Look at every image of a data set once, and list what is wrong or unusual."""
+    told = reporter or SilentReporter()
     paths = sorted({place.path for place in places_of(dataset)})
-    tell = None if on_progress is None else lambda done: on_progress(done, len(paths))
-    return suspect(dataset, survey(dataset.root, paths, max_pixels=max_pixels, on_progress=tell))
+    seen = survey(
+        dataset.root,
+        paths,
+        max_pixels=max_pixels,
+        on_progress=lambda done: told.progress(Progress("looking at images", done, len(paths))),
+    )
+    with heartbeat(told, "comparing images"):
+        return suspect(dataset, seen)
 
 
 def suspect(dataset: Dataset, seen: Survey) -> Suspicions:

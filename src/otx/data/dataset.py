@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import dataclasses
 from array import array
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -102,7 +104,7 @@ def load_dataset(
     if split_file is not None:
         return _from_split_file(folder, split_file, min_classes)
     train = folder.splits.get("train", folder.splits.get("all", {}))
-    _check_classes(folder, train, min_classes)
+    check_classes(folder, train, min_classes)
     classes = tuple(sorted(train))
     parts = {name: (Paths(), array("l")) for name in SUBSETS}
     need_test = "val" not in folder.splits and "test" not in folder.splits
@@ -134,7 +136,12 @@ def _subset(items: Sequence[tuple[str, int]]) -> Subset:
     return Subset(Paths([path for path, _ in items]), tuple(label for _, label in items))
 
 
-def _check_classes(folder: Folder, train: dict[str, Paths], min_classes: int) -> None:
+def check_classes(folder: Folder, train: dict[str, Paths], min_classes: int) -> None:
+    """Raise DataError where the classes of a folder's splits do not make a data set.
+
+    Args:
+        train: those of the images to train on, one of the folder's splits.
+    """
     for split, classes in folder.splits.items():
         empty = [name for name, paths in classes.items() if not paths]
         place = folder.root / folder.folder_names.get(split, "")
@@ -209,12 +216,9 @@ def write_split(dataset: Dataset, path: Path) -> None:
     write_csv(path, SPLIT_COLUMNS, rows)
 
 
-def read_split(path: Path) -> list[tuple[int, str, str, str]]:
-    """The rows of a split file: line, path, class, subset.
-
-    Raises:
-        DataError: it cannot be read, or a row is wrong.
-    """
+@contextlib.contextmanager
+def _open_split(path: Path) -> Iterator[Any]:
+    """A CSV reader behind the header of a split file."""
     try:
         # names of files that are no UTF-8 are read as they were written
         with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
@@ -222,9 +226,28 @@ def read_split(path: Path) -> list[tuple[int, str, str, str]]:
             header = next(reader, None)
             if header is None or tuple(header) != SPLIT_COLUMNS:
                 raise DataError(f"{path} must begin with the line {','.join(SPLIT_COLUMNS)}, got {header}")
-            rows = [(reader.line_num, row) for row in reader]
+            yield reader
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"the split file {path} cannot be read: {error}") from error
+        raise DataError(
+            f"the split file {path} cannot be read: {getattr(error, 'strerror', None) or error}",
+            fix=f"--data.split_file takes a CSV file with the columns {', '.join(SPLIT_COLUMNS)}",
+        ) from error
+
+
+def check_split_file(path: Path) -> None:
+    """Raise DataError where a split file cannot be read, or does not begin as one."""
+    with _open_split(path):
+        pass
+
+
+def read_split(path: Path) -> list[tuple[int, str, str, str]]:
+    """The rows of a split file: line, path, class, subset.
+
+    Raises:
+        DataError: it cannot be read, or a row is wrong.
+    """
+    with _open_split(path) as reader:
+        rows = [(reader.line_num, row) for row in reader]
     for line, row in rows:
         if len(row) != len(SPLIT_COLUMNS):
             raise DataError(f"{path}, line {line}: {len(SPLIT_COLUMNS)} values expected, got {len(row)}")

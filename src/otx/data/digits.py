@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 from pathlib import Path
 
 from otx.errors import UsageError
+from otx.places import cache_folder
 
 DIGITS = "digits"
 NUM_DIGITS = 1797
@@ -23,14 +23,14 @@ def resolve_data_root(data_root: str | Path | None) -> Path:
         raise UsageError(
             "--data_root is missing", fix="--data_root FOLDER, or --data_root digits to try it without images"
         )
-    if str(data_root) == DIGITS and not Path(DIGITS).exists():
+    if is_digits(data_root):
         return write_digits(cache_folder() / DIGITS)
     return Path(data_root)
 
 
-def cache_folder() -> Path:
-    """Where otx keeps what it has made once: `OTX_CACHE`, or `~/.cache/otx`."""
-    return Path(os.environ.get("OTX_CACHE") or Path.home() / ".cache" / "otx")
+def is_digits(data_root: str | Path | None) -> bool:
+    """Whether `--data_root` means the digits; a folder of that name here is itself."""
+    return str(data_root) == DIGITS and not Path(DIGITS).exists()
 
 
 def write_digits(folder: Path) -> Path:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -43,12 +43,28 @@ class Folder:
     left_out: LeftOut = field(default_factory=LeftOut)
 
 
+FindImages = Callable[[str, str, LeftOut], list[str]]
+
+
 def scan(root: Path) -> Folder:
     """Find the images of a folder.
 
     Raises:
         DataError: it is no folder, cannot be read, or holds no class folders.
     """
+    return _scan(root, _all_images)
+
+
+def glimpse(root: Path) -> Folder:
+    """`scan` for one image of each class: enough to see what is wrong with a layout, of a million files too.
+
+    Raises:
+        DataError: as for `scan`.
+    """
+    return _scan(root, _first_image)
+
+
+def _scan(root: Path, find: FindImages) -> Folder:
     if not root.exists():
         raise DataError(
             f"there is no folder {root}", fix="--data_root takes a folder with one sub-folder for each class"
@@ -61,9 +77,9 @@ def scan(root: Path) -> Folder:
     folders = _sub_folders(root, left_out)
     names = _split_folders(root, folders)
     if names is None:
-        return Folder(root, {"all": _classes(root, "", left_out)}, {}, left_out)
+        return Folder(root, {"all": _classes(root, "", left_out, find)}, {}, left_out)
     left_out.other = left_out.loose = 0
-    splits = {split: _classes(root, name, left_out) for split, name in names.items()}
+    splits = {split: _classes(root, name, left_out, find) for split, name in names.items()}
     return Folder(root, splits, names, left_out)
 
 
@@ -109,7 +125,7 @@ def _has_sub_folder(folder: Path) -> bool:
     return any(not entry.name.startswith(".") and entry.is_dir() for entry in _entries(folder))
 
 
-def _classes(root: Path, split: str, left_out: LeftOut) -> dict[str, Paths]:
+def _classes(root: Path, split: str, left_out: LeftOut, find: FindImages) -> dict[str, Paths]:
     """The images of each class folder, classes sorted as `torchvision.datasets.ImageFolder` sorts them."""
     place = root / split if split else root
     classes: dict[str, Paths] = {}
@@ -119,7 +135,7 @@ def _classes(root: Path, split: str, left_out: LeftOut) -> dict[str, Paths]:
         elif entry.is_dir():
             _check_name(place, entry.name)
             prefix = f"{split}/{entry.name}" if split else entry.name
-            classes[entry.name] = Paths(sorted(_images(entry.path, prefix, left_out, {os.path.realpath(entry.path)})))
+            classes[entry.name] = Paths(find(entry.path, prefix, left_out))
         elif _is_image(entry.name):
             left_out.loose += 1
         else:
@@ -135,6 +151,27 @@ def _check_name(place: Path, name: str) -> None:
         raise DataError(
             f"the name of the class folder {os.fsencode(name)!r} in {place} is no UTF-8", fix="rename it"
         ) from error
+
+
+def _all_images(folder: str, prefix: str, left_out: LeftOut) -> list[str]:
+    return sorted(_images(folder, prefix, left_out, {os.path.realpath(folder)}))
+
+
+def _first_image(folder: str, prefix: str, left_out: LeftOut) -> list[str]:
+    """The first image that the file system names, in a list; folders inside are looked into last."""
+    waiting, visited = [(folder, prefix)], {os.path.realpath(folder)}
+    while waiting:
+        place, name = waiting.pop()
+        for entry in _lazily(place):
+            if entry.name.startswith("."):
+                continue
+            if _is_image(entry.name) and (entry.is_file() or not entry.is_dir()):
+                return [f"{name}/{entry.name}"]
+            real = os.path.realpath(entry.path) if entry.is_dir() else ""
+            if real and real not in visited:
+                visited.add(real)
+                waiting.append((entry.path, f"{name}/{entry.name}"))
+    return []
 
 
 def _images(folder: str, prefix: str, left_out: LeftOut, visited: set[str]) -> list[str]:
@@ -168,9 +205,13 @@ def _is_image(name: str) -> bool:
 
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    return list(_lazily(folder))
+
+
+def _lazily(folder: str | Path) -> Iterator[os.DirEntry[str]]:
     try:
         with os.scandir(folder) as entries:
-            return list(entries)
+            yield from entries
     except OSError as error:
         raise DataError(f"{folder} cannot be read: {error.strerror}") from error
 

@@ -20,9 +20,12 @@ from otx.data.dataset import Subset
 from otx.data.decode import decode_image
 from otx.data.preprocessing import Preprocessing, opencv, reduced
 from otx.data.sampler import BalancedSampler, EpochSampler, RandomSampler
+from otx.data.transport import Batch, Collate, Slots, allowed_workers, transport_note
 from otx.errors import ImageError
 from otx.machine import available_cores
 from otx.memory import drop_freed_memory
+from otx.signals import outlive_signals
+from otx.spawn import can_start_workers
 
 STEP = 32
 FEW = 64
@@ -75,18 +78,6 @@ class Draw(NamedTuple):
     size: tuple[int, int] | None = None
 
 
-@dataclass(frozen=True)
-class Batch:
-    """Images (N, 3, H, W) uint8, labels (N,) int64, and the paths that could not be decoded and are left out."""
-
-    images: torch.Tensor
-    labels: torch.Tensor
-    bad: tuple[str, ...] = ()
-
-    def pin_memory(self) -> Batch:
-        return Batch(self.images.pin_memory(), self.labels.pin_memory(), self.bad)
-
-
 class ImageSubset(Dataset[tuple[torch.Tensor | None, int, str]]):
     """The images of a subset. An item is asked for by a `Draw`.
 
@@ -124,6 +115,9 @@ class ImageSubset(Dataset[tuple[torch.Tensor | None, int, str]]):
             with contextlib.suppress(OSError):  # decoding names it
                 sizes.append((self.root / path).stat().st_size)
         return sum(sizes) / max(1, len(sizes))
+
+    def batch_bytes(self, batch_size: int) -> int:
+        return batch_size * 3 * self.preprocessing.height * self.preprocessing.width
 
     def __getitem__(self, draw: Draw) -> tuple[torch.Tensor | None, int, str]:
         number, seed, size = draw
@@ -177,16 +171,6 @@ def _transform(augmentation: Augmentation, size: tuple[int, int]) -> v2.Transfor
     return v2.Compose([crop, v2.RandomHorizontalFlip(augmentation.flip)])
 
 
-def collate(items: Sequence[tuple[torch.Tensor | None, int, str]]) -> Batch:
-    """Make a batch, channels last, of the images that could be decoded."""
-    good = [(image, label) for image, label, _ in items if image is not None]
-    bad = tuple(path for image, _, path in items if image is None)
-    # stacked as they lie in memory, each pixel's colours side by side, which is how networks are run (channels last)
-    rows = [image.permute(1, 2, 0) for image, _ in good]
-    images = torch.stack(rows).permute(0, 3, 1, 2) if rows else torch.empty(0, 3, 0, 0, dtype=torch.uint8)
-    return Batch(images, torch.tensor([label for _, label in good], dtype=torch.int64), bad)
-
-
 class SeededSampler(Sampler[Draw]):
     """Gives each draw of another sampler a seed of its own, which depends on seed, epoch and place alone.
 
@@ -227,17 +211,25 @@ class ShardSampler(Sampler[Draw]):
         return map(Draw, self.numbers)
 
 
-def count_workers(wanted: int | None, images: ImageSubset) -> int:
+def count_workers(wanted: int | None, images: ImageSubset, processes: int = 1) -> int:
     """Processes that decode: what was asked for, else one a spare core; none for a handful of images.
 
-    For large files one a core: the network waits for them, at least until they are decoded and kept.
+    For large files one a core: the network waits for them, at least until they are decoded and kept. Of several
+    processes of a training on this machine, each has its share of the cores.
     """
+    if not can_start_workers():
+        return 0
     if wanted is not None:
         return wanted
     if len(images) < FEW:
         return 0
-    cores = available_cores()
+    cores = available_cores(processes)
     return max(1, min(8, cores if images.mean_bytes() > LARGE else cores - 1))
+
+
+def loader_note(images: ImageSubset, batch_size: int, num_workers: int | None) -> str:
+    """What a person should know of how batches will reach the network on this machine, or nothing."""
+    return transport_note(count_workers(num_workers, images), images.batch_bytes(batch_size))
 
 
 def train_loader(
@@ -289,7 +281,7 @@ def _loader(
     *,
     drop_last: bool,
 ) -> DataLoader[Batch]:
-    workers = count_workers(num_workers, images)
+    workers = allowed_workers(count_workers(num_workers, images))
     # also where somebody else has used it before in this process
     opencv().setNumThreads(1)
     loader: DataLoader[Any] = DataLoader(
@@ -297,7 +289,7 @@ def _loader(
         batch_size=batch_size,
         sampler=sampler,
         num_workers=workers,
-        collate_fn=collate,
+        collate_fn=Collate(Slots(workers, images.batch_bytes(batch_size))),
         pin_memory=pin_memory,
         drop_last=drop_last,
         persistent_workers=workers > 0,
@@ -307,5 +299,6 @@ def _loader(
 
 
 def _begin_worker(_: int) -> None:
+    outlive_signals()
     torch.set_num_threads(1)
     drop_freed_memory()

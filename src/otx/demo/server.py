@@ -22,9 +22,9 @@ from socketserver import ThreadingTCPServer
 from typing import Any
 
 from otx.demo.answer import Answerer, Example
-from otx.errors import ImageError, UsageError
+from otx.demo.port import HOST
+from otx.errors import ImageError
 
-HOST = "127.0.0.1"
 PAGE = Path(__file__).parent / "page.html"
 MAX_BYTES = 20_000_000
 # any port: that of an ssh tunnel is another
@@ -58,18 +58,13 @@ class Demo:
 
     Args:
         about: what the page says of the model.
-        port: 0 takes a free one.
-
-    Raises:
-        UsageError: the port is taken, or none.
+        taken: the port to answer at, from `take_port`; closed with the demo.
     """
 
-    def __init__(self, answerer: Answerer, examples: Sequence[Example], about: dict[str, str], port: int = 0) -> None:
-        try:
-            self._server = _Server(answerer, examples, about, port)
-        except (OSError, OverflowError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "must be from 0 to 65535"
-            raise UsageError(f"--port {port}: {reason}", fix="leave --port out: a free one is taken") from error
+    def __init__(
+        self, answerer: Answerer, examples: Sequence[Example], about: dict[str, str], taken: socket.socket
+    ) -> None:
+        self._server = _Server(answerer, examples, about, taken)
         self.url = f"http://{HOST}:{self._server.server_address[1]}/"
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
         self._thread.start()
@@ -97,7 +92,9 @@ class _Server(ThreadingTCPServer):
     daemon_threads = True
     request_queue_size = 32
 
-    def __init__(self, answerer: Answerer, examples: Sequence[Example], about: dict[str, str], port: int) -> None:
+    def __init__(
+        self, answerer: Answerer, examples: Sequence[Example], about: dict[str, str], taken: socket.socket
+    ) -> None:
         self.answerer, self.examples = answerer, examples
         self.slots = threading.BoundedSemaphore(UPLOADS)
         self.page = PAGE.read_bytes()
@@ -108,7 +105,10 @@ class _Server(ThreadingTCPServer):
             "max_bytes": MAX_BYTES,
             "examples": [{"label": each.label, "thumbnail": each.thumbnail} for each in examples],
         }
-        super().__init__((HOST, port), _Handler)
+        super().__init__(taken.getsockname(), _Handler, bind_and_activate=False)
+        self.socket.close()
+        self.socket = taken
+        self.server_activate()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         _log.debug("a connection of the demo was lost", exc_info=True)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from otx.child import Watch, run_in_child
 from otx.deploy.card import ModelCard
 from otx.deploy.metadata import model_info
 from otx.deploy.modelfile import load_model
@@ -19,6 +20,7 @@ from otx.deploy.predictor import Logits, Pixels, load_predictor
 from otx.deploy.runtime import save_ir
 from otx.deploy.seal import UNFINISHED, seal_file, take_places
 from otx.errors import ExportError
+from otx.events import SilentReporter
 from otx.results import ExportResult
 from otx.workspace import cannot_write
 
@@ -50,6 +52,7 @@ def export_model(
     Raises:
         ExportError: a logit differs by more than 1e-3 (FP32) or 1e-2 (FP16), or by more than this share of the
             largest logit where that is beyond 1; or an image gets another label.
+        RunError: OpenVINO or ONNX Runtime crashed on the file.
     """
     network, card = load_model(checkpoint)
     embedded = preprocessing == "embedded"
@@ -202,11 +205,10 @@ def _halve_weights(graph: Any) -> None:
 def _check(checkpoint: Path, file: Path, images: Sequence[Pixels], tolerance: float) -> tuple[float, float]:
     """The largest difference of a logit from PyTorch's, and what is allowed."""
     reference = load_predictor(checkpoint, "cpu")
-    exported = load_predictor(file, "cpu")
     # graphs round what they resize in their own ways; at the input's own size all must agree to the tolerance
     images = [reference.card.preprocessing.resize(image) for image in images]
     expected = reference.logits(images)
-    answers = [exported.logits(images), np.concatenate([exported.logits([image]) for image in images[:4]])]
+    answers: list[Logits] = run_in_child(_answers, file, images, reporter=SilentReporter())
     difference = max(_difference(answer, expected) for answer in answers)
     # rounding errors grow with the values they are made on
     tolerance *= max(1.0, float(np.abs(expected).max()))
@@ -218,6 +220,13 @@ def _check(checkpoint: Path, file: Path, images: Sequence[Pixels], tolerance: fl
     if not np.array_equal(answers[0].argmax(axis=1), expected.argmax(axis=1)):
         raise ExportError("the exported file is not kept: it gives an image another label than the model")
     return difference, tolerance
+
+
+def _answers(watch: Watch, file: Path, images: Sequence[Pixels]) -> list[Logits]:
+    """The logits of images together, and of the first four one by one."""
+    watch.step("checking the answers of", file, "onnxruntime" if file.suffix == ".onnx" else "openvino")
+    exported = load_predictor(file, "cpu")
+    return [exported.logits(images), np.concatenate([exported.logits([image]) for image in images[:4]])]
 
 
 def _difference(answer: Logits, expected: Logits) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import tempfile
 from importlib.metadata import version
@@ -109,6 +110,8 @@ def write_deploy_folder(exported: Path, folder: Path, sample: Pixels) -> None:
         )
         write_text(beside / "README.md", readme)
         beside.chmod(0o755)
+        with contextlib.suppress(FileNotFoundError):
+            folder.rmdir()  # an empty one, which not every system replaces
         beside.replace(folder)
     except OSError as error:
         raise cannot_write(f"--deploy {folder}", error) from error

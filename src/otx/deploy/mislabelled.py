@@ -20,7 +20,8 @@ from otx.data.check import REPORT_EVERY, places_of
 from otx.data.dataset import Dataset
 from otx.deploy.classify import run_over
 from otx.deploy.predictor import Predictor
-from otx.events import Progress, Reporter
+from otx.events import Progress, Reporter, heartbeat
+from otx.limits import limited_blas
 from otx.results import Mislabelled, Suspicions
 
 FOLDS = 5
@@ -70,7 +71,8 @@ def list_mislabelled(
     labels = [dataset.classes.index(place.label) for place in known]
     numbers = {path: number for number, path in enumerate(places)}
     groups = [numbers[copy_of.get(place.path, place.path)] for place in known]
-    doubts = find_mislabelled(np.stack(features), labels, groups)
+    with heartbeat(reporter, "looking for wrong labels"):
+        doubts = find_mislabelled(np.stack(features), labels, groups)
     return tuple(
         Mislabelled(
             **known[doubt.index].to_dict(), suggested=dataset.classes[doubt.suggested], score=round(doubt.score, 4)
@@ -118,7 +120,7 @@ def out_of_sample(features: NDArray[np.float32], labels: Labels, groups: NDArray
     answers: list[tuple[float, Probabilities]] = []
     for penalty in PENALTIES:
         regression = LogisticRegression(C=1 / (penalty * len(rows)), max_iter=MAX_STEPS, tol=1e-3)
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), limited_blas():
             # a fit that stops early is good enough to be compared
             warnings.simplefilter("ignore")
             found = cross_val_predict(regression, rows, labels, cv=folds, method="predict_proba")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from otx.deploy.card import ModelCard
 from otx.deploy.seal import EMPTY, SEAL, check_seal, sealed
 from otx.errors import ModelError
+from otx.limits import limit_torch
 from otx.workspace import atomic
 
 if TYPE_CHECKING:
@@ -60,6 +61,7 @@ def load_model(path: Path) -> tuple[nn.Module, ModelCard]:
     """
     from otx.models.build import build_network
 
+    limit_torch()
     card = read_card(path)
     state = _state(path)
     try:

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from otx.child import Watch, run_in_child
 from otx.data.dataset import Subset
 from otx.data.decode import decode_image, ordered
 from otx.deploy.card import ModelCard
@@ -23,11 +24,11 @@ from otx.deploy.export import folder_beside
 from otx.deploy.metadata import model_info
 from otx.deploy.modelfile import read_card
 from otx.deploy.predictor import Pixels
-from otx.deploy.runtime import compile_exactly, drop_signal_stack, openvino_core, save_ir
+from otx.deploy.runtime import compile_exactly, drop_signal_stack, fix_batch, only_core, openvino_core, save_ir
 from otx.deploy.seal import seal_file, take_places
 from otx.deploy.speed import measure_speed
 from otx.errors import DataError, ImageError, ModelError, UsageError
-from otx.events import Progress, Reporter
+from otx.events import Progress, Reporter, heartbeat
 from otx.results import OptimizeResult, Variant
 from otx.workspace import cannot_write, write_json
 
@@ -71,6 +72,7 @@ def optimize_model(
     *,
     max_drop: float | None,
     reporter: Reporter,
+    batch_size: int = 1,
 ) -> OptimizeResult:
     """Quantise an IR to INT8, measure it beside its other precisions, and move it into `output_dir`.
 
@@ -80,22 +82,24 @@ def optimize_model(
         validation: images that judge.
         max_drop: how much of the validation accuracy may be lost (0 to 1); layers are turned back to floats until it
             holds. None: the drop is measured only.
+        batch_size: the fixed batch size of the INT8 file; a free one crashes on processors with AMX
+            (openvinotoolkit/openvino#37577).
 
     Raises:
         DataError: there is no image to calibrate or to judge with.
+        RunError: OpenVINO or NNCF crashed, or the memory was full.
         UsageError: the folder cannot be written to.
     """
-    source = next(iter(variants.values()))
+    if len(calibration) == 0 or len(validation) == 0:
+        raise DataError("INT8 needs training images to calibrate with and validation images to judge it")
     beside = folder_beside(output_dir)
+    path = beside / f"{NAME}.xml"
+    reporter.note(f"Calibrating on {len(calibration)} images of the training split.")
     try:
-        model = openvino_core().read_model(source)
-        reporter.note(f"Calibrating on {len(calibration)} images of the training split.")
-        with _quiet_nncf():
-            small = _quantize(model, calibration, validation, max_drop, _is_transformer(model))
-        _describe(small, read_card(source), {"preset": "mixed", "subset_size": len(calibration), "max_drop": max_drop})
-        _save(small, beside / f"{NAME}.xml")
-        files = {**variants, "INT8": beside / f"{NAME}.xml"}
-        measured = _measure(files, validation, reporter)
+        source = next(iter(variants.values()))
+        asked = Quantization(source, path, calibration, validation, max_drop, batch_size)
+        run_in_child(_write_int8, asked, reporter=reporter)
+        measured = run_in_child(_measure, {**variants, "INT8": path}, validation, reporter=reporter)
         take_places(beside, output_dir, [f"{NAME}.bin", f"{NAME}.xml"])
     except OSError as error:
         raise cannot_write(f"the INT8 file to {output_dir}", error) from error
@@ -120,11 +124,34 @@ def judge(result: OptimizeResult, reporter: Reporter) -> None:
         reporter.warn(f"{lost}. --max_drop 0.01 turns layers back to floats until it loses no more than that.")
 
 
+@dataclass(frozen=True)
+class Quantization:
+    """What is asked of `_write_int8`, see `optimize_model`."""
+
+    source: Path
+    path: Path
+    calibration: Photos
+    validation: Photos
+    max_drop: float | None
+    batch_size: int
+
+
+def _write_int8(watch: Watch, asked: Quantization) -> None:
+    """Quantise an IR, for a process of its own."""
+    watch.step("quantising", asked.source, "nncf", "openvino")
+    model = openvino_core().read_model(asked.source)
+    fix_batch(model, 1)
+    with _quiet_nncf(), only_core(), heartbeat(watch, "quantising"):
+        small = _quantize(model, asked.calibration, asked.validation, asked.max_drop, _is_transformer(model))
+    fix_batch(small, asked.batch_size)
+    settings = {"preset": "mixed", "subset_size": len(asked.calibration), "max_drop": asked.max_drop}
+    _describe(small, read_card(asked.source), settings)
+    _save(small, asked.path)
+
+
 def _quantize(model: Any, calibration: Photos, validation: Photos, max_drop: float | None, transformer: bool) -> Any:
     import nncf
 
-    if len(calibration) == 0 or len(validation) == 0:
-        raise DataError("INT8 needs training images to calibrate with and validation images to judge it")
     inputs = [image for image, _ in calibration]
     options = {
         "preset": nncf.QuantizationPreset.MIXED,
@@ -207,8 +234,31 @@ def halve(source: Path, path: Path) -> Path:
     return path
 
 
-def _measure(files: dict[str, Path], validation: Photos, reporter: Reporter) -> list[Variant]:
-    compiled = {precision: compile_exactly(path, ("logits",)) for precision, path in files.items()}
+def _measure(watch: Watch, files: dict[str, Path], validation: Photos) -> list[Variant]:
+    """Accuracy, size and speed of IRs by precision, for a process of its own."""
+    names = ", ".join(path.name for path in files.values())
+    watch.step("measuring the accuracy of", names, "openvino")
+    top1 = _accuracies(files, validation, watch)
+    watch.step("measuring the speed of", names, "openvino")
+    with heartbeat(watch, "measuring the speed"):
+        speeds = measure_speed(files)
+    return [
+        Variant(
+            precision=precision,
+            path=path,
+            top1=top1[precision],
+            size_bytes=sum(path.with_suffix(suffix).stat().st_size for suffix in (".xml", ".bin")),
+            latency_ms=speeds[precision].median_ms,
+            latency_p95_ms=speeds[precision].p95_ms,
+            images_per_second=speeds[precision].images_per_second,
+        )
+        for precision, path in files.items()
+    ]
+
+
+def _accuracies(files: dict[str, Path], validation: Photos, reporter: Reporter) -> dict[str, float]:
+    """Top-1 accuracies, one image at a time through all the files."""
+    compiled = {precision: compile_exactly(path, ("logits",), batch=1) for precision, path in files.items()}
     right = dict.fromkeys(files, 0)
     number = 0
     for number, (image, label) in enumerate(validation, start=1):
@@ -218,20 +268,7 @@ def _measure(files: dict[str, Path], validation: Photos, reporter: Reporter) -> 
             reporter.progress(Progress("judging", number, len(validation)))
     if number == 0:
         raise DataError("none of the validation images can be decoded")
-    reporter.progress(Progress("measuring the speed", 1, 1))
-    speeds = measure_speed(files)
-    return [
-        Variant(
-            precision=precision,
-            path=path,
-            top1=right[precision] / number,
-            size_bytes=sum(path.with_suffix(suffix).stat().st_size for suffix in (".xml", ".bin")),
-            latency_ms=speeds[precision].median_ms,
-            latency_p95_ms=speeds[precision].p95_ms,
-            images_per_second=speeds[precision].images_per_second,
-        )
-        for precision, path in files.items()
-    ]
+    return {precision: count / number for precision, count in right.items()}
 
 
 @contextlib.contextmanager

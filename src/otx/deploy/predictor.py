@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -11,9 +12,10 @@ from numpy.typing import NDArray
 
 from otx.deploy.card import ModelCard
 from otx.deploy.modelfile import load_model, read_card
-from otx.deploy.runtime import compile_exactly, openvino_core
+from otx.deploy.runtime import compile_exactly, compile_for_photos, openvino_core
 from otx.errors import ModelError, UsageError
-from otx.memory import keep_freed_memory
+from otx.limits import limit_onnx
+from otx.memory import is_out_of_memory, keep_freed_memory
 
 Pixels = NDArray[np.uint8]
 Logits = NDArray[np.float32]
@@ -77,6 +79,7 @@ class TorchPredictor:
             keep_freed_memory()
         self._network = network.to(self._device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._explained: dict[str, Any] = {}
+        self._most = sys.maxsize
 
     def logits(self, images: Sequence[Pixels]) -> Logits:
         return self._run(self._network, images)[0]
@@ -96,6 +99,20 @@ class TorchPredictor:
         return logits, maps
 
     def _run(self, network: Any, images: Sequence[Pixels]) -> list[NDArray[np.float32]]:
+        """The network's outputs for images: of all of them at once, or of as many as there is memory for."""
+        parts, done = [], 0
+        while done < len(images):
+            some = images[done : done + self._most]
+            try:
+                parts.append(self._run_batch(network, some))
+                done += len(some)
+            except RuntimeError as error:
+                if not is_out_of_memory(error) or len(some) == 1:
+                    raise
+                self._most = len(some) // 2
+        return [np.concatenate(each) for each in zip(*parts, strict=True)]
+
+    def _run_batch(self, network: Any, images: Sequence[Pixels]) -> list[NDArray[np.float32]]:
         import torch
 
         batch = torch.from_numpy(self.card.preprocessing.normalise(_resized(self.card, images))).to(self._device)
@@ -153,8 +170,9 @@ class OpenVinoPredictor:
         return [np.concatenate(each) for each in zip(*(run(image[None]) for image in images), strict=True)]
 
     def _compile(self, names: tuple[str, ...]) -> Any:
-        preprocessing = None if self._embedded else self.card.preprocessing
-        return compile_exactly(self._model, names, device=self._name, preprocessing=preprocessing)
+        if self._embedded:
+            return compile_exactly(self._model, names, device=self._name)
+        return compile_for_photos(self._model, names, self.card.preprocessing, device=self._name)
 
 
 class OnnxPredictor:
@@ -179,6 +197,7 @@ class OnnxPredictor:
 
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
+        limit_onnx(options)
         try:
             return onnxruntime.InferenceSession(model, options, providers=self._providers)
         except Exception as error:  # ONNX Runtime's errors derive from Exception alone

@@ -286,8 +286,8 @@ def _openvino_options(device: str, streams: str | None) -> dict[str, Any]:
 
 def _float_name(kind: Any) -> str:
     """`float32` for OpenVINO's f32, `bfloat16` for its bf16."""
-    name = str(kind.get_type_name())
-    return {"f32": "float32", "f16": "float16", "bf16": "bfloat16"}.get(name, name)
+    names = {"f32": "float32", "f16": "float16", "bf16": "bfloat16"}
+    return names.get(kind.get_type_name(), str(kind.get_type_name()))
 
 
 def _property(compiled: Any, name: str, convert: Callable[[Any], Any] = int) -> Any:

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import functools
 import os
 import shutil
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from otx.data.preprocessing import Preprocessing
+from otx.limits import openvino_options
 
 SS_DISABLE = 2
 LITTLE = 1 << 20
+SMALL_INTEGERS = ("i8", "u8", "i4", "u4")
 
 
 @functools.cache
@@ -28,7 +34,23 @@ def openvino_core() -> Any:
     """
     import openvino
 
-    return openvino.Core()
+    core = openvino.Core()
+    if options := openvino_options():
+        core.set_property("CPU", options)
+    return core
+
+
+@contextlib.contextmanager
+def only_core() -> Iterator[None]:
+    """Let libraries that make an `openvino.Core` of their own (NNCF) get the one of this process, and its threads."""
+    import openvino
+
+    core, made = openvino_core(), openvino.Core
+    openvino.Core = lambda: core
+    try:
+        yield
+    finally:
+        openvino.Core = made
 
 
 def compile_exactly(
@@ -38,7 +60,6 @@ def compile_exactly(
     device: str = "CPU",
     hint: str = "",
     batch: int | None = None,
-    preprocessing: Preprocessing | None = None,
 ) -> Any:
     """Compile an IR, or a model already read, for some of its outputs, computing floats in 32 bit.
 
@@ -46,41 +67,76 @@ def compile_exactly(
 
     Args:
         hint: `LATENCY` or `THROUGHPUT`.
-        batch: fixes the batch size.
-        preprocessing: let the graph take one image (1, H, W, 3) uint8 of any size, and resize and normalise it itself,
-            in the very operations that openvino-model-api adds: a quantised network turns a difference in the last bit
-            of its input into one of a whole step, and so may answer otherwise where two classes are nearly even. For a
-            free batch size, or for the parts as graphs of their own, OpenVINO rounds elsewhere.
+        batch: fixes the batch size. A quantised model gets a batch of 1 where none is given: with a free dimension
+            OpenVINO crashes on processors with AMX (openvinotoolkit/openvino#37577).
 
     Raises:
         RuntimeError: the file is damaged.
     """
-    import openvino
-
-    core = openvino_core()
-    whole = core.read_model(model) if isinstance(model, Path) else model.clone()
-    part = openvino.Model([whole.output(name).get_node() for name in outputs], whole.get_parameters(), "part")
+    part = _part(model, outputs)
+    if batch is None and is_quantized(part):
+        batch = 1
     if batch is not None:
-        part.reshape([batch, *list(part.input().partial_shape)[1:]])
-    if preprocessing is not None:
-        part = _with_preprocessing(part, preprocessing)
-    options = {"INFERENCE_PRECISION_HINT": "f32", **({"PERFORMANCE_HINT": hint} if hint else {})}
-    return core.compile_model(part, device, options)
+        fix_batch(part, batch)
+    return _compile(part, device, hint)
 
 
-def _with_preprocessing(model: Any, preprocessing: Preprocessing) -> Any:
+def compile_for_photos(
+    model: Any, outputs: tuple[str, ...], preprocessing: Preprocessing, *, device: str = "CPU"
+) -> Callable[[NDArray[np.uint8]], Any]:
+    """A function of one image (1, H, W, 3) uint8 of any size, whose resize and normalisation OpenVINO does too.
+
+    They are the very operations that openvino-model-api adds to the graph: a quantised network turns a difference in
+    the last bit of its input into one of a whole step, and so may answer otherwise where two classes are nearly even.
+    A quantised network is compiled apart from the resize, with fixed dimensions (see `compile_exactly`).
+
+    Raises:
+        RuntimeError: the file is damaged.
+    """
+    part = _part(model, outputs)
+    if not is_quantized(part):
+        compiled: Callable[[NDArray[np.uint8]], Any] = _compile(_with_resize(part, preprocessing), device)
+        return compiled
+    fix_batch(part, 1)
+    resize = _compile(_resize_alone(preprocessing), device)
+    network = _compile(_with_normalisation(part, preprocessing), device)
+    return lambda image: network(resize(image)[0])
+
+
+def is_quantized(model: Any) -> bool:
+    """Whether a model computes, or keeps weights, in integers of 8 bits or fewer."""
+    return any(
+        node.get_type_name() == "FakeQuantize"
+        or (node.get_type_name() == "Constant" and node.get_element_type().get_type_name() in SMALL_INTEGERS)
+        for node in model.get_ordered_ops()
+    )
+
+
+def fix_batch(model: Any, batch: int) -> None:
+    """Give the one input of a model a fixed batch size, whether the one it has is free or fixed."""
+    model.reshape([batch, *list(model.input().partial_shape)[1:]])
+
+
+def _part(model: Path | Any, outputs: tuple[str, ...]) -> Any:
     import openvino
-    from openvino import opset10
+
+    whole = openvino_core().read_model(model) if isinstance(model, Path) else model.clone()
+    return openvino.Model([whole.output(name).get_node() for name in outputs], whole.get_parameters(), "part")
+
+
+def _compile(model: Any, device: str, hint: str = "") -> Any:
+    options = {"INFERENCE_PRECISION_HINT": "f32", **({"PERFORMANCE_HINT": hint} if hint else {})}
+    return openvino_core().compile_model(model, device, options)
+
+
+def _with_resize(model: Any, preprocessing: Preprocessing) -> Any:
+    import openvino
     from openvino.preprocess import PrePostProcessor
     from openvino.utils.decorators import custom_preprocess_function
 
-    size, unused = [preprocessing.height, preprocessing.width], np.zeros(2, np.float32)
-
     @custom_preprocess_function  # type: ignore[untyped-decorator]
     def resize(image: Any) -> Any:
-        return opset10.interpolate(
-            image, size, scales=unused, axes=[1, 2], mode="linear", shape_calculation_mode="sizes"
-        )
+        return _interpolate(image, preprocessing)
 
     steps = PrePostProcessor(model)
     pixels = steps.input()
@@ -90,6 +146,38 @@ def _with_preprocessing(model: Any, preprocessing: Preprocessing) -> Any:
     pixels.preprocess().convert_element_type(openvino.Type.f32)
     pixels.preprocess().mean(list(preprocessing.mean)).scale(list(preprocessing.std))
     return steps.build()
+
+
+def _resize_alone(preprocessing: Preprocessing) -> Any:
+    """(1, H, W, 3) uint8 of any size becomes (1, height, width, 3) float32.
+
+    Floats, since in front of a network OpenVINO does not round the pixels either, whatever their type says.
+    """
+    import openvino
+    from openvino import opset10
+
+    image = opset10.parameter(openvino.PartialShape([1, -1, -1, 3]), openvino.Type.u8)
+    return openvino.Model([_interpolate(opset10.convert(image, "f32"), preprocessing)], [image], "resize")
+
+
+def _with_normalisation(model: Any, preprocessing: Preprocessing) -> Any:
+    """The network takes pixels (1, height, width, 3) float32: OpenVINO computes mean and scale with its first layer."""
+    import openvino
+    from openvino.preprocess import PrePostProcessor
+
+    steps = PrePostProcessor(model)
+    pixels = steps.input()
+    pixels.tensor().set_layout(openvino.Layout("NHWC")).set_shape([1, preprocessing.height, preprocessing.width, 3])
+    pixels.model().set_layout(openvino.Layout("NCHW"))
+    pixels.preprocess().mean(list(preprocessing.mean)).scale(list(preprocessing.std))
+    return steps.build()
+
+
+def _interpolate(image: Any, preprocessing: Preprocessing) -> Any:
+    from openvino import opset10
+
+    size, unused = [preprocessing.height, preprocessing.width], np.zeros(2, np.float32)
+    return opset10.interpolate(image, size, scales=unused, axes=[1, 2], mode="linear", shape_calculation_mode="sizes")
 
 
 def save_ir(model: Any, path: Path, *, half: bool) -> None:
@@ -112,5 +200,9 @@ class _Stack(ctypes.Structure):
 
 
 def drop_signal_stack() -> None:
-    """Let this thread handle signals on its ordinary stack, whatever deleted cores have left (`openvino_core`)."""
-    ctypes.CDLL(None).sigaltstack(ctypes.byref(_Stack(None, SS_DISABLE, 0)), None)
+    """Let this thread handle signals on its ordinary stack, whatever deleted cores have left (`openvino_core`).
+
+    Elsewhere than on Linux the call or its structure is another, and nothing happens.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).sigaltstack(ctypes.byref(_Stack(None, SS_DISABLE, 0)), None)

@@ -60,7 +60,8 @@ def check_seal(path: Path) -> None:
 def take_places(beside: Path, folder: Path, names: Sequence[str]) -> None:
     """Move files out of a folder beside, one after the other, when all of them are on the disk."""
     for name in names:
-        with (beside / name).open("rb") as file:
+        # Windows flushes only what is open for writing
+        with (beside / name).open("r+b") as file:
             os.fsync(file.fileno())
     for name in names:
         (beside / name).replace(folder / name)

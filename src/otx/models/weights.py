@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import sys
 import zipfile
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from torch import nn
 
 HUB_SECONDS = 5.0
+PICKLE = b"\x80"
+WEIGHTS_FIX = "give a .safetensors file, or a .pth file that holds nothing but tensors"
 
 
 @dataclass(frozen=True)
@@ -163,6 +166,47 @@ def _adapt(state: dict[str, torch.Tensor], model: nn.Module) -> dict[str, torch.
     return adapted
 
 
+def check_weights_file(path: Path) -> None:
+    """Raise ModelError where a file can hold no weights, seen from its header alone and without torch."""
+    if path.is_dir():
+        raise ModelError(f"{path} is a folder, not a weights file", fix=WEIGHTS_FIX)
+    if not path.is_file():
+        raise ModelError(f"no such weights file: {path}", fix=WEIGHTS_FIX)
+    try:
+        reason = _damage_of_safetensors(path) if path.suffix == ".safetensors" else _damage_of_pickle(path)
+    except OSError as error:
+        reason = error.strerror or str(error)
+    if reason:
+        raise ModelError(f"{path} cannot be read as weights: {reason}", fix=WEIGHTS_FIX)
+
+
+def _damage_of_safetensors(path: Path) -> str:
+    """Eight bytes say how long the header is, which says where each tensor ends; the last one ends the file."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if size < 8 or length > size - 8:
+            return "it is no safetensors file, or cut off in its header"
+        header = file.read(length)
+    try:
+        ends = [entry["data_offsets"][1] for name, entry in json.loads(header).items() if name != "__metadata__"]
+        missing = max(ends, default=0) - (size - 8 - length)
+    except (ValueError, AttributeError, KeyError, IndexError, TypeError, RecursionError):
+        return "its header is damaged"
+    return f"it is cut off, {missing} bytes are missing" if missing > 0 else ""
+
+
+def _damage_of_pickle(path: Path) -> str:
+    """`torch.save` writes a zip; before torch 1.6 it wrote a bare pickle."""
+    with path.open("rb") as file:
+        start = file.read(2)
+    if not start:
+        return "it is empty"
+    if start == b"PK":
+        return "" if zipfile.is_zipfile(path) else "it is cut off"
+    return "" if start[:1] == PICKLE else "it is no file of torch.save"
+
+
 def read_state(path: Path) -> dict[str, torch.Tensor]:
     """Read the tensors of a weights file; nothing in the file can run.
 
@@ -171,8 +215,7 @@ def read_state(path: Path) -> dict[str, torch.Tensor]:
     """
     import torch
 
-    if not path.is_file():
-        raise ModelError(f"no such weights file: {path}")
+    check_weights_file(path)
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
@@ -184,7 +227,7 @@ def read_state(path: Path) -> dict[str, torch.Tensor]:
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise ModelError(
             f"{path} cannot be read as weights: {reason[0][:200]}",
-            fix="give a .safetensors file, or a .pth file that holds nothing but tensors",
+            fix=WEIGHTS_FIX,
         ) from error
     for key in ("state_dict_ema", "state_dict", "model_ema", "model"):
         if isinstance(data, Mapping) and isinstance(data.get(key), Mapping):

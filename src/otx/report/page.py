@@ -28,6 +28,7 @@ from otx.report.figures import (
 from otx.report.pictures import exhibits, explainer, thumbnail, thumbnails
 from otx.report.record import Measurement, Record, lr_drops, read_record
 from otx.report.sentences import summarise
+from otx.results import StopReason
 from otx.workspace import check_output, write_text
 
 if TYPE_CHECKING:
@@ -92,7 +93,7 @@ def _curves(record: Record) -> dict[str, str]:
     if not epochs:
         return {}
     marks = [] if best is None else [(best.epoch, "best")]
-    if record.summary is not None and record.summary["stop_reason"].startswith("early stopping"):
+    if record.stop is StopReason.EARLY_STOPPING:
         marks.append((epochs[-1].epoch, "early stop"))
     drops = [(epoch.epoch, f"{epoch.lr:.2g}") for epoch in lr_drops(epochs)]
     return {

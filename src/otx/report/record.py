@@ -14,7 +14,7 @@ from otx.deploy.card import ModelCard
 from otx.deploy.evaluate import PREDICTIONS, read_test
 from otx.deploy.modelfile import read_card
 from otx.errors import DataError, ModelError, UsageError
-from otx.results import BadImage, EpochResult, ImageResult, TestResult
+from otx.results import BadImage, EpochResult, ImageResult, StopReason, TestResult
 from otx.workspace import VALIDATION, RunFolder
 
 VALIDATION_SPLIT = "validation split"
@@ -61,6 +61,11 @@ class Record:
     @property
     def name(self) -> str:
         return self.folder.path.resolve().name
+
+    @property
+    def stop(self) -> StopReason | None:
+        """Why the training ended, if it has."""
+        return None if self.summary is None else StopReason.of(self.summary)
 
     @property
     def best(self) -> EpochResult | None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from otx.report.figures import Confusion, at_least, confusions, num_right, threshold_table
 from otx.report.record import Measurement, Record
-from otx.results import ClassResult
+from otx.results import ClassResult, StopReason
 
 NEW = "new photo"
 HELD_BACK = "held-back photo"
@@ -156,10 +156,8 @@ def _weak(weak: list[ClassResult], sizes: Mapping[str, int], measured: Measureme
 
 
 def _about_training(record: Record) -> tuple[str, str] | None:
-    best, summary = record.best, record.summary
-    if best is None or summary is None or best is not record.epochs[-1] or best.epoch < 1:
-        return None
-    if not summary["stop_reason"].startswith("all "):
+    best = record.best
+    if best is None or best is not record.epochs[-1] or best.epoch < 1 or record.stop is not StopReason.ALL_EPOCHS:
         return None
     return (
         "It was still getting better when the training ended: more epochs would help most.",

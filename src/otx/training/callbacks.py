@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import dataclasses
 import math
+import os
 import signal
 import threading
 import time
@@ -20,21 +22,24 @@ from otx.errors import StorageError, UsageError
 from otx.events import Progress, Reporter
 from otx.recipe import EarlyStoppingSettings
 from otx.results import EpochResult
+from otx.signals import SecondSigterm, name_of
 from otx.training.module import Classifier
 from otx.workspace import RunFolder, write_csv
 
+STOPS = (signal.SIGINT, signal.SIGTERM)
 COLUMNS = tuple(field.name for field in dataclasses.fields(EpochResult))
 
 
 class Interrupted(Exception):
-    """Ctrl-C was pressed; raised between two steps, so that nothing is half done."""
+    """Ctrl-C or SIGTERM came; raised between two steps, so that nothing is half done."""
 
 
 class Stopper(EarlyStopping):
     """Lightning's early stopping, with epochs at the start that are not counted.
 
     Args:
-        ended: the run had ended before; one that was killed after its last epoch has not, and stops again.
+        ended: the run had ended before and is given more to do, so it counts anew; one that was killed after its last
+            epoch has not, and stops again.
     """
 
     def __init__(self, settings: EarlyStoppingSettings, *, ended: bool) -> None:
@@ -49,8 +54,16 @@ class Stopper(EarlyStopping):
         self.warmup_epochs = settings.warmup_epochs
         self.ended = ended
 
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        # a checkpoint has the patience of before; what is asked for now counts
+        super().load_state_dict({**state_dict, "patience": self.patience})
+
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if self.wait_count >= self.patience and not self.ended:
+        if self.wait_count < self.patience:
+            return
+        if self.ended:
+            self.wait_count = self.stopped_epoch = 0
+        else:
             trainer.should_stop = True
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -117,8 +130,16 @@ class Journal(L.Callback):
     def _progress(self, trainer: L.Trainer, loss: float, done: int) -> Progress:
         total, elapsed = int(trainer.num_training_batches), self._trained - self._started
         remaining = elapsed / done * (total - done)
-        detail = f"loss {loss:.3f}, {self._images / max(elapsed, 1e-9):.0f} images/s, {remaining:.0f} s left"
-        return Progress(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}", done, total, detail)
+        detail = f"loss {loss:.3f}, {self._images / max(elapsed, 1e-9):.0f} images/s"
+        return Progress(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}", done, total, detail, remaining)
+
+    def on_validation_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int, *_: Any
+    ) -> None:
+        if time.perf_counter() - self._shown > 0.2:
+            self._shown = time.perf_counter()
+            what = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}, validation"
+            self.reporter.progress(Progress(what, batch_idx + 1, int(sum(trainer.num_val_batches))))
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         assert isinstance(pl_module, Classifier)
@@ -180,38 +201,54 @@ def count_epochs(path: Path) -> int:
         raise UsageError(f"{path} is damaged: {error}", fix="remove it: --resume writes it again") from error
 
 
-class CtrlC(L.Callback):
-    """Lets the first Ctrl-C end the training between two steps; the second one ends it at once."""
+class GracefulStop(L.Callback):
+    """Lets the first Ctrl-C or SIGTERM end the training between two steps; the second one ends it at once."""
 
     def __init__(self, reporter: Reporter) -> None:
         self.reporter = reporter
-        self.pressed = False
-        self._before: Any = None
+        self.pressed: signal.Signals | None = None
+        self._trainer: L.Trainer | None = None
+        is_main = threading.current_thread() is threading.main_thread()
+        self._before = {number: signal.getsignal(number) for number in STOPS} if is_main else {}
+        self._second: SecondSigterm | None = None
+        self._owner = os.getpid()
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        if threading.current_thread() is threading.main_thread():
-            self._before = signal.signal(signal.SIGINT, self._press)
+        self._trainer = trainer
+        for number in self._before:
+            signal.signal(number, self._press)
 
-    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        self._restore()
-
-    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
-        self._restore()
-
-    def _restore(self) -> None:
-        if self._before is not None:
-            signal.signal(signal.SIGINT, self._before)
-            self._before = None
+    def close(self) -> None:
+        """Let signals do again what they did before; Lightning leaves Ctrl-C without effect."""
+        if self._second is not None:
+            self._second.close()
+            self._second = None
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
 
     def _press(self, number: int, frame: FrameType | None) -> None:
-        self.pressed = True
-        self._restore()
-        self.reporter.note("Stopping after this step; Ctrl-C again stops at once.")
+        if os.getpid() != self._owner:
+            return  # a data worker that was just forked: its parent ends it
+        if self.pressed is None:
+            self.pressed = signal.Signals(number)
+            signal.signal(signal.SIGINT, self._before[signal.SIGINT])
+            with contextlib.suppress(OSError, RuntimeError):
+                self._second = SecondSigterm()
+            self._tell_children()
+            again = name_of(self.pressed)
+            self.reporter.note(f"{again}: stopping after this step; {again} again stops at once.")
+
+    def _tell_children(self) -> None:
+        """Lightning's own processes stop as well, and Lightning does not kill this one because they have ended."""
+        children = getattr(self._trainer.strategy.launcher, "procs", []) if self._trainer is not None else []
+        for child in children:
+            child.send_signal(signal.SIGTERM)
+        children.clear()
 
     def on_train_batch_end(self, *_: Any) -> None:
-        if self.pressed:
+        if self.pressed is not None:
             raise Interrupted
 
     def on_validation_batch_end(self, *_: Any) -> None:
-        if self.pressed:
+        if self.pressed is not None:
             raise Interrupted

@@ -6,6 +6,7 @@ import contextlib
 import io
 import logging
 import os
+import signal
 import threading
 import warnings
 from collections.abc import Iterator
@@ -15,21 +16,26 @@ from typing import Any
 
 import lightning as L
 import torch
+from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch.utils.data import DataLoader
 
-from otx.data.loader import Batch
+from otx.data.transport import Batch
 from otx.deploy.card import ModelCard
 from otx.deploy.modelfile import save_model
 from otx.deploy.runtime import drop_signal_stack
-from otx.errors import OtxError, StorageError, TrainingError
+from otx.errors import OtxError, StoppedError, StorageError, TrainingError, UsageError
 from otx.events import Reporter
 from otx.recipe import Recipe
-from otx.results import EpochResult
-from otx.training.callbacks import CtrlC, Interrupted, Journal, Stopper
+from otx.results import EpochResult, StopReason
+from otx.signals import name_of, signal_of
+from otx.training.callbacks import GracefulStop, Interrupted, Journal, Stopper
+from otx.training.compute import Launcher, Shard, meeting_place
 from otx.training.module import Classifier
+from otx.training.threads import ThreadWatch
 from otx.workspace import RunFolder, atomic, cannot_write
 
 PRECISIONS = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
@@ -37,12 +43,12 @@ PRECISIONS = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a training ended: the epochs of the whole run, why it ended, and whether by Ctrl-C."""
+    """How a training ended: the epochs of the whole run, and why it ended, for programs and as a sentence."""
 
     epochs: tuple[EpochResult, ...]
     best: EpochResult
+    stop: StopReason
     stop_reason: str
-    interrupted: bool
 
 
 class WholeCheckpoints(TorchCheckpointIO):
@@ -62,10 +68,14 @@ def pick_device(wanted: str) -> str:
     """`gpu` or `cpu`; `auto` is the GPU where there is one.
 
     Raises:
-        TrainingError: a GPU was asked for and there is none.
+        UsageError: a GPU was asked for and there is none.
     """
     if wanted == "gpu" and not torch.cuda.is_available():
-        raise TrainingError("--engine.device gpu: torch sees no GPU on this machine", fix="use --engine.device cpu")
+        raise UsageError(
+            "--engine.device gpu: torch sees no GPU on this machine",
+            allowed=["auto", "cpu"],
+            fix="leave --engine.device out",
+        )
     return "gpu" if wanted == "gpu" or (wanted == "auto" and torch.cuda.is_available()) else "cpu"
 
 
@@ -98,17 +108,21 @@ def fit(
     card: ModelCard,
     device: str,
     precision: str,
+    shard: Shard,
     reporter: Reporter,
+    watch: ThreadWatch,
     resume_from: Path | None,
     before: EpochResult | None = None,
 ) -> Outcome:
-    """Train until the epochs are done, early stopping or Ctrl-C; the best model is in the run folder at any time.
+    """Train until the epochs are done, early stopping or a signal; the best model is in the run folder at any time.
 
     Args:
+        watch: chooses the threads to compute with.
         before: figures of the network as it is given, where it can do something already.
 
     Raises:
         TrainingError: the loss is no number any more.
+        StoppedError: Ctrl-C or SIGTERM came before there was a model.
     """
 
     def keep(model: Classifier, result: EpochResult) -> None:
@@ -116,41 +130,48 @@ def fit(
         state = {name: value.detach().cpu().contiguous() for name, value in model.network.state_dict().items()}
         save_model(run.model, state, replace(card, metrics=metrics))
 
-    journal, ctrl_c = Journal(reporter, run, keep), CtrlC(reporter)
+    journal, graceful = Journal(reporter, run, keep), GracefulStop(reporter)
     # a run that has ended and is given more epochs begins to count anew
     stopper = Stopper(recipe.training.early_stopping, ended=run.has_ended(with_report=recipe.report))
     if before is not None:
         journal.begin(module, before, recipe.max_epochs)
-    callbacks: list[L.Callback] = [journal, ctrl_c, _checkpoints(run)]
+    callbacks: list[L.Callback] = [watch, journal, graceful, _checkpoints(run)]
     if recipe.training.early_stopping.patience is not None:
-        callbacks.insert(1, stopper)
+        callbacks.insert(2, stopper)
     with _quiet():
-        trainer = _trainer(recipe, run, device, precision, callbacks)
-        interrupted = False
+        trainer = _trainer(recipe, run, device, precision, shard, callbacks)
+        stopped: signal.Signals | None = None
         drop_signal_stack()
         try:
             trainer.fit(module, train, val, ckpt_path=resume_from, weights_only=True if resume_from else None)
-        except (Interrupted, KeyboardInterrupt):
-            interrupted = True
+        except (Interrupted, KeyboardInterrupt, SystemExit) as error:
+            # Lightning leaves the program by SystemExit when a signal comes where it listens itself
+            stopped = graceful.pressed or signal_of(error)
         except OSError as error:
             raise _storage_error(run, error) from error
         except RuntimeError as error:
-            if not _is_lost_process(error):
-                raise
-            # Ctrl-C reaches every process, each between two steps of its own
-            interrupted = ctrl_c.pressed
-            if not interrupted:
+            # a signal reaches every process, each between two steps of its own: the first to leave is lost to the rest
+            stopped = graceful.pressed
+            if stopped is None and _is_lost_process(error):
                 raise _lost_process(trainer, run) from error
-        except SystemExit:
-            # Lightning leaves the program when Ctrl-C comes where it listens itself
-            interrupted = True
+            if stopped is None:
+                raise
+        finally:
+            graceful.close()
     if journal.best is None:
-        raise TrainingError(
-            "the training was stopped before its first epoch was over; there is no model yet",
-            fix="otx train --resume goes on with it",
-        )
-    reason = "stopped by Ctrl-C" if interrupted else _reason(trainer, stopper, journal.epochs)
-    return Outcome(tuple(journal.epochs), journal.best, reason, interrupted)
+        raise _stopped_too_early(stopped or signal.SIGINT, run)
+    if stopped is not None:
+        stop = StopReason.CTRL_C if stopped == signal.SIGINT else StopReason.SIGTERM
+        return Outcome(tuple(journal.epochs), journal.best, stop, f"stopped by {name_of(stopped)}")
+    return Outcome(tuple(journal.epochs), journal.best, *_reason(trainer, stopper, journal.epochs))
+
+
+def _stopped_too_early(number: signal.Signals, run: RunFolder) -> StoppedError:
+    return StoppedError(
+        number,
+        f"{name_of(number)} stopped the training before its first epoch was over; there is no model yet",
+        fix=run.resume_command if run.last_checkpoint.is_file() else "start the training again",
+    )
 
 
 def _is_lost_process(error: RuntimeError) -> bool:
@@ -163,8 +184,7 @@ def _lost_process(trainer: L.Trainer, run: RunFolder) -> TrainingError:
     return TrainingError(
         f"process {trainer.global_rank} lost the connection to the other processes of this training "
         f"({', '.join(others[:8])}): one of them ended, or its machine cannot be reached",
-        fix=f"see what that process said last; then: otx train --resume --checkpoint {run.last_checkpoint} "
-        "(the best model so far is kept)",
+        fix=f"see what that process said last; then: {run.resume_command} (the best model so far is kept)",
     )
 
 
@@ -179,8 +199,52 @@ def _checkpoints(run: RunFolder) -> ModelCheckpoint:
     return ModelCheckpoint(dirpath=run.checkpoints, filename="last", save_top_k=1, enable_version_counter=False)
 
 
-def _trainer(recipe: Recipe, run: RunFolder, device: str, precision: str, callbacks: list[L.Callback]) -> L.Trainer:
-    return L.Trainer(
+class _Started(ClusterEnvironment):
+    """Tells Lightning which of the processes that another program started this one is, so that it need not guess."""
+
+    def __init__(self, shard: Shard, num_devices: int) -> None:
+        super().__init__()
+        self.shard, self.num_devices = shard, num_devices
+
+    @property
+    def creates_processes_externally(self) -> bool:
+        return True
+
+    @property
+    def main_address(self) -> str:
+        return meeting_place()[0]
+
+    @property
+    def main_port(self) -> int:
+        return int(meeting_place()[1])
+
+    @staticmethod
+    def detect() -> bool:
+        return False
+
+    def world_size(self) -> int:
+        return self.shard.world_size
+
+    def set_world_size(self, size: int) -> None: ...
+
+    def global_rank(self) -> int:
+        return self.shard.rank
+
+    def set_global_rank(self, rank: int) -> None: ...
+
+    def local_rank(self) -> int:
+        return self.shard.local_rank
+
+    def node_rank(self) -> int:
+        return self.shard.rank // self.num_devices
+
+
+def _trainer(
+    recipe: Recipe, run: RunFolder, device: str, precision: str, shard: Shard, callbacks: list[L.Callback]
+) -> L.Trainer:
+    is_alone = shard.launcher is Launcher.OTX
+    processes = LightningEnvironment() if is_alone else _Started(shard, recipe.engine.num_devices)
+    trainer = L.Trainer(
         accelerator=device,
         devices=recipe.engine.num_devices,
         num_nodes=recipe.engine.num_nodes,
@@ -189,7 +253,7 @@ def _trainer(recipe: Recipe, run: RunFolder, device: str, precision: str, callba
         max_epochs=recipe.max_epochs,
         deterministic=recipe.deterministic,
         callbacks=callbacks,
-        plugins=[WholeCheckpoints()],
+        plugins=[WholeCheckpoints(), processes],
         logger=TensorBoardLogger(str(run.path), name="tensorboard", version=""),
         default_root_dir=str(run.path),
         use_distributed_sampler=False,
@@ -198,18 +262,23 @@ def _trainer(recipe: Recipe, run: RunFolder, device: str, precision: str, callba
         enable_model_summary=False,
         log_every_n_steps=10,
     )
+    # Lightning's own would let processes wait for each other inside a signal handler, and put a job into SLURM's queue
+    # again; it cannot be asked to leave SIGTERM alone
+    trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
+    return trainer
 
 
-def _reason(trainer: L.Trainer, stopper: Stopper, epochs: list[EpochResult]) -> str:
+def _reason(trainer: L.Trainer, stopper: Stopper, epochs: list[EpochResult]) -> tuple[StopReason, str]:
     if stopper.stopped_epoch and trainer.current_epoch < (trainer.max_epochs or 0):
         best = max(epochs, key=lambda epoch: (epoch.val_accuracy, -epoch.epoch))
         return (
+            StopReason.EARLY_STOPPING,
             f"early stopping: val/accuracy has not risen above {best.val_accuracy:.4f} (epoch {best.epoch + 1}) "
-            f"for {stopper.patience} epochs"
+            f"for {stopper.patience} epochs",
         )
     if trainer.max_epochs == 0:
-        return "only the classifier was to be fitted (--max_epochs 0)"
-    return f"all {trainer.max_epochs} epochs are done"
+        return StopReason.CLASSIFIER_ONLY, "only the classifier was to be fitted (--max_epochs 0)"
+    return StopReason.ALL_EPOCHS, f"all {trainer.max_epochs} epochs are done"
 
 
 @contextlib.contextmanager

@@ -13,8 +13,9 @@ from torch.nn import functional
 from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassStatScores
 
-from otx.data.loader import Batch, normalise
+from otx.data.loader import normalise
 from otx.data.preprocessing import Preprocessing
+from otx.data.transport import Batch
 from otx.errors import DataError, TrainingError
 from otx.models.build import head_names
 from otx.recipe import OptimizerSettings, SchedulerSettings
@@ -106,15 +107,15 @@ class Classifier(L.LightningModule):
         # an epoch's random numbers depend on its number alone, so that a resumed run repeats them
         torch.manual_seed(self.seed * 1_000_003 + self.current_epoch)
         self.train_loss.reset()
-        freeze_statistics(self.network, whole=self._is_frozen())
+        freeze_statistics(self.network, whole=self.is_frozen())
 
     def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
         self._note_bad(batch)
         if len(batch.labels) == 1:
             # a single image has no statistics where a feature map is one value
             freeze_statistics(self.network)
-        loss = self._loss(batch)
-        if len(batch.labels) == 1 and not self._is_frozen():
+        loss = self.loss_of(batch)
+        if len(batch.labels) == 1 and not self.is_frozen():
             self.network.train()
             freeze_statistics(self.network, whole=False)
         if not math.isfinite(loss.item()):
@@ -127,7 +128,7 @@ class Classifier(L.LightningModule):
         self.train_loss.update(loss.detach())
         return loss
 
-    def _is_frozen(self) -> bool:
+    def is_frozen(self) -> bool:
         """Whether batch norm keeps its running statistics.
 
         Images of new classes alone would move what normalises those of the old ones; and a few steps move what the
@@ -143,7 +144,8 @@ class Classifier(L.LightningModule):
                 return f"the weights that the training began from hold values that are no numbers ({broken[0]})"
         return "most likely the learning rate is too high"
 
-    def _loss(self, batch: Batch) -> torch.Tensor:
+    def loss_of(self, batch: Batch) -> torch.Tensor:
+        """The loss of a batch, which a training step minimises: a single value."""
         logits, features = self._with_features(batch.images)
         if self.past is None:
             loss: torch.Tensor = self.loss(logits, batch.labels, features, self.current_epoch)

@@ -21,27 +21,42 @@ from otx.data.check import survey, suspect, write_suspicions
 from otx.data.dataset import Dataset, load_dataset, pick_evenly, pick_numbers, refuse_if_too_many_bad, write_split
 from otx.data.digits import resolve_data_root
 from otx.data.folder import some
-from otx.data.loader import Augmentation, Growth, ImageSubset, normalise, train_loader, val_loader
+from otx.data.loader import (
+    Augmentation,
+    Growth,
+    ImageSubset,
+    count_workers,
+    loader_note,
+    normalise,
+    train_loader,
+    val_loader,
+)
 from otx.data.preprocessing import Preprocessing
 from otx.deploy.card import ModelCard
 from otx.deploy.modelfile import load_model, read_card, save_model
-from otx.errors import ModelError, UsageError
-from otx.events import Progress, Reporter, SilentReporter
+from otx.errors import ModelError, StoppedError, TrainingError, UsageError
+from otx.events import Progress, Reporter, SilentReporter, heartbeat
+from otx.limits import limit_torch
 from otx.memory import keep_freed_memory
 from otx.models.build import build_network, check_network, model_info
 from otx.models.table import ModelInfo
 from otx.models.weights import Start, start_network
-from otx.recipe import Recipe, dump_yaml, load_recipe
-from otx.results import CopyPair, EpochResult, Suspicions, TrainResult
+from otx.recipe import AUTO, BATCH_SIZE, Recipe, dump_yaml, load_recipe
+from otx.results import CopyPair, EpochResult, StopReason, Suspicions, TrainResult
+from otx.signals import name_of, signal_of
+from otx.training.batch_size import as_decided, find_batch_size, in_memory, is_measured, out_of_memory, with_batch_size
 from otx.training.callbacks import count_epochs
+from otx.training.class_mapping import Merge, merge_classes
+from otx.training.compute import Shard, check_processes, find_shard, share
 from otx.training.fit import Outcome, fit, pick_device, pick_precision
 from otx.training.folded import fold_norms
 from otx.training.frozen import freeze_stages
 from otx.training.head import MAX_IMAGES, Features, features_of, fit_head, has_linear_head
-from otx.training.incremental import Merge, Past, carry_over, merge_classes
+from otx.training.incremental import Past, carry_over
 from otx.training.losses import make_loss
 from otx.training.module import Classifier
 from otx.training.processor import pool_by_products, speed_up_depthwise
+from otx.training.threads import KeptThreads, ThreadWatch, may_choose_threads
 from otx.workspace import (
     RunFolder,
     clear_leftovers,
@@ -54,11 +69,11 @@ from otx.workspace import (
     write_text,
 )
 
-RUN_VARIABLE = "OTX_RUN_DIR"
 MAX_COMPARED = 10_000
 LIBRARIES = ("otx", "torch", "timm", "lightning", "torchvision")
 
 
+@KeptThreads()
 def train(
     recipe: Recipe,
     reporter: Reporter,
@@ -77,19 +92,43 @@ def train(
     Raises:
         DataError, ModelError, UsageError: something given cannot be used; nothing was started.
         TrainingError: the training failed.
+        StoppedError: a signal ended it before there was a model; one that comes before the first step is let through.
     """
-    if not is_main():
+    try:
+        return _train(recipe, reporter, checkpoint=checkpoint, renames=renames, run=run)
+    except KeyboardInterrupt:
+        if find_shard(recipe.engine).is_main:
+            reporter.note("The training had not begun yet: the same command starts it again.")
+        raise
+
+
+def _train(
+    recipe: Recipe,
+    reporter: Reporter,
+    *,
+    checkpoint: Path | None,
+    renames: Mapping[str, str] | None,
+    run: RunFolder | None,
+) -> TrainResult:
+    shard = find_shard(recipe.engine)
+    if not shard.is_main:
         reporter = SilentReporter()
     began, started = time.time(), time.perf_counter()
-    _check_processes(recipe)
+    check_processes(shard, recipe.engine)
     device = pick_device(recipe.engine.device)
+    limit_torch(recipe.engine.num_devices)
+    watch = ThreadWatch(reporter, is_on=may_choose_threads(recipe, device))
     if device == "cpu":
         keep_freed_memory()
     precision, why = pick_precision(recipe.precision, device)
+    if run is not None:
+        recipe = as_decided(recipe, load_recipe(run.config))
+    elif not is_measured(device):
+        recipe = as_decided(recipe, recipe.override({"data.train_subset.batch_size": BATCH_SIZE}))
     info = model_info(recipe.model.name)
     check_network(info.network)
     base = _base(info, checkpoint, run)
-    dataset, found = _usable_images(recipe, run, reporter, min_classes=1 if base else 2)
+    dataset = _dataset(recipe, run, reporter, min_classes=1 if base else 2)
     _check_shares(recipe, dataset)
     merge = _merge(base, dataset, renames, run)
     if run is not None:
@@ -97,7 +136,13 @@ def train(
     elif merge is not None:
         dataset = dataset.with_classes(merge.classes)
     preprocessing = make_preprocessing(recipe, info)
-    start = _start(recipe, info, dataset, preprocessing, base, run)
+    with heartbeat(reporter, "loading the network"):
+        start = _start(recipe, info, dataset, preprocessing, base, run)
+    found = None
+    if recipe.data.check_images:
+        # last of what is checked, since it takes longest
+        dataset, found = _usable_images(recipe, dataset, reporter)
+        _check_shares(recipe, dataset)
     reporter.note(f"Network {info.network} from {start.origin}; training in {why}, on {device}.")
     if start.warning:
         reporter.warn(start.warning)
@@ -108,27 +153,41 @@ def train(
     if recipe.training.freeze_stages and not start.pretrained and base is None and run is None:
         reporter.warn("--training.freeze_stages keeps random weights: there are no pretrained ones here.")
     fold_norms(start.network, size)
+    watch.begin()
     if device == "cpu":
         pool_by_products(start.network)
         speed_up_depthwise(start.network, size, half=precision == "bf16", timed=not recipe.deterministic)
     images = _images(recipe, dataset, preprocessing)
     before = None
     is_fitted = recipe.training.head_first and start.pretrained and has_linear_head(start.network)
-    if is_fitted and is_main():
-        before = _fit_head(recipe, images, start, device, precision, reporter, len(dataset.classes))
-    if recipe.max_epochs == 0 and before is None and is_main():
+    if is_fitted and shard.is_main:
+        before = in_memory(
+            lambda: _fit_head(recipe, images, start, device, precision, reporter, len(dataset.classes)),
+            lambda _: _no_room_for_features(recipe),
+        )
+    if recipe.max_epochs == 0 and before is None and shard.is_main:
         raise UsageError(
             "--max_epochs 0 fits the classifier alone, to features of a pretrained network; there are none here",
             fix="give --model.weights FILE, or a larger --max_epochs",
         )
+    if recipe.data.train_subset.batch_size == AUTO and shard.is_main:
+        trial = _classifier(recipe, start, lesson, _card(recipe, info, dataset, preprocessing, start), is_fitted)
+        recipe = _fill_memory(recipe, trial, len(dataset.train), device, precision, reporter)
     card = replace(_card(recipe, info, dataset, preprocessing, start), num_old=lesson.num_old)
-    folder = run or _new_run(recipe, dataset, found, device)
+    folder = run or _new_run(recipe, dataset, found, device, shard)
+    if not shard.is_main:
+        recipe = as_decided(recipe, load_recipe(folder.config))
     origin = _asked(checkpoint, renames, run)
-    if lesson.num_old and base is not None and run is None and is_main():
+    if lesson.num_old and base is not None and run is None and shard.is_main:
         save_model(folder.base, base.network.state_dict(), base.card)
-    if run is not None and is_main():
+    if run is not None and shard.is_main:
         clear_leftovers(run.path)
+        if load_recipe(run.config) != recipe:
+            # what is asked for now holds for the next --resume as well
+            write_text(run.config, dump_yaml(recipe))
     reporter.note(f"Run folder: {folder.path}")
+    if note := loader_note(images.train, int(recipe.data.train_subset.batch_size), recipe.data.num_workers):
+        reporter.note(note)
     try:
         outcome = _fit(
             recipe,
@@ -140,6 +199,8 @@ def train(
             device,
             precision,
             reporter,
+            shard=shard,
+            watch=watch,
             before=before,
             is_fitted=is_fitted,
             resume=run is not None,
@@ -149,20 +210,28 @@ def train(
         images.train.cache.close()
         images.val.cache.close()
     result = _result(folder, outcome, start, precision)
-    if is_main():
-        write_json(
-            folder.summary,
-            {
-                **result.to_dict(),
-                **origin,
-                "started": stamp(began),
-                "ended": stamp(time.time()),
-                "seconds": time.perf_counter() - started,
-                "versions": card.versions,
-                "hardware": _hardware(device),
-            },
-        )
+    if shard.is_main:
+        more = {
+            **origin,
+            "max_epochs": recipe.max_epochs,
+            "patience": recipe.training.early_stopping.patience,
+            "started": stamp(began),
+            "ended": stamp(time.time()),
+            "seconds": time.perf_counter() - started,
+            "versions": card.versions,
+            "hardware": _hardware(device),
+        }
+        _write_summary(folder, {**result.to_dict(), **more})
     return result
+
+
+def _write_summary(run: RunFolder, summary: Mapping[str, Any]) -> None:
+    try:
+        write_json(run.summary, summary)
+    except KeyboardInterrupt as stop:
+        number = signal_of(stop)
+        what = f"{name_of(number)} came before it was written down how the training ended"
+        raise StoppedError(number, what, fix=run.resume_command) from stop
 
 
 def _asked(checkpoint: Path | None, renames: Mapping[str, str] | None, run: RunFolder | None) -> dict[str, Any]:
@@ -223,12 +292,29 @@ def resumed_recipe(run: RunFolder, asked: Recipe, changes: Mapping[str, Any]) ->
 
 def check_resumable(run: RunFolder, recipe: Recipe) -> None:
     """Raise UsageError where nothing of a run is left to do."""
-    done = count_epochs(run.metrics) if run.metrics.is_file() else 0
-    if done >= recipe.max_epochs and run.has_ended(with_report=recipe.report):
+    if not run.has_ended(with_report=recipe.report):
+        return
+    summary = json.loads(run.summary.read_text(encoding="utf-8"))
+    done, stop = count_epochs(run.metrics) if run.metrics.is_file() else 0, StopReason.of(summary)
+    more = f"{run.resume_command} --max_epochs {max(done, recipe.max_epochs) + 10}"
+    if done >= recipe.max_epochs:
         raise UsageError(
-            f"{run.path} has already trained {done} of {recipe.max_epochs} epochs",
-            fix=f"give a larger number: --max_epochs {done + 10}",
+            f"{run.path} has already trained {done} of {recipe.max_epochs} epochs", fix=f"give a larger number: {more}"
         )
+    if stop is StopReason.EARLY_STOPPING and not _asks_for_more(recipe, load_recipe(run.config), summary):
+        patience = recipe.training.early_stopping.patience or 0
+        raise UsageError(
+            f"{run.path} is complete: early stopping ended it after {done} of {recipe.max_epochs} epochs",
+            fix=f"ask for more: {more}, or with --training.early_stopping.patience {patience + 3}",
+        )
+
+
+def _asks_for_more(recipe: Recipe, own: Recipe, summary: Mapping[str, Any]) -> bool:
+    """Whether a recipe lets a run go on for longer than it was allowed before; older runs kept that in their recipe."""
+    epochs = summary.get("max_epochs", own.max_epochs)
+    before = summary.get("patience", own.training.early_stopping.patience)
+    patience = recipe.training.early_stopping.patience
+    return recipe.max_epochs > epochs or (before is not None and (patience is None or patience > before))
 
 
 def make_preprocessing(recipe: Recipe, info: ModelInfo) -> Preprocessing:
@@ -240,53 +326,44 @@ def make_preprocessing(recipe: Recipe, info: ModelInfo) -> Preprocessing:
     )
 
 
-def _rank(devices_a_node: int) -> int:
-    """The number of this process among all; torchrun and Lightning's own launcher leave it in the environment."""
-    if "RANK" in os.environ:
-        return int(os.environ["RANK"])
-    return int(os.environ.get("NODE_RANK", "0")) * devices_a_node + int(os.environ.get("LOCAL_RANK", "0"))
-
-
-def is_main() -> bool:
-    """Whether this is the process that writes and speaks, among those of a training."""
-    return _rank(devices_a_node=1) == 0
-
-
-def _usable_images(
-    recipe: Recipe, run: RunFolder | None, reporter: Reporter, *, min_classes: int
-) -> tuple[Dataset, Suspicions | None]:
+def _dataset(recipe: Recipe, run: RunFolder | None, reporter: Reporter, *, min_classes: int) -> Dataset:
     root = resolve_data_root(recipe.data_root)
     split_file = run.split if run else (Path(recipe.data.split_file) if recipe.data.split_file else None)
     data = recipe.data
-    dataset = load_dataset(
-        root,
-        seed=recipe.seed,
-        test_share=data.test_share,
-        val_share=data.val_share,
-        split_file=split_file,
-        min_classes=min_classes,
-    )
+    with heartbeat(reporter, "reading the folder"):
+        dataset = load_dataset(
+            root,
+            seed=recipe.seed,
+            test_share=data.test_share,
+            val_share=data.val_share,
+            split_file=split_file,
+            min_classes=min_classes,
+        )
     reporter.note(
         f"{root}: {len(dataset.classes)} classes, {len(dataset.train)} images to train, {len(dataset.val)} to validate,"
         f" {len(dataset.test)} to test ({dataset.layout})."
     )
     for note in dataset.notes:
         reporter.note(note)
-    if not data.check_images:
-        return dataset, None
+    return dataset
+
+
+def _usable_images(recipe: Recipe, dataset: Dataset, reporter: Reporter) -> tuple[Dataset, Suspicions]:
+    """Decode every image once; those that cannot be are left out and named."""
     paths = sorted({*dataset.train.paths, *dataset.val.paths, *dataset.test.paths})
     compared = frozenset(_compared(dataset, recipe.seed))
     seen = survey(
-        root,
+        dataset.root,
         paths,
         closely=compared,
-        max_pixels=data.max_image_pixels,
+        max_pixels=recipe.data.max_image_pixels,
         on_progress=lambda done: reporter.progress(Progress("checking images", done, len(paths))),
     )
     for image in seen.bad:
         reporter.warn(f"left out, cannot be decoded: {image.path}: {image.reason}")
     refuse_if_too_many_bad(dataset, seen.bad)
-    found = suspect(dataset, seen)
+    with heartbeat(reporter, "comparing images"):
+        found = suspect(dataset, seen)
     _warn_of_leaks(found.leaks, reporter)
     if len(compared) < len(paths):
         left_out = len(paths) - len(compared)
@@ -435,16 +512,12 @@ def _card(recipe: Recipe, info: ModelInfo, dataset: Dataset, preprocessing: Prep
     )
 
 
-def _new_run(recipe: Recipe, dataset: Dataset, found: Suspicions | None, device: str) -> RunFolder:
-    """Make the run folder.
-
-    The processes that Lightning starts find it in their environment; those of torchrun are told.
-    """
-    if not is_main():
-        return RunFolder(Path(_tell_all(None, device) or os.environ[RUN_VARIABLE]))
+def _new_run(recipe: Recipe, dataset: Dataset, found: Suspicions | None, device: str, shard: Shard) -> RunFolder:
+    """Make the run folder, which the main process does, and let the other processes know it."""
+    if not shard.is_main:
+        return RunFolder(Path(share("", shard, device)))
     work_dir = Path(recipe.work_dir)
     run = RunFolder(new_folder(work_dir))
-    os.environ[RUN_VARIABLE] = str(run.path.resolve())
     write_text(run.config, dump_yaml(recipe))
     bad = [] if found is None else sorted((*found.broken, *found.empty), key=lambda image: image.path)
     write_csv(run.bad_images, ("path", "reason"), ((image.path, image.reason) for image in bad))
@@ -452,38 +525,8 @@ def _new_run(recipe: Recipe, dataset: Dataset, found: Suspicions | None, device:
         write_suspicions(found, run.suspicions)
     write_split(dataset, run.split)
     set_latest(work_dir, "train", run.path)
-    _tell_all(str(run.path.resolve()), device)
+    share(str(run.path.resolve()), shard, device)
     return run
-
-
-def _tell_all(text: str | None, device: str) -> str | None:
-    """What the main process says here, in all processes that torchrun started; None where it started none."""
-    if not _has_torchrun() or int(os.environ["WORLD_SIZE"]) == 1:
-        return None
-    if not torch.distributed.is_initialized():
-        if device == "gpu":
-            torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-        torch.distributed.init_process_group("nccl" if device == "gpu" else "gloo")
-    said = [text]
-    torch.distributed.broadcast_object_list(said, src=0)
-    return said[0]
-
-
-def _has_torchrun() -> bool:
-    return "RANK" in os.environ and "WORLD_SIZE" in os.environ
-
-
-def _check_processes(recipe: Recipe) -> None:
-    """Raise UsageError where torchrun started another number of processes than the recipe asks for."""
-    if not _has_torchrun():
-        return
-    world, here = int(os.environ["WORLD_SIZE"]), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    asked = recipe.engine.num_devices * recipe.engine.num_nodes
-    if world != asked:
-        raise UsageError(
-            f"torchrun started {world} processes, {here} of them here; the recipe asks for {asked}",
-            fix=f"--engine.num_devices {here} --engine.num_nodes {world // here}",
-        )
 
 
 def _check_shares(recipe: Recipe, dataset: Dataset) -> None:
@@ -582,7 +625,8 @@ def _fit_head(
                 on_progress=lambda n, done=done: reporter.progress(Progress("features", done + n, total)),  # type: ignore[misc]
             )
         )
-    before = fit_head(network, features[0], features[1], num_classes)
+    with heartbeat(reporter, "fitting the classifier"):
+        before = fit_head(network, features[0], features[1], num_classes)
     num_train, num_val = (len(numbers) for _, numbers in parts)
     reporter.note(
         f"The classifier alone, fitted to features of {num_train} images: {before.val_accuracy:.4f} on "
@@ -602,14 +646,64 @@ def _fit(
     precision: str,
     reporter: Reporter,
     *,
+    shard: Shard,
+    watch: ThreadWatch,
     before: EpochResult | None,
     is_fitted: bool,
     resume: bool,
 ) -> Outcome:
     data, subset = recipe.data, recipe.data.train_subset
-    rank = _rank(recipe.engine.num_devices)
-    world = recipe.engine.num_devices * recipe.engine.num_nodes
-    module = Classifier(
+    module = _classifier(recipe, start, lesson, card, is_fitted)
+    train = train_loader(
+        images.train,
+        batch_size=int(subset.batch_size),
+        balanced=subset.sampler == "balanced",
+        efficient=subset.efficient,
+        seed=recipe.seed,
+        rank=shard.rank,
+        world_size=shard.world_size,
+        num_workers=count_workers(data.num_workers, images.train, recipe.engine.num_devices),
+        pin_memory=device == "gpu",
+        growth=_growth(recipe),
+    )
+    val = val_loader(
+        images.val,
+        batch_size=data.val_subset.batch_size,
+        rank=shard.rank,
+        world_size=shard.world_size,
+        num_workers=count_workers(data.num_workers, images.val, recipe.engine.num_devices),
+        pin_memory=device == "gpu",
+    )
+    return in_memory(
+        lambda: fit(
+            module,
+            train,
+            val,
+            recipe=recipe,
+            run=run,
+            card=card,
+            device=device,
+            precision=precision,
+            shard=shard,
+            reporter=reporter,
+            watch=watch,
+            resume_from=run.last_checkpoint if resume else None,
+            before=before,
+        ),
+        lambda is_gpu: out_of_memory(
+            module,
+            recipe,
+            recipe.data.input_size,
+            device=device,
+            precision=precision,
+            is_gpu=is_gpu,
+            after=f"otx train --resume --checkpoint {run.last_checkpoint} goes on with this run",
+        ),
+    )
+
+
+def _classifier(recipe: Recipe, start: Start, lesson: Lesson, card: ModelCard, is_fitted: bool) -> Classifier:
+    return Classifier(
         start.network,
         num_classes=len(card.classes),
         preprocessing=card.preprocessing,
@@ -623,36 +717,28 @@ def _fit(
         seed=recipe.seed,
         card=card.to_json(),
     )
-    return fit(
-        module,
-        train_loader(
-            images.train,
-            batch_size=subset.batch_size,
-            balanced=subset.sampler == "balanced",
-            efficient=subset.efficient,
-            seed=recipe.seed,
-            rank=rank,
-            world_size=world,
-            num_workers=data.num_workers,
-            pin_memory=device == "gpu",
-            growth=_growth(recipe),
-        ),
-        val_loader(
-            images.val,
-            batch_size=data.val_subset.batch_size,
-            rank=rank,
-            world_size=world,
-            num_workers=data.num_workers,
-            pin_memory=device == "gpu",
-        ),
-        recipe=recipe,
-        run=run,
-        card=card,
-        device=device,
-        precision=precision,
-        reporter=reporter,
-        resume_from=run.last_checkpoint if resume else None,
-        before=before,
+
+
+def _fill_memory(
+    recipe: Recipe, trial: Classifier, num_images: int, device: str, precision: str, reporter: Reporter
+) -> Recipe:
+    """The recipe with the largest batch that the GPU's memory holds."""
+    share = max(1, num_images // (recipe.engine.num_devices * recipe.engine.num_nodes))
+    with heartbeat(reporter, "looking for the largest batch"):
+        found = find_batch_size(trial, recipe.data.input_size, share, device=device, precision=precision)
+    filled = with_batch_size(recipe, found)
+    reporter.note(
+        f"--data.train_subset.batch_size auto: {found} images a step; learning rate {recipe.optimizer.lr:g} -> "
+        f"{filled.optimizer.lr:g}, times the root of {found}/{BATCH_SIZE}."
+    )
+    return filled
+
+
+def _no_room_for_features(recipe: Recipe) -> TrainingError:
+    count = recipe.data.val_subset.batch_size
+    return TrainingError(
+        f"memory does not suffice to compute the features of {count} images at a time",
+        fix=f"--data.val_subset.batch_size {max(1, count // 2)}, or --training.head_first false",
     )
 
 
@@ -666,5 +752,6 @@ def _result(run: RunFolder, outcome: Outcome, start: Start, precision: str) -> T
         stop_reason=outcome.stop_reason,
         origin=start.origin,
         precision=precision,
-        interrupted=outcome.interrupted,
+        interrupted=outcome.stop.interrupted,
+        stop=outcome.stop,
     )

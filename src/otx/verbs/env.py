@@ -21,8 +21,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from otx.data.digits import cache_folder
 from otx.machine import available_cores, cpu_quota, memory_limit
+from otx.places import cache_folder
 from otx.results import Environment
 from otx.verbs.libraries import (
     HUB_SECONDS,

@@ -15,7 +15,7 @@ ASK = f"""
 import importlib, json, sys
 sys.path[:], module, name, arguments = json.loads(sys.argv[1])
 answer = getattr(importlib.import_module(module), name)(*arguments)
-sys.stdout.write({ANSWER!r} + json.dumps(answer) + "\\n")
+sys.stdout.write({ANSWER!r} + json.dumps(answer) + chr(10))
 """
 
 

@@ -1,0 +1,186 @@
+"""Run a function of otx in a process of its own: where a library crashes there, the caller gets an error in words."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import threading
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import IO, Any, NoReturn
+
+from otx.errors import RunError
+from otx.events import Progress, Reporter
+from otx.results import EpochResult
+
+CPUINFO = Path("/proc/cpuinfo")
+ISA = "ONEDNN_MAX_CPU_ISA"
+START = "import sys, json; sys.path[:] = json.loads(sys.argv[1]); from otx.child import main; main()"
+
+
+@dataclass(frozen=True)
+class Step:
+    """What a child is doing: "measuring the speed of", which file, and with which packages."""
+
+    doing: str
+    file: str
+    packages: tuple[str, ...]
+
+
+class Watch:
+    """What a function in a child reports to: its caller's reporter, at the other end of a pipe."""
+
+    def __init__(self, pipe: IO[bytes]) -> None:
+        self._pipe, self._lock = pipe, threading.Lock()
+
+    def step(self, doing: str, file: Path | str, *packages: str) -> None:
+        """Say what comes next, so that the error names it if the process does not survive it."""
+        self.send("step", Step(doing, str(file), packages))
+
+    def note(self, text: str) -> None:
+        self.send("note", text)
+
+    def warn(self, text: str) -> None:
+        self.send("warn", text)
+
+    def progress(self, progress: Progress) -> None:
+        self.send("progress", progress)
+
+    def epoch(self, result: EpochResult, max_epochs: int) -> None:
+        raise NotImplementedError("no training runs in a child")
+
+    def send(self, kind: str, value: Any) -> None:
+        message = pickle.dumps((kind, value))
+        with self._lock:
+            self._pipe.write(message)
+            self._pipe.flush()
+
+
+def run_in_child(function: Callable[..., Any], *arguments: Any, reporter: Reporter) -> Any:
+    """What `function(watch, *arguments)` returns, computed by a new Python process.
+
+    What it raises is raised here too. The child ends with the caller: its pipe closes.
+
+    Args:
+        function: of a module; it, its arguments and its result are pickled.
+        reporter: gets what the function tells its `Watch`.
+
+    Raises:
+        RunError: the process was killed, by a crash or by the system.
+    """
+    command = [sys.executable, "-c", START, json.dumps(sys.path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        try:
+            with contextlib.suppress(BrokenPipeError):  # it is gone already: what it left says why
+                process.stdin.write(pickle.dumps((function, arguments)))
+                process.stdin.flush()
+            return _listen(process, process.stdout, reporter)
+        finally:
+            # not until its pipes close: a process that a library has forked there may hold them
+            process.kill()
+            process.wait()
+            with contextlib.suppress(BrokenPipeError):
+                process.stdin.close()
+
+
+def _listen(process: subprocess.Popen[bytes], pipe: IO[bytes], reporter: Reporter) -> Any:
+    step = Step("starting", "a process", ("otx",))
+    while True:
+        try:
+            kind, value = pickle.load(pipe)
+        except (EOFError, pickle.UnpicklingError):
+            raise _crashed(process.wait(), step) from None
+        match kind:
+            case "result":
+                return value
+            case "error":
+                raise value
+            case "step":
+                step = value
+            case _:
+                getattr(reporter, kind)(value)
+
+
+def _crashed(code: int, step: Step) -> RunError:
+    """The error for a process that ended by itself with an exit code; a signal is a negative one."""
+    number = -code
+    name = signal.Signals(number).name if number in set(signal.Signals) else f"exit code {code}"
+    packages = " or ".join(f"{package} {_version(package)}" for package in step.packages)
+    if name in ("SIGKILL", "SIGTERM"):
+        return RunError(
+            f"the system ended the process ({name}) that was {step.doing} {step.file} with {packages}",
+            fix="SIGKILL mostly means that the memory was full: close other programs, or give fewer images "
+            "(--subset_size)",
+        )
+    return RunError(f"{packages} crashed ({name}) when {step.doing} {step.file}", fix=_way_out(step))
+
+
+def _way_out(step: Step) -> str:
+    if "onnxruntime" in step.packages:
+        return "pip install --upgrade onnxruntime, or --export_format OPENVINO; please report it with `otx --version`"
+    older = _older_instructions()
+    if older == os.environ.get(ISA):
+        return f"pip install --upgrade {' '.join(step.packages)}; {ISA}={older} did not help, please report it"
+    return (
+        f"put {ISA}={older} in front of the command (`{ISA}={older} otx ...`): older instructions, slower, well tried"
+    )
+
+
+def _older_instructions() -> str:
+    """The instruction set for oneDNN that leaves out the newest one of this processor."""
+    try:
+        text = CPUINFO.read_text()
+    except OSError:
+        return "AVX2"
+    return "AVX512_CORE_VNNI" if "amx_int8" in text.split() else "AVX2"
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return ""
+
+
+def main() -> NoReturn:
+    """The child: one request from standard input, messages to standard output, then the end, without any clearing up.
+
+    What others print to standard output goes to standard error.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the caller's, who ends this process
+    with os.fdopen(os.dup(1), "wb") as pipe:
+        os.dup2(2, 1)
+        watch = Watch(pipe)
+        try:
+            function, arguments = pickle.load(sys.stdin.buffer)
+            threading.Thread(target=_end_with_caller, args=(os.dup(0),), daemon=True).start()
+            with open(os.devnull) as nothing:  # noqa: PTH123 - the number of the file is what counts
+                os.dup2(nothing.fileno(), 0)
+            answer = ("result", function(watch, *arguments))
+        except BaseException as error:
+            error.add_note("In a process of its own:\n" + traceback.format_exc())
+            answer = ("error", error)
+        try:
+            watch.send(*answer)
+        except (pickle.PicklingError, TypeError, AttributeError):
+            watch.send("error", RuntimeError(f"cannot be sent: {answer!r}"))
+    os._exit(0)
+
+
+def _end_with_caller(pipe: int) -> None:
+    """The pipe closes when the caller is gone, however it went.
+
+    It is read without Python's own file, whose lock a process that a library forks meanwhile would wait for.
+    """
+    os.read(pipe, 1)
+    os._exit(1)

@@ -1,0 +1,223 @@
+"""How batches travel from the processes that decode to the one that trains: in memory of our own.
+
+PyTorch's way is a file in /dev/shm and a file descriptor for each tensor. A container has 64 MB of /dev/shm, which a
+few batches fill, and where a process may open few files it runs out of those. An anonymous map that the workers
+inherit when they are forked needs neither.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import mmap
+import multiprocessing
+import os
+import weakref
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import get_worker_info
+
+from otx.machine import memory_limit
+
+SLOTS_PER_WORKER = 4
+MAX_SHARE = 8
+FILES_WANTED = 4096
+FILES_OF_OTHERS = 24
+FILES_PER_WORKER = 5
+BYTES_PER_WORKER = 8 * 4096
+SHARED_MEMORY = Path("/dev/shm")
+
+Item = tuple[torch.Tensor | None, int, str]
+
+_numbers = itertools.count()
+_by_number: weakref.WeakValueDictionary[int, Slots] = weakref.WeakValueDictionary()
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Images (N, 3, H, W) uint8, labels (N,) int64, and the paths that could not be decoded and are left out."""
+
+    images: torch.Tensor
+    labels: torch.Tensor
+    bad: tuple[str, ...] = ()
+
+    def pin_memory(self) -> Batch:
+        return Batch(self.images.pin_memory(), self.labels.pin_memory(), self.bad)
+
+
+class Slots:
+    """Memory for batches of images, shared with the processes forked from this one: some slots for each worker.
+
+    A worker marks a slot of its own as taken, and only the process that made the slots marks it as free, so there is no
+    lock that a killed worker could keep. Memory is used only by slots that were taken once.
+
+    Args:
+        workers: how many processes fill them.
+        size: bytes of a slot.
+    """
+
+    def __init__(self, workers: int, size: int) -> None:
+        self.size, self.number, self._owner = size, next(_numbers), os.getpid()
+        room = memory_limit() // MAX_SHARE // max(1, workers * size)
+        self.per_worker = min(SLOTS_PER_WORKER, room) if hasattr(os, "fork") and workers and size else 0
+        if self.per_worker:
+            try:
+                self._memory = mmap.mmap(-1, workers * self.per_worker * size)
+                self._taken = mmap.mmap(-1, workers * self.per_worker)
+            except OSError:  # the system promises no more memory than it has
+                self.per_worker = 0
+        _by_number[self.number] = self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A process that was not forked has no slots: its batches travel through the pipe."""
+        return Slots, (0, 0)
+
+    def take(self, worker: int, size: int) -> int | None:
+        """The number of a free slot of a worker, which is taken then; None where none is free or large enough."""
+        own = range(worker * self.per_worker, (worker + 1) * self.per_worker)
+        slot = next((slot for slot in own if size <= self.size and not self._taken[slot]), None)
+        if slot is not None:
+            self._taken[slot] = 1
+        return slot
+
+    def pixels(self, slot: int, shape: Sequence[int]) -> NDArray[np.uint8]:
+        """The images (N, H, W, 3) in a slot."""
+        return np.frombuffer(self._memory, np.uint8, int(np.prod(shape)), slot * self.size).reshape(shape)
+
+    def lend(self, slot: int, shape: Sequence[int]) -> torch.Tensor:
+        """The images in a slot, which is free again once nothing uses them any more."""
+        pixels = self.pixels(slot, shape)
+        weakref.finalize(pixels, self._free, slot).atexit = False
+        return torch.from_numpy(pixels)
+
+    def _free(self, slot: int) -> None:
+        if os.getpid() == self._owner:  # a process forked meanwhile has inherited the batch, and drops it too
+            self._taken[slot] = 0
+
+
+@dataclass(frozen=True)
+class Parcel:
+    """A batch in a worker: images (N, H, W, 3), and the slot they lie in, if any. Unpickled, it is a `Batch`."""
+
+    images: torch.Tensor
+    labels: torch.Tensor
+    bad: tuple[str, ...]
+    slots: int
+    slot: int | None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # arrays, since PyTorch would send tensors through /dev/shm
+        images = self.images.numpy() if self.slot is None else tuple(self.images.shape)
+        return _unpack, (images, self.labels.numpy(), self.bad, self.slots, self.slot)
+
+
+def _unpack(
+    images: NDArray[np.uint8] | tuple[int, ...],
+    labels: NDArray[np.int64],
+    bad: tuple[str, ...],
+    slots: int,
+    slot: int | None,
+) -> Batch:
+    if isinstance(images, tuple):
+        assert slot is not None
+        rows = _by_number[slots].lend(slot, images)
+    else:
+        rows = torch.from_numpy(images)
+    return Batch(rows.permute(0, 3, 1, 2), torch.from_numpy(labels), bad)
+
+
+@dataclass(frozen=True)
+class Collate:
+    """Makes a batch, channels last, of the images that could be decoded; in a worker, one that travels in a slot."""
+
+    slots: Slots
+
+    def __call__(self, items: Sequence[Item]) -> Batch | Parcel:
+        good = [(image, label) for image, label, _ in items if image is not None]
+        bad = tuple(path for image, _, path in items if image is None)
+        labels = torch.tensor([label for _, label in good], dtype=torch.int64)
+        if not good:
+            return Batch(torch.empty(0, 3, 0, 0, dtype=torch.uint8), labels, bad)
+        # stacked as they lie in memory, each pixel's colours side by side: networks are run channels last
+        rows = [image.permute(1, 2, 0) for image, _ in good]
+        worker = get_worker_info()
+        if worker is None:
+            return Batch(torch.stack(rows).permute(0, 3, 1, 2), labels, bad)
+        shape = (len(rows), *rows[0].shape)
+        slot = self.slots.take(worker.id, int(np.prod(shape)))
+        out = None if slot is None else torch.from_numpy(self.slots.pixels(slot, shape))
+        return Parcel(torch.stack(rows, out=out), labels, bad, self.slots.number, slot)
+
+
+def allowed_workers(wanted: int) -> int:
+    """As many of the processes that are wanted as this machine lets us have, for two loaders at a time.
+
+    Each needs open files; where there are no semaphores (/dev/shm is missing or cannot be written to), there are none.
+    """
+    if wanted == 0:
+        return 0
+    try:
+        multiprocessing.get_context().Lock()
+    except (OSError, ImportError):
+        return 0
+    free = _raise_file_limit() - _open_files() - FILES_OF_OTHERS
+    allowed = max(0, min(wanted, free // 2 // FILES_PER_WORKER))
+    room = _free_shared_memory()
+    # each semaphore takes a page of it
+    return allowed if room is None else min(allowed, room // 2 // BYTES_PER_WORKER)
+
+
+def transport_note(workers: int, size: int) -> str:
+    """A sentence where batches of `size` bytes travel otherwise than they would on a large machine, else nothing."""
+    allowed = allowed_workers(workers)
+    if allowed < workers:
+        instead = f"{allowed} processes decode" if allowed else "The training decodes its images itself"
+        return f"{instead} instead of {workers}: {_what_is_missing()}."
+    free = _free_shared_memory()
+    if free is not None and free < 2 * workers * SLOTS_PER_WORKER * size:
+        return f"/dev/shm has {free // 2**20} MB free: batches travel in memory of the training's own."
+    return ""
+
+
+def _free_shared_memory() -> int | None:
+    """Bytes free in /dev/shm; None where there is none."""
+    try:
+        room = os.statvfs(SHARED_MEMORY)
+    except (OSError, AttributeError):  # Windows knows no statvfs
+        return None
+    return room.f_bavail * room.f_frsize
+
+
+def _what_is_missing() -> str:
+    files = _raise_file_limit()
+    if files < FILES_WANTED:
+        return f"a process may open {files} files here (ulimit -n)"
+    return "there is no room for semaphores here (/dev/shm is missing, full or cannot be written to)"
+
+
+def _raise_file_limit() -> int:
+    """Files this process may open, after its own limit was raised to the one that it cannot raise."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return FILES_WANTED
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = FILES_WANTED if hard == resource.RLIM_INFINITY else min(hard, FILES_WANTED)
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return FILES_WANTED if soft == resource.RLIM_INFINITY else soft
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+        return wanted
+    return soft
+
+
+def _open_files() -> int:
+    with contextlib.suppress(OSError):
+        return len(os.listdir("/proc/self/fd"))  # noqa: PTH208
+    return FILES_OF_OTHERS

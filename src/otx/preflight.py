@@ -1,0 +1,60 @@
+"""What is wrong with a training and can be known at once: before torch is imported, and before any image is decoded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from otx.errors import UsageError
+from otx.recipe import Recipe
+from otx.workspace import check_folder
+
+
+def check_training(recipe: Recipe, checkpoint: Path | None, renames: Mapping[str, str]) -> None:
+    """Look at all that a new training is given; what takes longer than a moment is left to the training itself.
+
+    Args:
+        checkpoint: the model that it begins from.
+        renames: new names of that model's classes.
+
+    Raises:
+        DataError, ModelError, UsageError: something cannot be used; nothing was started.
+        StorageError: the disk is full.
+    """
+    check_data_root(recipe, min_classes=1 if checkpoint else 2)
+    check_folder(Path(recipe.work_dir), "choose another --work_dir")
+    if checkpoint is None and recipe.model.weights is not None:
+        from otx.models.weights import check_weights_file
+
+        check_weights_file(Path(recipe.model.weights))
+    check_renames(checkpoint, renames)
+
+
+def check_data_root(recipe: Recipe, *, min_classes: int) -> None:
+    """Raise DataError or UsageError where a recipe's folder of images is missing, empty, or not laid out as one.
+
+    Of each class, one image is looked for: how many files there are does not matter.
+    """
+    from otx.data.dataset import check_classes, check_split_file
+    from otx.data.digits import is_digits, resolve_data_root
+    from otx.data.folder import glimpse
+
+    if recipe.data.split_file is not None:
+        check_split_file(Path(recipe.data.split_file))
+    if is_digits(recipe.data_root):
+        return
+    folder = glimpse(resolve_data_root(recipe.data_root))
+    if recipe.data.split_file is None:
+        check_classes(folder, folder.splits.get("train", folder.splits.get("all", {})), min_classes)
+
+
+def check_renames(checkpoint: Path | None, renames: Mapping[str, str]) -> None:
+    """Raise UsageError where classes are renamed that a model does not have, ModelError where it is damaged."""
+    if checkpoint is None:
+        if renames:
+            raise UsageError("--rename renames classes of a model", fix="give --checkpoint MODEL")
+        return
+    from otx.deploy.modelfile import read_card
+    from otx.training.class_mapping import rename_classes
+
+    rename_classes(read_card(checkpoint).classes, renames)

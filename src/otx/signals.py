@@ -1,0 +1,98 @@
+"""SIGTERM ends a command as Ctrl-C does: what was written stays whole, and the exit code says what happened."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from types import FrameType
+
+# timeout(1) sends the signal to its child and to the child's group, torchrun hands on what the group got as well
+SAME_SECONDS = 2.0
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM arrived. Who lets a Ctrl-C through, or cleans up after one, does the same here."""
+
+
+def signal_of(stop: BaseException | None) -> signal.Signals:
+    """The signal behind an interruption; Lightning turns a Ctrl-C into a SystemExit that was raised in its place."""
+    is_sigterm = isinstance(stop, Terminated) or (stop is not None and isinstance(stop.__context__, Terminated))
+    return signal.SIGTERM if is_sigterm else signal.SIGINT
+
+
+def name_of(number: signal.Signals) -> str:
+    """What a person calls a signal."""
+    return "Ctrl-C" if number == signal.SIGINT else number.name
+
+
+class SecondSigterm:
+    """While it is open, another SIGTERM ends the process at once, also where Python itself is waiting for a library.
+
+    Another one is one that comes SAME_SECONDS after this was made, or later. Made in the main thread.
+    """
+
+    def __init__(self) -> None:
+        self._made = time.monotonic()
+        self._read, self._write = os.pipe()
+        os.set_blocking(self._write, False)
+        self._before = signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
+        self._thread = threading.Thread(target=self._watch, daemon=True, name="second-sigterm")
+        self._thread.start()
+
+    def _watch(self) -> None:
+        while number := os.read(self._read, 1)[0]:
+            if number == signal.SIGTERM and time.monotonic() - self._made > SAME_SECONDS:
+                os._exit(128 + signal.SIGTERM)
+
+    def close(self) -> None:
+        signal.set_wakeup_fd(self._before)
+        os.write(self._write, b"\0")
+        self._thread.join()
+        os.close(self._read)
+        os.close(self._write)
+
+
+@contextlib.contextmanager
+def terminable() -> Iterator[None]:
+    """Let SIGTERM raise Terminated in the main thread, where nobody has asked for something else to happen."""
+    is_main = threading.current_thread() is threading.main_thread()
+    if not is_main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+    owner = os.getpid()
+    with contextlib.ExitStack() as watching:
+
+        def end(number: int, frame: FrameType | None) -> None:
+            # a data worker that was just forked still has this handler
+            if os.getpid() == owner and not seen:
+                seen.append(number)
+                # without a thread or a file to spare there is no second one
+                with contextlib.suppress(OSError, RuntimeError):
+                    watching.callback(SecondSigterm().close)
+                raise Terminated
+
+        seen: list[int] = []
+        signal.signal(signal.SIGTERM, end)
+        watching.callback(signal.signal, signal.SIGTERM, signal.SIG_DFL)
+        yield
+
+
+def outlive_signals() -> None:
+    """Let a data worker go on when a signal goes to all processes: its parent ends it, when it has no more use for it.
+
+    What the parent itself sends ends it at once. Where the system does not tell who sent a signal, every SIGTERM does.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "sigwaitinfo"):
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=_end_for_parent, args=(os.getppid(),), daemon=True).start()
+
+
+def _end_for_parent(parent: int) -> None:
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
+        pass
+    os._exit(0)

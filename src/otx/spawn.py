@@ -1,0 +1,87 @@
+"""Processes that are not forked (macOS, Windows, Python 3.14) import the main script again before they work."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import pickle
+import subprocess
+import sys
+from multiprocessing import process, spawn
+from pathlib import Path
+
+from otx.errors import InputError
+
+LIMIT = 60
+GUARD = """\
+put what your script starts below `if __name__ == "__main__":`
+    from otx import Engine
+
+    if __name__ == "__main__":
+        Engine("my_photos").train()"""
+STARTS_AGAIN = "the processes that load images import your script again, and it starts a training there, too"
+NO_WORKERS = (
+    "Images are loaded without further processes, which would have to import your script again: it came from standard "
+    "input. Write it to a file to train faster."
+)
+IMPORT = """\
+import pickle, sys
+from multiprocessing import process, spawn
+process.current_process()._inheriting = True
+spawn.prepare(pickle.load(sys.stdin.buffer))"""
+
+
+def forks() -> bool:
+    """Whether new processes are copies of this one; it does not settle how they are started, as asking Python does."""
+    chosen = multiprocessing.get_start_method(allow_none=True)
+    return (chosen or multiprocessing.get_all_start_methods()[0]) == "fork"
+
+
+def can_start_workers() -> bool:
+    """Whether other processes can load images: not where they would import a script that came from standard input."""
+    script = _main_script()
+    return forks() or script is None or script.is_file()
+
+
+def check_script() -> None:
+    """Find out whether a process that loads images could begin its work: one that is forked always can.
+
+    Raises:
+        InputError: the script starts a training while it is imported, or fails.
+        SystemExit: in a process that imports the script again, before anything is done there.
+    """
+    if getattr(process.current_process(), "_inheriting", False):
+        raise SystemExit(f"error: {STARTS_AGAIN}\n  fix: {GUARD}")
+    is_frozen = getattr(sys, "frozen", False)  # a program made of Python and a script: the script is not imported
+    if forks() or is_frozen or _main_script() is None or not can_start_workers():
+        return
+    said = _import_again()
+    if STARTS_AGAIN in said:
+        raise InputError(STARTS_AGAIN, fix=GUARD)
+    if said:
+        raise InputError(f"the processes that load images cannot import your script: {said}", fix=GUARD)
+
+
+def _main_script() -> Path | None:
+    """The file that spawned processes import, if there is one (none in a notebook, nor with `python -c`)."""
+    main = sys.modules["__main__"]
+    name = getattr(getattr(main, "__spec__", None), "name", None)
+    # `python -m package` is never imported again
+    is_program = name is not None and name.rpartition(".")[2] == "__main__"
+    return None if is_program or getattr(main, "__file__", None) is None else Path(str(main.__file__))
+
+
+def _import_again() -> str:
+    """Import the script as a spawned process does; what it says if it fails, else nothing."""
+    data = spawn.get_preparation_data("otx")
+    data.pop("authkey", None)
+    python = os.fsdecode(spawn.get_executable())
+    command = [python, *subprocess._args_from_interpreter_flags(), "-c", IMPORT]  # type: ignore[attr-defined]
+    try:
+        done = subprocess.run(command, input=pickle.dumps(data), capture_output=True, timeout=LIMIT, check=False)
+    except subprocess.TimeoutExpired:
+        return ""  # a script that takes its time, and so will each process
+    if done.returncode == 0:
+        return ""
+    said = done.stderr.decode(errors="replace").strip() or f"it ends with exit code {done.returncode}"
+    return STARTS_AGAIN if STARTS_AGAIN in said else said.splitlines()[-1]
