@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import getpass
 import os
 import tempfile
@@ -34,11 +35,23 @@ def cache_folder() -> Path:
         return Path(given)
     home = _home()
     usual = home / ".cache" / "otx" if home else None
-    return usual if usual and (usual.is_dir() or _can_make(usual)) else fallback_cache() / "otx"
+    return usual if usual and (_is_folder(usual) or _can_make(usual)) else fallback_cache() / "otx"
 
 
 def fallback_cache() -> Path:
-    return Path(tempfile.gettempdir()) / f"otx-cache-{os.getuid() if hasattr(os, 'getuid') else 0}"
+    """A folder among the temporary files that nobody else can have prepared: libraries run what they find in caches."""
+    user = os.getuid() if hasattr(os, "getuid") else 0
+    folder = Path(tempfile.gettempdir()) / f"otx-cache-{user}"
+    with contextlib.suppress(OSError):  # whoever writes there says so in words
+        folder.mkdir(mode=0o700, exist_ok=True)
+        if hasattr(os, "getuid") and folder.lstat().st_uid != user:
+            return _own_folder()
+    return folder
+
+
+@functools.cache
+def _own_folder() -> Path:
+    return Path(tempfile.mkdtemp(prefix="otx-cache-"))
 
 
 def _prepare_temporary(work_dir: Path) -> None:
@@ -54,7 +67,7 @@ def _prepare_temporary(work_dir: Path) -> None:
 def _has_cache() -> bool:
     """Whether there is a cache, be it one that came with a container's image and can only be read."""
     home = _home()
-    return home is not None and ((home / ".cache").is_dir() or _can_make(home / ".cache"))
+    return home is not None and (_is_folder(home / ".cache") or _can_make(home / ".cache"))
 
 
 def _home() -> Path | None:
@@ -66,5 +79,10 @@ def _home() -> Path | None:
 
 def _can_make(folder: Path) -> bool:
     """Whether the nearest folder above that exists can be written to."""
-    above = next(parent for parent in folder.parents if parent.exists())
+    above = next(parent for parent in folder.parents if os.path.lexists(parent))
     return os.access(above, os.W_OK | os.X_OK)
+
+
+def _is_folder(path: Path) -> bool:
+    """Also where a folder above may not be looked into, for which pathlib raises an error."""
+    return os.path.isdir(path)  # noqa: PTH112

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from otx.places import cache_folder, prepare_places
+from otx.places import cache_folder, fallback_cache, prepare_places
 
 
 @pytest.fixture(autouse=True)
@@ -60,3 +60,12 @@ def test_a_user_without_a_name_gets_one(tmp_path: Path, monkeypatch: pytest.Monk
     prepare_places(tmp_path)
     assert getpass.getuser() == f"user{os.getuid()}"
     assert cache_folder().name == "otx" and Path.home().is_absolute()
+
+
+@pytest.mark.skipif(not hasattr(os, "getuid") or os.getuid() != 0, reason="only root can give a folder away")
+def test_a_folder_that_somebody_else_has_prepared_is_not_used(tmp_path: Path) -> None:
+    tempfile.tempdir = str(tmp_path)
+    theirs = tmp_path / f"otx-cache-{os.getuid()}"
+    theirs.mkdir()
+    os.chown(theirs, 12345, 12345)
+    assert fallback_cache() != theirs and fallback_cache() == fallback_cache()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import mmap
 import os
 import pickle
 import sys
@@ -107,3 +108,9 @@ def test_little_shared_memory_is_said_in_a_line(tmp_path: Path, monkeypatch: pyt
     assert "memory of the training's own" in transport_note(2, 2**50)
     monkeypatch.setattr(transport, "SHARED_MEMORY", tmp_path)
     assert transport_note(0, SIZE) == ""
+
+
+def test_a_loader_of_each_process_has_room_for_its_semaphores(monkeypatch: pytest.MonkeyPatch) -> None:
+    for pages, processes, workers in ((16, 1, 0), (18, 1, 0), (32, 1, 1), (64, 1, 5), (64, 2, 1)):
+        monkeypatch.setattr(transport, "_free_shared_memory", lambda pages=pages: pages * mmap.PAGESIZE)
+        assert allowed_workers(8, processes) == workers

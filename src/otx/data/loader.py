@@ -227,9 +227,10 @@ def count_workers(wanted: int | None, images: ImageSubset, processes: int = 1) -
     return max(1, min(8, cores if images.mean_bytes() > LARGE else cores - 1))
 
 
-def loader_note(images: ImageSubset, batch_size: int, num_workers: int | None) -> str:
+def loader_note(images: ImageSubset, batch_size: int, num_workers: int | None, processes: int) -> str:
     """What a person should know of how batches will reach the network on this machine, or nothing."""
-    return transport_note(count_workers(num_workers, images), images.batch_bytes(batch_size))
+    workers = count_workers(num_workers, images, processes)
+    return transport_note(workers, images.batch_bytes(batch_size), processes)
 
 
 def train_loader(
@@ -254,7 +255,8 @@ def train_loader(
     full = (images.preprocessing.height, images.preprocessing.width)
     sampler = SeededSampler(inner, seed, rank, world_size, full, growth)
     alone = len(sampler) > batch_size and len(sampler) % batch_size == 1
-    return _loader(images, sampler, batch_size, num_workers, pin_memory, drop_last=alone)
+    workers = allowed_workers(count_workers(num_workers, images), world_size)
+    return _loader(images, sampler, batch_size, workers, pin_memory, drop_last=alone)
 
 
 def val_loader(
@@ -269,22 +271,22 @@ def val_loader(
 ) -> DataLoader[Batch]:
     """Batches of images as they are, in order: all of them, or those of `numbers`."""
     sampler = ShardSampler(range(len(images)) if numbers is None else numbers, rank, world_size)
-    return _loader(images, sampler, batch_size, num_workers, pin_memory, drop_last=False)
+    workers = allowed_workers(count_workers(num_workers, images), world_size)
+    return _loader(images, sampler, batch_size, workers, pin_memory, drop_last=False)
 
 
 def _loader(
     images: ImageSubset,
     sampler: Sampler[Draw],
     batch_size: int,
-    num_workers: int | None,
+    workers: int,
     pin_memory: bool,
     *,
     drop_last: bool,
 ) -> DataLoader[Batch]:
-    workers = allowed_workers(count_workers(num_workers, images))
     # also where somebody else has used it before in this process
     opencv().setNumThreads(1)
-    loader: DataLoader[Any] = DataLoader(
+    loader: DataLoader[Any] = _Loader(
         images,
         batch_size=batch_size,
         sampler=sampler,
@@ -296,6 +298,11 @@ def _loader(
         worker_init_fn=_begin_worker,
     )
     return loader
+
+
+class _Loader(DataLoader[Any]):
+    def check_worker_number_rationality(self) -> None:
+        """PyTorch would warn of more workers than cores, each time; they are what a person asked for."""
 
 
 def _begin_worker(_: int) -> None:

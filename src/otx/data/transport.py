@@ -12,8 +12,9 @@ import itertools
 import mmap
 import multiprocessing
 import os
+import sys
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import get_worker_info
 
+from otx.errors import TrainingError
 from otx.machine import memory_limit
 
 SLOTS_PER_WORKER = 4
@@ -30,7 +32,9 @@ MAX_SHARE = 8
 FILES_WANTED = 4096
 FILES_OF_OTHERS = 24
 FILES_PER_WORKER = 5
-BYTES_PER_WORKER = 8 * 4096
+# each semaphore takes a page of /dev/shm: a loader has 8, and 3 for each worker
+PAGES_PER_LOADER = 12
+PAGES_PER_WORKER = 4
 SHARED_MEMORY = Path("/dev/shm")
 
 Item = tuple[torch.Tensor | None, int, str]
@@ -155,34 +159,62 @@ class Collate:
         return Parcel(torch.stack(rows, out=out), labels, bad, self.slots.number, slot)
 
 
-def allowed_workers(wanted: int) -> int:
+def allowed_workers(wanted: int, processes: int = 1) -> int:
     """As many of the processes that are wanted as this machine lets us have, for two loaders at a time.
 
-    Each needs open files; where there are no semaphores (/dev/shm is missing or cannot be written to), there are none.
+    Each needs open files, and semaphores, which lie in /dev/shm: where it is missing or cannot be written to, there are
+    none.
+
+    Args:
+        processes: trainings that start as many, of which each has its share of /dev/shm.
     """
-    if wanted == 0:
-        return 0
-    try:
-        multiprocessing.get_context().Lock()
-    except (OSError, ImportError):
-        return 0
-    free = _raise_file_limit() - _open_files() - FILES_OF_OTHERS
-    allowed = max(0, min(wanted, free // 2 // FILES_PER_WORKER))
-    room = _free_shared_memory()
-    # each semaphore takes a page of it
-    return allowed if room is None else min(allowed, room // 2 // BYTES_PER_WORKER)
+    return min(wanted, _workers_by_files(), _workers_by_semaphores(processes)) if wanted else 0
 
 
-def transport_note(workers: int, size: int) -> str:
+def transport_note(workers: int, size: int, processes: int = 1) -> str:
     """A sentence where batches of `size` bytes travel otherwise than they would on a large machine, else nothing."""
-    allowed = allowed_workers(workers)
+    allowed = allowed_workers(workers, processes)
     if allowed < workers:
         instead = f"{allowed} processes decode" if allowed else "The training decodes its images itself"
-        return f"{instead} instead of {workers}: {_what_is_missing()}."
+        return f"{instead} instead of {workers}: {_what_is_missing(processes)}."
     free = _free_shared_memory()
     if free is not None and free < 2 * workers * SLOTS_PER_WORKER * size:
         return f"/dev/shm has {free // 2**20} MB free: batches travel in memory of the training's own."
     return ""
+
+
+@contextlib.contextmanager
+def workers_in_words(after: str) -> Iterator[None]:
+    """Say it in words where a process that decodes was killed; PyTorch raises a RuntimeError wherever the training is.
+
+    Args:
+        after: how to go on, as the end of a sentence.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if not str(error).startswith("DataLoader worker"):
+            raise
+        what = "a process that decodes images was ended from outside, most often since memory was used up"
+        fix = f"fewer of them (--data.num_workers) or more memory; {after}"
+        raise TrainingError(what, fix=fix) from error
+
+
+def _workers_by_files() -> int:
+    free = _raise_file_limit() - _open_files() - FILES_OF_OTHERS
+    return max(0, free // 2 // FILES_PER_WORKER)
+
+
+def _workers_by_semaphores(processes: int) -> int:
+    try:
+        multiprocessing.get_context().Lock()
+    except (OSError, ImportError):
+        return 0
+    room = _free_shared_memory()
+    if room is None:
+        return sys.maxsize
+    pages = room // mmap.PAGESIZE // 2 // processes - PAGES_PER_LOADER
+    return max(0, pages // PAGES_PER_WORKER)
 
 
 def _free_shared_memory() -> int | None:
@@ -194,11 +226,10 @@ def _free_shared_memory() -> int | None:
     return room.f_bavail * room.f_frsize
 
 
-def _what_is_missing() -> str:
-    files = _raise_file_limit()
-    if files < FILES_WANTED:
-        return f"a process may open {files} files here (ulimit -n)"
-    return "there is no room for semaphores here (/dev/shm is missing, full or cannot be written to)"
+def _what_is_missing(processes: int) -> str:
+    if _workers_by_files() <= _workers_by_semaphores(processes):
+        return f"a process may open {_raise_file_limit()} files here (ulimit -n)"
+    return "there is no room for more semaphores here (/dev/shm is missing, full or cannot be written to)"
 
 
 def _raise_file_limit() -> int:

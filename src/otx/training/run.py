@@ -32,6 +32,7 @@ from otx.data.loader import (
     val_loader,
 )
 from otx.data.preprocessing import Preprocessing
+from otx.data.transport import workers_in_words
 from otx.deploy.card import ModelCard
 from otx.deploy.modelfile import load_model, read_card, save_model
 from otx.errors import ModelError, StoppedError, TrainingError, UsageError
@@ -186,7 +187,8 @@ def _train(
             # what is asked for now holds for the next --resume as well
             write_text(run.config, dump_yaml(recipe))
     reporter.note(f"Run folder: {folder.path}")
-    if note := loader_note(images.train, int(recipe.data.train_subset.batch_size), recipe.data.num_workers):
+    data, processes = recipe.data, recipe.engine.num_devices
+    if note := loader_note(images.train, int(data.train_subset.batch_size), data.num_workers, processes):
         reporter.note(note)
     try:
         outcome = _fit(
@@ -674,32 +676,34 @@ def _fit(
         num_workers=count_workers(data.num_workers, images.val, recipe.engine.num_devices),
         pin_memory=device == "gpu",
     )
-    return in_memory(
-        lambda: fit(
-            module,
-            train,
-            val,
-            recipe=recipe,
-            run=run,
-            card=card,
-            device=device,
-            precision=precision,
-            shard=shard,
-            reporter=reporter,
-            watch=watch,
-            resume_from=run.last_checkpoint if resume else None,
-            before=before,
-        ),
-        lambda is_gpu: out_of_memory(
-            module,
-            recipe,
-            recipe.data.input_size,
-            device=device,
-            precision=precision,
-            is_gpu=is_gpu,
-            after=f"otx train --resume --checkpoint {run.last_checkpoint} goes on with this run",
-        ),
-    )
+    after = f"otx train --resume --checkpoint {run.last_checkpoint} goes on with this run"
+    with workers_in_words(after):
+        return in_memory(
+            lambda: fit(
+                module,
+                train,
+                val,
+                recipe=recipe,
+                run=run,
+                card=card,
+                device=device,
+                precision=precision,
+                shard=shard,
+                reporter=reporter,
+                watch=watch,
+                resume_from=run.last_checkpoint if resume else None,
+                before=before,
+            ),
+            lambda is_gpu: out_of_memory(
+                module,
+                recipe,
+                recipe.data.input_size,
+                device=device,
+                precision=precision,
+                is_gpu=is_gpu,
+                after=after,
+            ),
+        )
 
 
 def _classifier(recipe: Recipe, start: Start, lesson: Lesson, card: ModelCard, is_fitted: bool) -> Classifier:
