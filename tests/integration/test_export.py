@@ -76,7 +76,7 @@ def test_a_half_precision_file_is_half_as_large(exported: dict[Any, Any]) -> Non
 
 def test_the_ir_carries_every_key_of_modelapi(exported: dict[Any, Any]) -> None:
     tree = ElementTree.parse(exported[VARIANTS[0]].path)
-    info = {item.tag: item.get("value") for item in tree.find("rt_info/model_info") or []}
+    info = {item.tag: item.get("value") for item in tree.iterfind("rt_info/model_info/*")}
     label_info = json.loads(info.pop("label_info") or "")
     assert label_info == {"label_names": CLASSES, "label_ids": ["0", "1", "2"], "label_groups": [CLASSES]}
     assert info.pop("otx")
