@@ -25,7 +25,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from otx.data.dataset import SUBSETS, load_dataset
+from otx.data.dataset import SUBSETS
+from otx.data.load import load_dataset
 
 NETWORK = "mobilenetv2_100"
 PEER_MODEL = "otx.backend.native.models.classification.multiclass_models.timm_model.TimmModelMulticlassCls"

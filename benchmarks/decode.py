@@ -28,7 +28,7 @@ from otx.data.dataset import Subset
 from otx.data.loader import ImageSubset, normalise, val_loader
 from otx.data.preprocessing import Preprocessing
 from otx.memory import keep_freed_memory
-from otx.models.table import IMAGENET_MEAN, IMAGENET_STD
+from otx.networks.table import IMAGENET_MEAN, IMAGENET_STD
 
 SIZE, BATCH = 224, 64
 

@@ -22,7 +22,7 @@ import torch
 import yaml
 
 from otx import Engine
-from otx.training import run
+from otx.training import prepare
 
 PLAIN = {"precision": "32", "training.head_first": False}
 LAYERS = ("fold_norms", "pool_by_products", "speed_up_depthwise")
@@ -53,10 +53,10 @@ def train(data: Path, work: Path, options: argparse.Namespace, seed: int, varian
         **(PLAIN if plain else {}),
         **{key: yaml.safe_load(value) for key, value in others.items()},
     }
-    kept = {name: getattr(run, name) for name in LAYERS}
+    kept = {name: getattr(prepare, name) for name in LAYERS}
     if plain:
         for name in LAYERS:
-            setattr(run, name, lambda *_, **__: 0)
+            setattr(prepare, name, lambda *_, **__: 0)
     try:
         started = time.perf_counter()
         engine = Engine(data, model=options.model, work_dir=work, overrides=settings)
@@ -64,7 +64,7 @@ def train(data: Path, work: Path, options: argparse.Namespace, seed: int, varian
         seconds = time.perf_counter() - started
     finally:
         for name, function in kept.items():
-            setattr(run, name, function)
+            setattr(prepare, name, function)
     return engine.test(checkpoint=result.model_path).top1, seconds
 
 

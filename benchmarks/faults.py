@@ -33,15 +33,15 @@ from pathlib import Path
 
 import numpy as np
 
+from otx.catalogue import load_recipe
 from otx.data.digits import write_digits
-from otx.deploy.modelfile import load_model, read_card
-from otx.deploy.predictor import load_predictor
-from otx.recipe import load_recipe
-from otx.workspace import BESIDE, RunFolder, latest_run
+from otx.inference.predictor import load_predictor
+from otx.model.modelfile import load_model, read_card
+from otx.workspace import STAGING, RunFolder, latest_run
 
 PER_CLASS = 6
 SPEEDS = ("images_per_second", "seconds")
-PARTS = ["otx.training.run", "otx.deploy.export", "otx.deploy.optimize", "nncf", "openvino"]
+PARTS = ["otx.training.run", "otx.export.export", "otx.export.optimize", "nncf", "openvino"]
 SETTINGS = [
     *("--model", "timm/test_resnet", "--model.pretrained", "false", "--data.input_size", "32"),
     *("--data.num_workers", "0", "--data.train_subset.batch_size", "8", "--precision", "32"),
@@ -98,7 +98,7 @@ def wait_for_write(process: multiprocessing.process.BaseProcess, work: Path, wat
     while process.is_alive():
         for folder in work.glob(watched):
             with contextlib.suppress(FileNotFoundError):
-                seen |= {name for name in os.listdir(folder) if name.startswith((BESIDE, ".export."))}  # noqa: PTH208
+                seen |= {name for name in os.listdir(folder) if name.startswith((STAGING, ".export."))}  # noqa: PTH208
         if len(seen) >= number:
             return
         time.sleep(0.0005)
@@ -127,7 +127,7 @@ def check_files(run: RunFolder) -> bool:
         ".ckpt": read_card,
     }
     for path in run.path.rglob("*"):
-        if path.is_file() and not path.name.startswith(BESIDE) and path.suffix in readers:
+        if path.is_file() and not path.name.startswith(STAGING) and path.suffix in readers:
             readers[path.suffix](path)
     return run.model.is_file()
 
@@ -163,7 +163,7 @@ def kill_trainings(processes: Processes, scratch: Path, data: Path, options: arg
             wrong.append(f"kill {number}: {type(error).__name__}: {error}")
             continue
         begun = any(run.last_checkpoint.is_file() for run in runs_of(work))
-        leftovers = len(list(work.rglob(f"{BESIDE}*")))
+        leftovers = len(list(work.rglob(f"{STAGING}*")))
         kind = "while a checkpoint was written" if aimed else "at random"
         counts[kind] += 1
         counts["with a file half-written beside its place"] += leftovers > 0
@@ -183,7 +183,7 @@ def kill_trainings(processes: Processes, scratch: Path, data: Path, options: arg
             wrong.append(f"kill {number} ({kind}): other figures: {pair[0]} became {pair[1]}")
         if weights(run.model) != expected_weights:
             wrong.append(f"kill {number} ({kind}): other weights")
-        if list(run.path.rglob(f"{BESIDE}*")):
+        if list(run.path.rglob(f"{STAGING}*")):
             wrong.append(f"kill {number}: something half-written was left")
         shutil.rmtree(work)
         print(f"kill {number}: {kind}, {len(wrong)} wrong so far", flush=True)

@@ -15,8 +15,8 @@ from model_api.adapters import OpenvinoAdapter, create_core
 from model_api.models import ClassificationModel
 
 from otx import Engine
-from otx.data.decode import decode_image
-from otx.deploy.modelfile import read_card
+from otx.data.decode import MAX_PIXELS, decode_image
+from otx.model.trained import TrainedModel
 
 EXACT = {"INFERENCE_PRECISION_HINT": "f32"}
 
@@ -24,13 +24,14 @@ EXACT = {"INFERENCE_PRECISION_HINT": "f32"}
 def main(paths: list[str]) -> None:
     for path in map(Path, paths):
         engine = Engine(checkpoint=path)
-        card = read_card(path)
-        root, images, _ = engine._test_images(path, card, None)
-        files = [root / name for name in images.paths]
+        model = TrainedModel.open(path)
+        card = model.card
+        files = list(model.test_images(model.own_data(MAX_PIXELS), engine.reporter).files())
         ours = [prediction.label for prediction in engine.predict(files)]
         for name, options in (("as it comes", {}), ("in float32", EXACT)):
-            model = ClassificationModel.create_model(OpenvinoAdapter(create_core(), str(path), plugin_config=options))
-            theirs = [card.classes[model(decode_image(file)).top_labels[0].id] for file in files]
+            adapter = OpenvinoAdapter(create_core(), str(path), plugin_config=options)
+            peer = ClassificationModel.create_model(adapter)
+            theirs = [card.classes[peer(decode_image(file)).top_labels[0].id] for file in files]
             same = sum(a == b for a, b in zip(ours, theirs, strict=True))
             print(f"{path}: {same} of {len(files)} labels are the same, ModelAPI {name}", flush=True)
 

@@ -21,10 +21,11 @@ from pathlib import Path
 import nncf
 
 from otx import Engine
-from otx.data.dataset import pick_evenly
-from otx.deploy.modelfile import read_card
-from otx.deploy.optimize import Photos, _compress, _describe, _quiet_nncf, _save
-from otx.deploy.runtime import fix_batch, openvino_core
+from otx.data.dataset import ImageSet, pick_evenly
+from otx.data.decode import MAX_PIXELS
+from otx.export.optimize import NetworkInputs, _compress, _describe, _quiet_nncf, _save
+from otx.inference.runtime import fix_batch, openvino_core
+from otx.model.trained import TrainedModel
 
 PROCESSORS = {
     "this one": {},
@@ -41,9 +42,10 @@ def write_files(model: Path, folder: Path) -> Iterator[tuple[str, Path]]:
     yield "ONNX", engine.export(export_format="ONNX", output=folder).path
     ir = engine.export(output=folder).path
     yield "IR FP32", ir
-    card = read_card(model)
-    dataset = engine._dataset(model, card, engine._root(card, None))
-    photos = Photos(dataset.root, pick_evenly(dataset.train, 300, card.recipe["seed"]), card, 10**8)
+    trained = TrainedModel.open(model)
+    card, dataset = trained.card, trained.dataset(trained.own_data(MAX_PIXELS))
+    chosen = pick_evenly(dataset.train, 300, trained.recipe.seed)
+    photos = NetworkInputs(ImageSet(dataset.root, chosen, "training split", MAX_PIXELS), card.preprocessing)
     inputs = [image for image, _ in photos]
     for fix in (nncf.OverflowFix.DISABLE, nncf.OverflowFix.FIRST_LAYER, nncf.OverflowFix.ENABLE):
         network = openvino_core().read_model(ir)
@@ -75,8 +77,8 @@ def labels_of(file: Path, images: list[Path], environment: dict[str, str], folde
 
 
 def main(model: Path) -> None:
-    card, engine = read_card(model), Engine(checkpoint=model)
-    dataset = engine._dataset(model, card, engine._root(card, None))
+    trained = TrainedModel.open(model)
+    card, dataset = trained.card, trained.dataset(trained.own_data(MAX_PIXELS))
     names = [*dataset.val.paths, *dataset.test.paths]
     images = [dataset.root / name for name in names]
     true = [card.classes[label] for label in (*dataset.val.labels, *dataset.test.labels)]

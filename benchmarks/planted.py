@@ -26,14 +26,15 @@ from pathlib import Path
 from PIL import Image
 
 from otx import Engine
-from otx.data.dataset import load_dataset
-from otx.deploy.card import ModelCard
-from otx.deploy.modelfile import save_model
-from otx.models.build import model_info
-from otx.models.weights import start_network
-from otx.recipe import Recipe, with_model
-from otx.results import Suspicions
-from otx.training.run import make_preprocessing
+from otx.catalogue import with_model
+from otx.data.load import load_dataset
+from otx.findings import CheckResult
+from otx.model.card import ModelCard
+from otx.model.modelfile import save_model
+from otx.networks.build import model_info
+from otx.networks.weights import initial_model
+from otx.recipe import Recipe
+from otx.training.starting_point import make_preprocessing
 
 SIZES = (0.4, 2.0)
 QUALITIES = (30, 50, 70, 90)
@@ -79,13 +80,13 @@ def untrained(network: str, weights: Path, classes: tuple[str, ...], root: Path,
     recipe = with_model(Recipe(), f"timm/{network}").override({"data_root": str(root)})
     preprocessing = make_preprocessing(recipe, model_info(f"timm/{network}"))
     size = (preprocessing.height, preprocessing.width)
-    start = start_network(network, len(classes), *size, pretrained=True, weights=str(weights))
+    start = initial_model(network, len(classes), *size, pretrained=True, weights=str(weights))
     card = ModelCard(network, classes, preprocessing, start.origin, recipe.to_dict())
     save_model(path, start.network.state_dict(), card)
     return path
 
 
-def leaks_of(found: Suspicions) -> set[tuple[str, str]]:
+def leaks_of(found: CheckResult) -> set[tuple[str, str]]:
     return {(pair.second.path, pair.first.path) for pair in found.leaks}
 
 

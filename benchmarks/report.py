@@ -18,8 +18,8 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from otx.deploy.evaluate import read_test, write_test
-from otx.deploy.predict import find_images
+from otx.evaluation.evaluate import read_test, write_test
+from otx.inference.predict import find_images
 from otx.report.page import write_report
 
 

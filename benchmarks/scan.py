@@ -25,7 +25,7 @@ PROGRAMS = {
         "data = ImageFolder(root); count = len(data.samples)",
     ),
     "otx": (
-        "from otx.data.dataset import load_dataset",
+        "from otx.data.load import load_dataset",
         "data = load_dataset(root); count = len(data.train) + len(data.val) + len(data.test)",
     ),
 }

@@ -30,7 +30,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from otx.models.table import MODELS
+from otx.networks.table import MODELS
 
 BATCH, SIZE, EPOCHS = 64, 224, 4
 RANDOM = ["--model.pretrained", "false"]

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import torch
 
-from otx.data.dataset import load_dataset
+from otx.data.load import load_dataset
 from otx.data.loader import Augmentation, ImageSubset, train_loader
 from otx.data.preprocessing import Preprocessing
 from otx.data.transport import Batch, Item

@@ -7,11 +7,13 @@
 from __future__ import annotations
 
 import sys
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from otx.catalogue import list_models
     from otx.engine import Engine
-    from otx.recipe import Recipe, list_models
+    from otx.recipe import Recipe
     from otx.training.losses import InfluenceBalancedLoss
 
 # OpenVINO and NNCF would report to Google Analytics each time they are imported and used, from a process forked beside
@@ -19,20 +21,16 @@ if TYPE_CHECKING:
 sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 
 __all__ = ["Engine", "InfluenceBalancedLoss", "Recipe", "list_models"]
+_MODULES = {
+    "Engine": "otx.engine",
+    "InfluenceBalancedLoss": "otx.training.losses",
+    "Recipe": "otx.recipe",
+    "list_models": "otx.catalogue",
+}
 
 
 def __getattr__(name: str) -> Any:
     """Import what is asked for only then, so that `otx --help` starts at once."""
-    if name == "Engine":
-        from otx.engine import Engine
-
-        return Engine
-    if name == "InfluenceBalancedLoss":
-        from otx.training.losses import InfluenceBalancedLoss
-
-        return InfluenceBalancedLoss
-    if name in ("Recipe", "list_models"):
-        from otx import recipe
-
-        return getattr(recipe, name)
-    raise AttributeError(f"module 'otx' has no attribute {name!r}")
+    if name not in _MODULES:
+        raise AttributeError(f"module 'otx' has no attribute {name!r}")
+    return getattr(import_module(_MODULES[name]), name)

@@ -10,6 +10,7 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from otx.events import Progress
+from otx.findings import CheckResult, ImageRef
 from otx.results import (
     EpochResult,
     ExplainResult,
@@ -17,9 +18,7 @@ from otx.results import (
     ModelEntry,
     OldAndNew,
     OptimizeResult,
-    Place,
     Prediction,
-    Suspicions,
     TestResult,
     TrainResult,
 )
@@ -133,7 +132,7 @@ def _sentence(progress: Progress, seconds_left: float | None) -> str:
     return f"{progress.what}: {', '.join(parts)}"
 
 
-def show_suspicions(result: Suspicions) -> None:
+def show_check(result: CheckResult) -> None:
     out = console()
     print(f"{result.data_root}: {len(result.classes)} classes, {result.num_images} images ({result.layout}).")
     for note in result.notes:
@@ -151,7 +150,7 @@ def show_suspicions(result: Suspicions) -> None:
     out.print(table("Findings", [("finding", "left"), ("image", "left"), ("why", "left")], findings))
 
 
-def _first(rows: Sequence[tuple[Place, str]]) -> Iterable[tuple[str, str]]:
+def _first(rows: Sequence[tuple[ImageRef, str]]) -> Iterable[tuple[str, str]]:
     """The first findings of a kind, and how many more there are."""
     yield from ((place.path, why) for place, why in rows[:FINDINGS_SHOWN])
     if len(rows) > FINDINGS_SHOWN:

@@ -4,10 +4,41 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from otx.errors import UsageError
 from otx.recipe import Recipe
-from otx.workspace import check_folder
+from otx.spawn import NO_WORKERS, can_start_workers, check_script
+from otx.verbs.session import Session, check_exists
+from otx.workspace import check_folder, latest_run
+
+
+def prepare_training(
+    session: Session,
+    changes: Mapping[str, Any],
+    *,
+    checkpoint: Path | None,
+    rename: Mapping[str, str] | None,
+    resume: bool,
+) -> Recipe:
+    """The settings of a training, when all that can be known at once is in order.
+
+    Raises:
+        InputError: something cannot be used, or the script that calls this cannot be imported by data workers.
+    """
+    start = checkpoint or session.start
+    check_exists(start)
+    if session.recipe.data.num_workers != 0:
+        check_script()
+        if not can_start_workers():
+            session.reporter.note(NO_WORKERS)
+    if resume:
+        if start is None:
+            latest_run(session.work_dir)  # there is one, or that is said
+        return session.recipe.override(changes)
+    recipe = session.training_recipe(start, changes)
+    check_training(recipe, start, rename or {})
+    return recipe
 
 
 def check_training(recipe: Recipe, checkpoint: Path | None, renames: Mapping[str, str]) -> None:
@@ -24,7 +55,7 @@ def check_training(recipe: Recipe, checkpoint: Path | None, renames: Mapping[str
     check_data_root(recipe, min_classes=1 if checkpoint else 2)
     check_folder(Path(recipe.work_dir), "choose another --work_dir")
     if checkpoint is None and recipe.model.weights is not None:
-        from otx.models.weights import check_weights_file
+        from otx.networks.weights import check_weights_file
 
         check_weights_file(Path(recipe.model.weights))
     check_renames(checkpoint, renames)
@@ -35,9 +66,10 @@ def check_data_root(recipe: Recipe, *, min_classes: int) -> None:
 
     Of each class, one image is looked for: how many files there are does not matter.
     """
-    from otx.data.dataset import check_classes, check_split_file
     from otx.data.digits import is_digits, resolve_data_root
     from otx.data.folder import glimpse
+    from otx.data.load import check_classes
+    from otx.data.split_file import check_split_file
 
     if recipe.data.split_file is not None:
         check_split_file(Path(recipe.data.split_file))
@@ -54,7 +86,7 @@ def check_renames(checkpoint: Path | None, renames: Mapping[str, str]) -> None:
         if renames:
             raise UsageError("--rename renames classes of a model", fix="give --checkpoint MODEL")
         return
-    from otx.deploy.modelfile import read_card
+    from otx.model.modelfile import read_card
     from otx.training.class_mapping import rename_classes
 
     rename_classes(read_card(checkpoint).classes, renames)

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import fnmatch
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from otx.errors import LONGEST, RecipeError, UsageError, nearest
-from otx.models.table import MODELS, TIMM_PREFIX
-from otx.schema import all_settings, build, setting, to_plain
+from otx.errors import RecipeError, nearest
+from otx.networks.table import MODELS, TIMM_PREFIX
+from otx.schema import build, setting, to_plain
 
 TASK = "MULTI_CLASS_CLS"
 DEFAULT_RECIPE = "mobilenet_v3_large"
 AUTO = "auto"
 BATCH_SIZE = 64
-LABELS = ("recipe_id", "name", "work_dir")
-MAX_DEPTH = 20
-RECIPES = Path(__file__).resolve().parent / "recipes"
 
 
 @dataclass(frozen=True)
@@ -240,168 +235,3 @@ def _relations(recipe: Recipe) -> list[str]:
             f"unknown model '{recipe.model.name}'{nearest(recipe.model.name, MODELS)} (known: {known}, and timm/NAME)"
         )
     return problems
-
-
-def load_recipe(reference: str | Path) -> Recipe:
-    """Load a recipe by its name, its ID or the path of a YAML file.
-
-    Raises:
-        RecipeError: there is no such recipe, or the file has errors.
-    """
-    shipped = _shipped(str(reference))
-    path = shipped or Path(reference)
-    if not path.is_file():
-        if path.suffix in (".yaml", ".yml") or "/" in str(reference):
-            raise RecipeError(f"no such recipe file: {reference}", fix="`otx find` lists the recipes there are")
-        names = recipe_names()
-        raise RecipeError(f"unknown recipe '{reference}'{nearest(str(reference), names)}", allowed=names)
-    return from_dict(read_yaml(path), str(reference))
-
-
-def recipe_names() -> list[str]:
-    """The names of the shipped recipes, sorted; the default comes first."""
-    names = sorted(path.stem for path in RECIPES.glob("*.yaml"))
-    return sorted(names, key=lambda name: name != DEFAULT_RECIPE)
-
-
-def _shipped(reference: str) -> Path | None:
-    """The file of a shipped recipe that a name, an ID or a path of OTX's own source tree stands for."""
-    if Path(reference).is_file():
-        return None
-    name = Path(reference).stem if "recipe/classification/multi_class_cls/" in reference else reference
-    for path in RECIPES.glob("*.yaml"):
-        if name.removeprefix("otx_") == path.stem:
-            return path
-    # OTX spells one of its recipe IDs "EfficinetNet"; both spellings name it
-    wanted = reference.replace("EfficinetNet", "EfficientNet")
-    if reference.startswith("Custom_"):
-        for path in RECIPES.glob("*.yaml"):
-            if str(read_yaml(path).get("recipe_id")).replace("EfficinetNet", "EfficientNet") == wanted:
-                return path
-    return None
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """Read a YAML file of settings; nothing in it can run code.
-
-    Raises:
-        RecipeError: it cannot be read, is no YAML, or repeats a key.
-    """
-    import yaml
-
-    try:
-        text = path.read_text(encoding="utf-8")
-        _check_depth(text)
-        data = yaml.load(text, Loader=_strict_loader())
-    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-        # a ValueError is a date or a number that there is not
-        raise RecipeError(f"{path} is not a readable YAML file: {str(error)[:LONGEST]}") from error
-    if data is None:
-        return {}
-    if not isinstance(data, dict):
-        raise RecipeError(f"{path} must hold settings (`key: value`), got {type(data).__name__}")
-    return data
-
-
-def _check_depth(text: str) -> None:
-    """Raise YAMLError where YAML is nested so deep that the C loader would overflow its stack."""
-    import yaml
-
-    depth = 0
-    for event in yaml.parse(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
-        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-        if depth > MAX_DEPTH:
-            raise yaml.YAMLError(f"it is nested more than {MAX_DEPTH} times")
-
-
-def _strict_loader() -> type:
-    """The safe YAML loader, which refuses a key given twice (YAML itself would keep the last, silently)."""
-    import yaml
-
-    class Loader(yaml.CSafeLoader if hasattr(yaml, "CSafeLoader") else yaml.SafeLoader):  # type: ignore[misc]
-        def construct_mapping(self, node: Any, deep: bool = False) -> Any:
-            seen: set[str] = set()
-            for key in (str(key.value) for key, _ in node.value):
-                if key in seen:
-                    raise yaml.constructor.ConstructorError(None, None, f"key '{key}' is given twice", node.start_mark)
-                seen.add(key)
-            return super().construct_mapping(node, deep)
-
-    return Loader
-
-
-def parse_text(text: str, kind: Any) -> Any:
-    """Read the text of a command-line option as the type of its setting; what does not fit stays text."""
-    import yaml
-
-    if kind is str or text == "":
-        return text
-    try:
-        value = yaml.safe_load(text)
-        if isinstance(value, str) and "," in value:
-            value = [yaml.safe_load(part) for part in value.split(",")]
-    except (ValueError, RecursionError, yaml.YAMLError):
-        return text
-    return value
-
-
-def dump_yaml(recipe: Recipe) -> str:
-    """The whole recipe as YAML; `load_recipe` reads it back unchanged."""
-    import yaml
-
-    return str(yaml.safe_dump(recipe.to_dict(), sort_keys=False, allow_unicode=True, default_flow_style=None))
-
-
-def to_options(recipe: Recipe) -> list[str]:
-    """The options of `otx train` for the same training: `["--config", "efficientnet_b0", "--max_epochs", "7"]`.
-
-    What the recipe is called, and where the run goes, are left out.
-    """
-    shipped = recipe.name if recipe.name in recipe_names() else DEFAULT_RECIPE
-    base, options = load_recipe(shipped), ["--config", shipped]
-    for info in all_settings(Recipe):
-        value = _get(recipe, info.key)
-        if info.key not in LABELS and value != _get(base, info.key):
-            options += [f"--{info.key}", _option(value)]
-    return options
-
-
-def _get(recipe: Recipe, dotted: str) -> Any:
-    value: Any = recipe
-    for name in dotted.split("."):
-        value = getattr(value, name)
-    return value
-
-
-def _option(value: Any) -> str:
-    """A value as `parse_text` reads it."""
-    if isinstance(value, tuple):
-        return ",".join(map(_option, value))
-    if value is None:
-        return "null"
-    return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def with_model(recipe: Recipe, name: str) -> Recipe:
-    """The same training for another network."""
-    return replace(recipe, name=name, recipe_id="", model=replace(recipe.model, name=name))
-
-
-def list_models(task: str | None = TASK, pattern: str | None = None) -> list[str]:
-    """Names of the shipped recipes, as `Engine(model=...)` and `--config` take them.
-
-    Args:
-        task: only `MULTI_CLASS_CLS` has recipes.
-        pattern: keep names or recipe IDs that contain it; `*` and `?` stand for any text and any letter.
-
-    Raises:
-        UsageError: there is no such task.
-    """
-    if task not in (None, TASK):
-        raise UsageError(f"unknown task '{task}'{nearest(str(task), [TASK])}", allowed=[TASK])
-    wanted = f"*{(pattern or '').lower()}*"
-    return [name for name in recipe_names() if any(fnmatch.fnmatch(word.lower(), wanted) for word in _words(name))]
-
-
-def _words(name: str) -> tuple[str, str]:
-    return name, str(read_yaml(RECIPES / f"{name}.yaml").get("recipe_id", ""))

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -12,6 +14,7 @@ from types import FrameType
 
 # timeout(1) sends the signal to its child and to the child's group, torchrun hands on what the group got as well
 SAME_SECONDS = 2.0
+SS_DISABLE = 2
 
 
 class Terminated(KeyboardInterrupt):
@@ -96,3 +99,16 @@ def _end_for_parent(parent: int) -> None:
     while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
         pass
     os._exit(0)
+
+
+class _Stack(ctypes.Structure):
+    _fields_ = (("place", ctypes.c_void_p), ("flags", ctypes.c_int), ("size", ctypes.c_size_t))
+
+
+def drop_signal_stack() -> None:
+    """Let this thread handle signals on its ordinary stack, whatever deleted cores have left (`inference/runtime.py`).
+
+    Elsewhere than on Linux the call or its structure is another, and nothing happens.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).sigaltstack(ctypes.byref(_Stack(None, SS_DISABLE, 0)), None)

@@ -44,7 +44,7 @@ DEFAULT_WORK_DIR = "otx-workspace"
 LATEST = ".latest"
 MODEL_FILE = "model.safetensors"
 VALIDATION = "validation"
-BESIDE = ".writing."
+STAGING = ".writing."
 TABLES = (".csv", ".json")
 NOT_THE_PERSONS = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ENOENT)
 NO_ROOM = "make room on the disk; nothing that was written before is lost"
@@ -228,7 +228,7 @@ def atomic(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
     encoding, errors, newline = (None, None, None) if "b" in mode else ("utf-8", "surrogateescape", "")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, beside = tempfile.mkstemp(dir=path.parent, prefix=BESIDE)
+        handle, beside = tempfile.mkstemp(dir=path.parent, prefix=STAGING)
     except OSError as error:
         raise cannot_write(path, error) from error
     try:
@@ -256,7 +256,7 @@ def cannot_write(path: str | Path, error: OSError, fix: str = "") -> OtxError:
 
 def clear_leftovers(folder: Path) -> None:
     """Remove what a killed process was writing in a folder and those inside it; nobody else may be writing there."""
-    for file in folder.rglob(f"{BESIDE}*"):
+    for file in folder.rglob(f"{STAGING}*"):
         file.unlink(missing_ok=True)
 
 

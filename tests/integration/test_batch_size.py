@@ -13,14 +13,16 @@ import torch
 
 from conftest import SMALL, Recorder
 from otx import Engine
+from otx.catalogue import load_recipe, to_options
 from otx.cli import main
-from otx.deploy.predictor import TorchPredictor
 from otx.errors import TrainingError
+from otx.inference.predictor import TorchPredictor
 from otx.memory import is_out_of_memory
-from otx.recipe import Recipe, dump_yaml, load_recipe, to_options
+from otx.recipe import Recipe
 from otx.training.batch_size import largest_that_fits
 from otx.training.module import Classifier
 from otx.workspace import latest_run
+from otx.yaml_text import dump_yaml
 
 FORWARD = Classifier.forward
 AUTO = {"data.train_subset.batch_size": "auto"}
@@ -69,7 +71,7 @@ def test_auto_is_found_once_and_kept_in_the_run(
     assert any("auto: 16 images a step; learning rate 0.05 -> 0.025, " in note for note in recorder.notes)
     kept = load_recipe(latest_run(tmp_path / "ws").config)
     assert (kept.data.train_subset.batch_size, kept.optimizer.lr) == (16, 0.025)
-    monkeypatch.setattr("otx.training.run.find_batch_size", lambda *_, **__: pytest.fail("it was looked for again"))
+    monkeypatch.setattr("otx.training.run.fill_memory", lambda *_, **__: pytest.fail("it was looked for again"))
     again = Engine(work_dir=tmp_path / "ws", overrides={**AUTO, "max_epochs": 2, "report": False}, reporter=recorder)
     assert len(again.train(resume=True).epochs) == 2
 

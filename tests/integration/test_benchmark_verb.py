@@ -14,15 +14,16 @@ from conftest import Recorder
 from images import write_noise
 from otx import Engine
 from otx.cli import main
-from otx.deploy.footprint import memory_growth
-from otx.deploy.metadata import model_info
-from otx.deploy.modelfile import read_card
-from otx.deploy.runners import load_runner, weights_of
-from otx.deploy.runtime import drop_signal_stack, openvino_core
-from otx.deploy.seal import seal_file
-from otx.deploy.timing import measure_in_turns
 from otx.errors import DataError, ModelError, RunError, UsageError
+from otx.inference.footprint import memory_growth
+from otx.inference.runners import load_runner, weights_of
+from otx.inference.runtime import openvino_core
+from otx.inference.timing import measure_in_turns
+from otx.model.checksum import add_checksum
+from otx.model.metadata import model_info
+from otx.model.modelfile import read_card
 from otx.results import BenchmarkResult
+from otx.signals import drop_signal_stack
 from otx.verbs import benchmark as verb
 from otx.verbs.benchmark import names_apart
 from otx.verbs.probe import Crashed, NoAnswer, ask
@@ -55,7 +56,7 @@ def int8(files: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         small.set_rt_info(value, ["model_info", key])
     path = tmp_path_factory.mktemp("int8") / "optimized_model.xml"
     openvino.save_model(small, path)
-    seal_file(path)
+    add_checksum(path)
     return path
 
 
@@ -106,7 +107,7 @@ def test_an_int8_file_is_never_compiled_with_a_free_dimension(int8: Path, embedd
             return core.compile_model(model, *arguments)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("otx.deploy.runners.openvino_core", Watched)
+        patch.setattr("otx.inference.runners.openvino_core", Watched)
         load_runner(int8, "CPU", 3, "auto")
         load_runner(embedded, "CPU", 3, None)
     assert [model.is_dynamic() for model in compiled] == [False, False]

@@ -17,10 +17,11 @@ from conftest import SMALL, SMALL_MODEL, Recorder
 from images import write_classes
 from otx import Engine
 from otx.cli import main
-from otx.deploy.predictor import load_predictor
+from otx.findings import CheckResult
+from otx.inference.predictor import load_predictor
+from otx.plain import structured
 from otx.recipe import Recipe
-from otx.results import Suspicions
-from otx.training import run
+from otx.training import usable_images
 from otx.workspace import latest_run
 
 
@@ -38,7 +39,7 @@ def test_check_gives_the_same_from_both_sides(leaky: Path, tmp_path: Path, capsy
     shown = capsys.readouterr().out
     assert "test/dog/copy.png" in shown and "in train: train/dog/003.png" in shown
     result = Engine(leaky).check(output=tmp_path / "found.csv")
-    assert Suspicions.from_dict(json.loads((tmp_path / "found.json").read_text())) == result
+    assert structured(CheckResult, json.loads((tmp_path / "found.json").read_text())) == result
     rows = list(csv.DictReader((tmp_path / "found.csv").read_text().splitlines()))
     assert [(row["finding"], row["path"]) for row in rows] == [
         ("leak", "test/dog/copy.png"),
@@ -90,7 +91,7 @@ def test_an_image_in_train_and_test_is_a_warning_before_the_training(
 ) -> None:
     changes = {**SMALL, "max_epochs": 1}
     Engine(leaky, model=SMALL_MODEL, work_dir=tmp_path / "ws", overrides=changes, reporter=recorder).train()
-    (leak,) = Suspicions.from_dict(json.loads(latest_run(tmp_path / "ws").suspicions.read_text())).leaks
+    (leak,) = structured(CheckResult, json.loads(latest_run(tmp_path / "ws").suspicions.read_text())).leaks
     assert (leak.first.path, leak.second.path) == ("train/dog/003.png", "test/dog/copy.png")
     assert recorder.warnings == [
         "1 of the images to validate and to test are in train as well: test/dog/copy.png (test) is train/dog/003.png"
@@ -100,9 +101,10 @@ def test_an_image_in_train_and_test_is_a_warning_before_the_training(
 def test_of_many_images_some_are_compared_and_it_is_said(
     leaky: Path, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(run, "MAX_COMPARED", 40)
+    monkeypatch.setattr(usable_images, "MAX_COMPARED", 40)
     recipe = Recipe(data_root=str(leaky))
-    dataset, _ = run._usable_images(recipe, run._dataset(recipe, None, recorder, min_classes=2), recorder)
+    found = usable_images.load_images(recipe, None, recorder, min_classes=2)
+    dataset, _ = usable_images.leave_out_unreadable(found, recipe, recorder)
     assert (len(dataset.train), len(dataset.val), len(dataset.test)) == (16, 16, 17)
     assert recorder.notes[-1] == "9 images were not compared with each other; `otx check` compares all of them."
 
@@ -137,10 +139,10 @@ def test_a_model_brings_its_own_folder_and_split_and_its_run_keeps_what_was_foun
     trained: Engine, photos: Path
 ) -> None:
     run_folder = latest_run(trained.work_dir)
-    before = Suspicions.from_dict(json.loads(run_folder.suspicions.read_text()))
+    before = structured(CheckResult, json.loads(run_folder.suspicions.read_text()))
     result = Engine(checkpoint=run_folder.model).check()
     assert replace(result, mislabelled=None) == before
-    assert Suspicions.from_dict(json.loads(run_folder.suspicions.read_text())) == result
+    assert structured(CheckResult, json.loads(run_folder.suspicions.read_text())) == result
     assert (result.data_root, result.num_images) == (photos, 91)
     assert [finding.path for finding in result.broken] == ["cat/broken.jpg"]
     assert sum(item.test for item in result.classes) == 18

@@ -107,6 +107,7 @@ def test_two_trainings_share_64_mb(tmp_path: Path) -> None:
     assert all(latest_run(tmp_path / name).model.is_file() for name in ("one", "other"))
 
 
+@pytest.mark.slow
 def test_128_open_files(tmp_path: Path) -> None:
     command = training(photos(tmp_path / "data", 8), tmp_path / "ws", workers=16)
     text = said(["sh", "-c", 'ulimit -n 128 && exec "$@"', "sh", *command])

@@ -84,7 +84,7 @@ def test_it_works_where_torch_cannot_be_imported_and_another_library_crashes(tmp
 def test_the_precision_is_the_one_that_a_training_picks() -> None:
     import torch
 
-    from otx.training.fit import pick_device, pick_precision
+    from otx.training.devices import pick_device, pick_precision
 
     assert libraries._training_precision(torch) == pick_precision("auto", pick_device("auto"))[0]
 

@@ -15,15 +15,15 @@ from PIL import Image
 from conftest import SMALL
 from otx import Engine
 from otx.data.preprocessing import Preprocessing
-from otx.deploy.card import ModelCard
-from otx.deploy.classify import softmax
-from otx.deploy.export import export_model
-from otx.deploy.modelfile import save_model
-from otx.deploy.overlay import PANEL, draw_overlay
-from otx.deploy.predictor import load_predictor
-from otx.deploy.saliency import Explained, place_masks, stretch
 from otx.errors import UsageError
-from otx.models.build import build_network
+from otx.export.export import ExportRequest, export_model
+from otx.inference.classify import softmax
+from otx.inference.overlay import PANEL, draw_overlay
+from otx.inference.predictor import load_predictor
+from otx.inference.saliency import Explained, place_masks, stretch
+from otx.model.card import ModelCard
+from otx.model.modelfile import save_model
+from otx.networks.build import build_network
 from otx.workspace import latest_run
 
 SIDE = 128
@@ -254,12 +254,8 @@ def test_a_network_without_a_map_of_features_is_not_exported_with_maps(tmp_path:
         export_model(
             tmp_path / "m.safetensors",
             tmp_path,
-            export_format="OPENVINO",
-            export_precision="FP32",
-            preprocessing="modelapi",
-            input_color="RGB",
-            images=[],
-            explain="auto",
+            ExportRequest(explain="auto"),
+            [],
         )
 
 

@@ -15,9 +15,9 @@ import pytest
 
 import compile_spy
 from otx import Engine
-from otx.deploy.modelfile import read_card
-from otx.deploy.predictor import load_predictor
 from otx.errors import ExportError, RunError, UsageError
+from otx.inference.predictor import load_predictor
+from otx.model.modelfile import read_card
 from otx.workspace import latest_run
 
 CLASSES = ["blue tit", "cat", "ähre"]
@@ -145,7 +145,7 @@ def test_a_checkpoint_can_be_exported(trained: Engine, tmp_path: Path) -> None:
 
 def test_an_export_that_differs_is_not_kept(trained: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # no real export of these networks fails; a tolerance below rounding shows that the check can
-    monkeypatch.setattr("otx.deploy.export.TOLERANCES", {"FP32": 0.0, "FP16": 1e-9})
+    monkeypatch.setattr("otx.export.export.TOLERANCES", {"FP32": 0.0, "FP16": 1e-9})
     (tmp_path / "exported_model_fp16.xml").write_text("the old one")
     with pytest.raises(ExportError, match="is not kept: a logit differs by"):
         trained.export(export_precision="FP16", output=tmp_path)
@@ -173,7 +173,7 @@ def test_older_processors_give_the_same_answers(
     names = ["model.safetensors", "exported_model.xml", "exported_model.onnx"]
     np.savez(tmp_path / "pictures.npz", *pictures)
     program = (
-        "import sys, numpy; from pathlib import Path; from otx.deploy.predictor import load_predictor\n"
+        "import sys, numpy; from pathlib import Path; from otx.inference.predictor import load_predictor\n"
         "pictures = list(numpy.load('pictures.npz').values())\n"
         "numpy.savez('answers.npz', *[load_predictor(Path(path), 'cpu').logits(pictures) for path in sys.argv[1:]])"
     )

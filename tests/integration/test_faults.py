@@ -22,10 +22,10 @@ from conftest import SMALL, SMALL_MODEL, Recorder
 from images import write_classes, write_image
 from otx import Engine
 from otx.cli import main
-from otx.deploy.modelfile import load_model
-from otx.deploy.predictor import load_predictor
 from otx.errors import DataError, OtxError, StorageError, TrainingError, UsageError
-from otx.models.build import build_network
+from otx.inference.predictor import load_predictor
+from otx.model.modelfile import load_model
+from otx.networks.build import build_network
 from otx.workspace import clear_leftovers, latest_run, set_latest, write_text
 
 ROOT = Path(__file__).parents[2]
@@ -322,7 +322,7 @@ def test_labels_follow_from_the_names_alone(place: str, order: int, locale: str)
         for name in names[::order]:
             for number in (2, 0, 1):
                 write_image(root / name / f"{number}.png", size=(4, 4))
-        program = f"from otx.data.dataset import load_dataset; print(ascii(load_dataset({str(root)!r}).classes))"
+        program = f"from otx.data.load import load_dataset; print(ascii(load_dataset({str(root)!r}).classes))"
         done = subprocess.run(
             [sys.executable, "-c", program],
             capture_output=True,

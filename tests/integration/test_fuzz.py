@@ -17,8 +17,9 @@ from images import write_classes
 from otx.cli import VERBS, main
 from otx.data.decode import check_image, decode_image
 from otx.errors import ImageError
-from otx.recipe import Recipe, dump_yaml
+from otx.recipe import Recipe
 from otx.schema import all_settings
+from otx.yaml_text import dump_yaml
 
 BOUNDED = settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 KINDS = ["PNG", "JPEG", "BMP", "WEBP", "TIFF", "GIF"]

@@ -13,10 +13,10 @@ from torch import nn
 
 from conftest import SMALL, SMALL_MODEL, Recorder
 from otx import Engine
-from otx.deploy.modelfile import load_model
 from otx.errors import UsageError
-from otx.models.build import build_network
-from otx.training.head import fit_head, has_linear_head
+from otx.model.modelfile import load_model
+from otx.networks.build import build_network
+from otx.training.linear_probe import fit_linear_probe, has_linear_head
 from otx.workspace import latest_run
 
 
@@ -43,7 +43,7 @@ def blobs(counts: list[int], seed: int, spread: float = 1.0) -> tuple[np.ndarray
 def test_a_fitted_head_separates_what_can_be_separated(counts: list[int]) -> None:
     network = Headed(8, len(counts))
     val = blobs([20] * len(counts), seed=2)
-    before = fit_head(network, blobs(counts, seed=1), val, len(counts))
+    before = fit_linear_probe(network, blobs(counts, seed=1), val, len(counts))
     assert before.val_accuracy > 0.9
     logits = network.classifier(torch.from_numpy(val[0])).detach()
     labels = torch.from_numpy(val[1])
@@ -55,7 +55,7 @@ def test_a_fitted_head_separates_what_can_be_separated(counts: list[int]) -> Non
 def test_rare_classes_weigh_as_much_as_others() -> None:
     network, spread = Headed(8, 2), 4.0
     val = blobs([500, 500], 2, spread)
-    fit_head(network, blobs([900, 60], 1, spread), val, 2)
+    fit_linear_probe(network, blobs([900, 60], 1, spread), val, 2)
     right = network.classifier(torch.from_numpy(val[0])).argmax(1).numpy() == val[1]
     assert abs(right[:500].mean() - right[500:].mean()) < 0.2
 

@@ -24,16 +24,17 @@ from safetensors.torch import load_file, save_file
 
 from images import write_classes
 from otx import Engine
+from otx.catalogue import load_recipe
 from otx.cli import main
-from otx.deploy.card import ModelCard
-from otx.deploy.modelfile import read_card
-from otx.deploy.predictor import load_predictor
-from otx.deploy.seal import EMPTY, SEAL, check_seal, sealed
 from otx.errors import InputError, ModelError, RecipeError
-from otx.models.build import build_network
-from otx.models.weights import load_weights
-from otx.recipe import load_recipe, parse_text
+from otx.inference.predictor import load_predictor
+from otx.model.card import ModelCard
+from otx.model.checksum import CHECKSUM_KEY, EMPTY, verify_checksum, with_checksum
+from otx.model.modelfile import read_card
+from otx.networks.build import build_network
+from otx.networks.weights import load_weights
 from otx.workspace import latest_run
+from otx.yaml_text import parse_text
 
 # of the processor's time, so that a busy machine does not matter
 SECONDS = 1.0
@@ -154,15 +155,15 @@ def test_an_export_killed_between_its_two_files_is_completed(files: Path, traine
 
 
 def test_a_seal_is_found_right_and_its_absence_is_no_error(tmp_path: Path) -> None:
-    data = sealed(f'{{"{SEAL}": "{EMPTY}"}} and more'.encode())
+    data = with_checksum(f'{{"{CHECKSUM_KEY}": "{EMPTY}"}} and more'.encode())
     assert EMPTY.encode() not in data
-    assert sealed(data) == data
+    assert with_checksum(data) == data
     for content in (data, b"no seal at all", b""):
         (tmp_path / "file.onnx").write_bytes(content)
-        check_seal(tmp_path / "file.onnx")
+        verify_checksum(tmp_path / "file.onnx")
     (tmp_path / "file.onnx").write_bytes(data.replace(b"more", b"less"))
     with pytest.raises(ModelError, match=r"file\.onnx is damaged: its content is not what otx wrote"):
-        check_seal(tmp_path / "file.onnx")
+        verify_checksum(tmp_path / "file.onnx")
 
 
 @pytest.mark.parametrize("name", ["bomb.ckpt", "legacy.ckpt", "bare.ckpt"])

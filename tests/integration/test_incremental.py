@@ -14,8 +14,8 @@ from images import write_classes
 from otx import Engine
 from otx.cli import main
 from otx.data.digits import write_digits
-from otx.deploy.modelfile import read_card
 from otx.errors import ModelError, UsageError
+from otx.model.modelfile import read_card
 from otx.workspace import RunFolder, latest_run
 
 NAMES = ("ant", "bee", "cow", "dog", "elk", "fox")

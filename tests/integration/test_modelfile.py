@@ -13,10 +13,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from otx.deploy.card import ModelCard
-from otx.deploy.modelfile import load_model, read_card, save_model
-from otx.deploy.predictor import load_predictor
 from otx.errors import ModelError, UsageError
+from otx.inference.predictor import load_predictor
+from otx.model.card import ModelCard
+from otx.model.modelfile import load_model, read_card, save_model
 
 KINDS = ["model.safetensors", "last.ckpt", "exported_model.xml", "exported_model.onnx"]
 

@@ -18,13 +18,13 @@ from safetensors.torch import save_file
 from conftest import SMALL, Recorder
 from images import write_classes
 from otx import Engine
-from otx.deploy.modelfile import read_card
+from otx.catalogue import recipe_names
 from otx.errors import ModelError
-from otx.models.build import build_network, model_info
-from otx.models.cost import measure_cost
-from otx.models.table import MODELS
-from otx.models.weights import start_network
-from otx.recipe import recipe_names
+from otx.model.modelfile import read_card
+from otx.networks.build import build_network, model_info
+from otx.networks.cost import measure_cost
+from otx.networks.table import MODELS
+from otx.networks.weights import initial_model
 
 NETWORK = "mobilenetv3_small_050"
 # GFLOPs and millions of parameters of OTX's table
@@ -53,7 +53,7 @@ def test_a_record_says_what_timm_says(name: str) -> None:
 def steady_statistics(monkeypatch: pytest.MonkeyPatch) -> None:
     """Batch norm that hardly moves: the statistics of two tiny batches make a deep network so ill-conditioned that
     PyTorch in float32 and float64 disagree as much as PyTorch and OpenVINO do."""
-    from otx.models import weights
+    from otx.networks import weights
 
     create = weights.create
 
@@ -104,7 +104,7 @@ def test_an_unknown_network_names_the_nearest(network: str, message: str) -> Non
 
 
 def _start(weights: Path, network: str = NETWORK) -> Any:
-    return start_network(network, 3, 32, 32, pretrained=True, weights=str(weights))
+    return initial_model(network, 3, 32, 32, pretrained=True, weights=str(weights))
 
 
 def _backbone(path: Path, num_classes: int = 5) -> dict[str, torch.Tensor]:
@@ -208,8 +208,8 @@ def test_pretrained_weights_come_from_the_hub_and_then_from_its_cache(tmp_path: 
     save_file(state, tmp_path / "model.safetensors")
     Hub.content = (tmp_path / "model.safetensors").read_bytes()
     code = (
-        "import json, torch; from otx.models.weights import start_network; "
-        "s = start_network('mobilenetv3_small_100', 3, 32, 32, pretrained=True, weights=None); "
+        "import json, torch; from otx.networks.weights import initial_model; "
+        "s = initial_model('mobilenetv3_small_100', 3, 32, 32, pretrained=True, weights=None); "
         "print(json.dumps([s.origin, s.warning, s.network.state_dict()['conv_stem.weight'].sum().item()]))"
     )
     environment = {**os.environ, "HF_HOME": str(tmp_path / "hub"), "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1"}

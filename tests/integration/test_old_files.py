@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from otx import Engine
-from otx.deploy.modelfile import read_card
 from otx.errors import UsageError
+from otx.model.modelfile import read_card
 from otx.report.record import read_record
 
 OLD = Path(__file__).parents[1] / "old"

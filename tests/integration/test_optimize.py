@@ -22,15 +22,16 @@ from conftest import SMALL, SMALL_MODEL, Recorder
 from images import write_classes
 from otx import Engine
 from otx.child import CPUINFO
-from otx.data.dataset import Subset, load_dataset, pick_evenly
-from otx.deploy.card import ModelCard
-from otx.deploy.modelfile import read_card, save_model
-from otx.deploy.optimize import Photos, judge, precision_of
-from otx.deploy.predictor import load_predictor
-from otx.deploy.runtime import fix_batch, openvino_core, save_ir
-from otx.deploy.seal import seal_file
+from otx.data.dataset import ImageSet, Subset, pick_evenly
+from otx.data.load import load_dataset
 from otx.errors import DataError, UsageError
-from otx.models.build import build_network
+from otx.export.optimize import NetworkInputs, judge, precision_of
+from otx.inference.predictor import load_predictor
+from otx.inference.runtime import fix_batch, openvino_core, save_ir
+from otx.model.card import ModelCard
+from otx.model.checksum import add_checksum
+from otx.model.modelfile import read_card, save_model
+from otx.networks.build import build_network
 from otx.workspace import latest_run
 
 
@@ -114,12 +115,12 @@ def test_no_int8_network_is_compiled_with_a_free_dimension(
     """OpenVINO crashes on them on processors with AMX (openvinotoolkit/openvino#37577)."""
     older = with_batch(optimized.path, -1, tmp_path / "older.xml")
     photo = sorted(Path(small.recipe.data_root or "", "test").rglob("*.png"))[0]
+    small.test(checkpoint=optimized.path)
+    small.demo(checkpoint=older).close()
     for path in (optimized.path, older):
-        small.test(checkpoint=path)
         small.predict(photo, checkpoint=path)
         small.explain(photo, checkpoint=path, output=tmp_path)
         load_predictor(path).features([np.zeros((50, 40, 3), np.uint8)])
-        small.demo(checkpoint=path).close()
     of_three = small.optimize(max_drop=0.0, subset_size=4, batch_size=3, output=tmp_path)
     assert batch_of(of_three.path) == 3
     models = compile_spy.read(compiled)
@@ -155,7 +156,7 @@ def with_batch(path: Path, batch: int, target: Path) -> Path:
     model = openvino_core().read_model(path)
     fix_batch(model, batch)
     save_ir(model, target, half=False)
-    seal_file(target)
+    add_checksum(target)
     return target
 
 
@@ -256,9 +257,10 @@ def test_no_test_image_is_read_and_no_validation_image_calibrates(
             path.write_text("unreadable")
     dataset = load_dataset(root)
     card = read_card(optimized.path)
-    calibration = Photos(root, pick_evenly(dataset.train, 10, 0), card, 10**6)
+    images = ImageSet(root, pick_evenly(dataset.train, 10, 0), "training split", 10**6)
+    calibration = NetworkInputs(images, card.preprocessing)
     assert len(list(calibration)) == 10
-    assert set(calibration.images.paths) <= set(dataset.train.paths)
+    assert set(images.subset.paths) <= set(dataset.train.paths)
     model = latest_run(small.work_dir).model
     with pytest.raises(DataError, match="none of the validation images can be decoded"):
         Engine(root, work_dir=tmp_path / "ws").optimize(checkpoint=model, subset_size=10, output=tmp_path)
@@ -377,7 +379,7 @@ def test_a_deploy_folder_overwrites_nothing(trained: Engine, tmp_path: Path) -> 
 def test_cores_that_come_and_go_do_not_crash_the_next_signal() -> None:
     program = (
         "import os, signal, numpy, openvino; from openvino import opset13\n"
-        "from otx.deploy.runtime import drop_signal_stack\n"
+        "from otx.signals import drop_signal_stack\n"
         "signal.signal(signal.SIGCHLD, lambda *_: None)\n"
         "def core():\n"
         "    own, given = openvino.Core(), opset13.parameter([1], numpy.float32)\n"

@@ -16,10 +16,11 @@ from conftest import SMALL, SMALL_MODEL
 from images import write_classes, write_image
 from otx import Engine
 from otx.cli import main
-from otx.data.dataset import load_dataset, read_split
 from otx.data.decode import check_image, decode_image
-from otx.deploy.modelfile import read_card
+from otx.data.load import load_dataset
+from otx.data.split_file import read_split
 from otx.errors import DataError, ImageError
+from otx.model.modelfile import read_card
 from otx.workspace import latest_run
 
 NASTY = ["-rf", "a\nb", "quo\"te's", "😀 emoji", "=1+1", "a..b", "[x]", "x" * 255, "%s{0}", "<b>&amp;"]

@@ -22,8 +22,8 @@ from conftest import SMALL
 from images import write_classes, write_image
 from otx import Engine
 from otx.data.digits import write_digits
-from otx.deploy.modelfile import load_model
 from otx.errors import UsageError
+from otx.model.modelfile import load_model
 from otx.workspace import latest_run
 
 TINY = {**SMALL, "data.train_subset.batch_size": 4, "engine.num_devices": 2, "engine.device": "cpu"}

@@ -17,7 +17,7 @@ import pytest
 from images import write_classes, write_image
 from otx import Engine
 from otx.data.folder import glimpse, scan
-from otx.models.weights import check_weights_file
+from otx.networks.weights import check_weights_file
 from otx.preflight import check_data_root
 from otx.recipe import Recipe
 from otx.workspace import latest_run
@@ -158,9 +158,9 @@ def test_weights_of_another_network_are_refused_before_images_are_decoded(
     trained: Engine, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from otx.errors import ModelError
-    from otx.training import run
+    from otx.training import usable_images
 
-    monkeypatch.setattr(run, "survey", lambda *_, **__: pytest.fail("images were decoded"))
+    monkeypatch.setattr(usable_images, "scan_images", lambda *_, **__: pytest.fail("images were decoded"))
     changes: dict[str, Any] = {"model.weights": str(latest_run(trained.work_dir).model), "data.input_size": 32}
     with pytest.raises(ModelError, match="does not fit"):
         Engine(photos, model="timm/test_resnet", work_dir=tmp_path / "ws", overrides=changes).train()

@@ -22,11 +22,11 @@ from PIL import Image
 from conftest import SMALL, Recorder
 from images import write_noise
 from otx import Engine
+from otx.catalogue import load_recipe, to_options
 from otx.cli import main
 from otx.data.digits import write_digits
-from otx.deploy.evaluate import read_test, write_test
 from otx.errors import UsageError
-from otx.recipe import load_recipe, to_options
+from otx.evaluation.evaluate import read_test, write_test
 from otx.report.page import SUBSETS, write_report
 from otx.results import ImageResult
 from otx.workspace import latest_run

@@ -20,10 +20,10 @@ from otx import Engine
 from otx.data.dataset import Subset
 from otx.data.loader import Augmentation, ImageSubset, count_workers, train_loader
 from otx.data.preprocessing import Preprocessing
-from otx.deploy.runtime import drop_signal_stack
-from otx.deploy.seal import take_places
 from otx.machine import available_cores, memory_limit
 from otx.memory import drop_freed_memory, keep_freed_memory
+from otx.model.checksum import move_into_place
+from otx.signals import drop_signal_stack
 from otx.spawn import can_start_workers, forks
 from otx.workspace import latest_folder, latest_run, set_latest
 
@@ -232,5 +232,5 @@ def test_files_are_flushed_as_windows_asks(tmp_path: Path, monkeypatch: pytest.M
     (tmp_path / "beside").mkdir()
     (tmp_path / "beside" / "model.bin").write_bytes(b"1")
     monkeypatch.setattr(os, "fsync", flush_what_is_written)
-    take_places(tmp_path / "beside", tmp_path, ["model.bin"])
+    move_into_place(tmp_path / "beside", tmp_path, ["model.bin"])
     assert (tmp_path / "model.bin").read_bytes() == b"1"

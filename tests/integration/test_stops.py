@@ -20,7 +20,7 @@ from conftest import SMALL
 from images import write_classes
 from otx import Engine
 from otx.cli import main
-from otx.deploy.modelfile import load_model
+from otx.model.modelfile import load_model
 from otx.workspace import latest_run
 
 TINY = {**SMALL, "data.train_subset.batch_size": 4, "engine.device": "cpu", "training.early_stopping.patience": None}
@@ -30,7 +30,7 @@ PROGRAM = """
 import json, os, signal, sys
 from otx import console
 from otx.cli import main
-import otx.report.page, otx.deploy.evaluate
+import otx.report.page, otx.evaluation.evaluate
 from otx.training.module import Classifier
 
 def send(number):
@@ -58,7 +58,7 @@ SPOTS = {
     "folder": lambda number: when_said("Run folder", number),
     "first epoch": lambda number: once(Classifier, "training_step", number),
     "validation": lambda number: once(Classifier, "validation_step", number),
-    "measuring": lambda number: once(otx.deploy.evaluate, "evaluate", number),
+    "measuring": lambda number: once(otx.evaluation.evaluate, "evaluate", number),
     "page": lambda number: once(otx.report.page, "write_report", number),
 }
 for spot, number, out, arguments in json.loads(sys.argv[1]):

@@ -18,9 +18,9 @@ import torch
 
 from integration.conftest import SMALL, SMALL_MODEL, Recorder
 from otx import Engine, limits, machine
-from otx.deploy.runtime import only_core, openvino_core
-from otx.training import threads
-from otx.training.threads import ThreadChooser
+from otx.inference.runtime import only_core, openvino_core
+from otx.training.acceleration import threads
+from otx.training.acceleration.threads import ThreadChooser
 
 NOTE = "Other programs use this machine"
 LINUX = pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="needs Linux")
@@ -40,8 +40,8 @@ def note(name):
     counts[name], known = now - known, now
 np.ones((512, 512)) @ np.ones((512, 512))
 note("blas")
-from otx.deploy.predictor import load_predictor
-from otx.deploy.runtime import compile_exactly
+from otx.inference.predictor import load_predictor
+from otx.inference.runtime import compile_exactly
 images = [np.zeros((40, 40, 3), np.uint8)] * 2
 for name in ("exported_model.xml", "exported_model.onnx", "model.safetensors"):
     load_predictor(Path(sys.argv[1], name)).logits(images)
@@ -120,6 +120,7 @@ def test_threads_that_must_not_change_do_not(
     assert used == set()
 
 
+@pytest.mark.slow
 @LINUX
 def test_no_library_starts_more_threads_than_a_quota_allows(files: Path, tmp_path: Path) -> None:
     (tmp_path / "cpu.max").write_text("100000 100000\n")

@@ -18,16 +18,16 @@ import torch
 from conftest import SMALL, SMALL_MODEL, Recorder
 from images import write_classes, write_noise
 from otx import Engine
+from otx.catalogue import load_recipe
 from otx.data import loader
-from otx.data.dataset import load_dataset
+from otx.data.dataset import ImageSet
 from otx.data.decode import decode_image
-from otx.deploy import evaluate as evaluation
-from otx.deploy import predictor
-from otx.deploy.modelfile import load_model, read_card
+from otx.data.load import load_dataset
 from otx.errors import DataError, TrainingError, UsageError
-from otx.recipe import load_recipe
+from otx.model.modelfile import load_model, read_card
 from otx.results import StopReason
 from otx.training.module import Classifier
+from otx.verbs import train as verb
 from otx.workspace import latest_run, run_of
 
 FIGURES = ("train_loss", "val_loss", "val_accuracy", "lr", "is_best")
@@ -185,18 +185,18 @@ def test_the_best_model_of_a_resumed_run_is_measured_with_the_settings_of_the_ru
     settings = {"data.val_subset.batch_size": 3, "data.max_image_pixels": 5000, "engine.device": "cpu"}
     small(photos, tmp_path, max_epochs=1, **settings).train()
     measured: list[tuple[int, int, str]] = []
-    evaluate, load_predictor = evaluation.evaluate, predictor.load_predictor
+    evaluate, load_predictor = verb.evaluate, verb.load_predictor
 
-    def spy_on_evaluate(*given: Any, **named: Any) -> Any:
-        measured[-1] = (named["batch_size"], named["max_pixels"], measured[-1][2])
-        return evaluate(*given, **named)
+    def spy_on_evaluate(predictor: Any, images: ImageSet, **named: Any) -> Any:
+        measured[-1] = (named["batch_size"], images.max_pixels, measured[-1][2])
+        return evaluate(predictor, images, **named)
 
     def spy_on_load(path: Path, device: str) -> Any:
         measured.append((0, 0, device))
         return load_predictor(path, device)
 
-    monkeypatch.setattr(evaluation, "evaluate", spy_on_evaluate)
-    monkeypatch.setattr(predictor, "load_predictor", spy_on_load)
+    monkeypatch.setattr(verb, "evaluate", spy_on_evaluate)
+    monkeypatch.setattr(verb, "load_predictor", spy_on_load)
     Engine(work_dir=tmp_path).train(resume=True, max_epochs=2)
     Engine(work_dir=tmp_path, overrides={"report": True}).train(resume=True, max_epochs=3)
     # the page may load the model once more, to draw what it sees

@@ -15,12 +15,12 @@ import pytest
 from conftest import SMALL, SMALL_MODEL, Recorder
 from images import write_classes, write_image
 from otx import Engine, list_models
+from otx.catalogue import load_recipe
 from otx.cli import main
-from otx.deploy.modelfile import read_card
-from otx.engine import find_models
 from otx.errors import DataError, UsageError
-from otx.recipe import load_recipe
+from otx.model.modelfile import read_card
 from otx.results import TestResult
+from otx.verbs.find import find_models
 from otx.workspace import latest_run
 
 

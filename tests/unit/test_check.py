@@ -12,12 +12,13 @@ import pytest
 from PIL import Image, ImageEnhance
 from sklearn.datasets import load_sample_images
 
-from otx.data.check import check_dataset, find_copies, survey, write_suspicions
-from otx.data.dataset import load_dataset
-from otx.data.likeness import MAX_BITS, close_pairs, group_alike, join, perceptual_hashes
-from otx.deploy.mislabelled import find_mislabelled, in_doubt, out_of_sample
+from otx.data.check import check_dataset, find_copies, scan_images, write_check
+from otx.data.load import load_dataset
+from otx.data.near_duplicates import MAX_BITS, close_pairs, group_alike, join, perceptual_hashes
 from otx.errors import UsageError
-from otx.results import Finding, Mislabelled, Place, Suspicions
+from otx.evaluation.mislabelled import find_mislabelled, in_doubt, out_of_sample
+from otx.findings import CheckResult, Finding, ImageRef, Mislabelled
+from otx.plain import structured
 
 SIDE = 106
 
@@ -42,11 +43,11 @@ def photos(crops: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(crops, tmp_path / "photos"))
 
 
-def check(root: Path) -> Suspicions:
+def check(root: Path) -> CheckResult:
     return check_dataset(load_dataset(root))
 
 
-def found(suspicions: Suspicions) -> dict[str, list[str]]:
+def found(suspicions: CheckResult) -> dict[str, list[str]]:
     """The paths of every kind of finding that there is."""
     return {kind: [place.path for place, _ in rows] for kind, rows in suspicions.by_kind().items() if rows}
 
@@ -185,27 +186,27 @@ def test_suspicions_come_back_from_json_as_they_were(photos: Path, tmp_path: Pat
     result = check(photos)
     assert result.leaks and result.conflicts and result.broken
     for mislabelled in (None, (Mislabelled("a.jpg", "flower", "train", "temple", 0.75),)):
-        whole = Suspicions(**{**vars(result), "mislabelled": mislabelled})
-        write_suspicions(whole, tmp_path / "found.json")
-        assert Suspicions.from_dict(json.loads((tmp_path / "found.json").read_text())) == whole
+        whole = CheckResult(**{**vars(result), "mislabelled": mislabelled})
+        write_check(whole, tmp_path / "found.json")
+        assert structured(CheckResult, json.loads((tmp_path / "found.json").read_text())) == whole
 
 
 def test_the_csv_file_has_a_row_for_each_finding(photos: Path, tmp_path: Path) -> None:
     shutil.copy(photos / "train/flower/08.jpg", photos / "test/flower/again.jpg")
-    write_suspicions(check(photos), tmp_path / "found.csv")
+    write_check(check(photos), tmp_path / "found.csv")
     assert (tmp_path / "found.csv").read_text().splitlines() == [
         "finding,path,label,subset,why",
         "leak,test/flower/again.jpg,flower,test,test; in train: train/flower/08.jpg",
         "copies,test/flower/again.jpg,flower,test,same bytes: train/flower/08.jpg",
     ]
     with pytest.raises(UsageError, match=r"found.txt: findings are written as .csv or .json"):
-        write_suspicions(check(photos), tmp_path / "found.txt")
+        write_check(check(photos), tmp_path / "found.txt")
 
 
 def test_only_what_is_looked_at_closely_is_compared_but_all_is_decoded(photos: Path) -> None:
     cut_off(photos / "val" / "flower" / "02.jpg")
     paths = ["train/flower/08.jpg", "val/flower/02.jpg", "test/flower/03.jpg"]
-    seen = survey(photos, paths, closely={"test/flower/03.jpg"})
+    seen = scan_images(photos, paths, closely={"test/flower/03.jpg"})
     assert list(seen.looks) == ["test/flower/03.jpg"]
     assert [image.path for image in seen.bad] == ["val/flower/02.jpg"]
 
@@ -293,4 +294,4 @@ def test_the_prunings_are_those_of_the_paper() -> None:
 
 
 def test_a_finding_knows_its_place() -> None:
-    assert Finding("a.jpg", "flower", "test", "the file is empty").place == Place("a.jpg", "flower", "test")
+    assert Finding("a.jpg", "flower", "test", "the file is empty").place == ImageRef("a.jpg", "flower", "test")

@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from images import write_classes, write_image
-from otx.data.dataset import load_dataset, load_test_images, refuse_if_too_many_bad, write_split
+from otx.data.load import load_dataset, load_test_images, refuse_if_too_many_bad
 from otx.data.split import share_of, split_class
+from otx.data.split_file import write_split
 from otx.errors import DataError
 from otx.results import BadImage
 

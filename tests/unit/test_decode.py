@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from images import write_image, write_noise
-from otx.data.check import survey
+from otx.data.check import scan_images
 from otx.data.decode import check_image, decode_image
 from otx.errors import ImageError
 
@@ -165,7 +165,7 @@ def test_checking_a_folder_names_the_broken_ones_in_order(tmp_path: Path) -> Non
         write_noise(tmp_path / name, seed=number)
     for name in ("03.jpg", "31.jpg"):
         (tmp_path / name).write_bytes((tmp_path / name).read_bytes()[:700])
-    assert [image.path for image in survey(tmp_path, names).bad] == ["03.jpg", "31.jpg"]
+    assert [image.path for image in scan_images(tmp_path, names).bad] == ["03.jpg", "31.jpg"]
 
 
 @settings(max_examples=150)

@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from images import write_image
-from otx.data.dataset import load_dataset
 from otx.data.digits import NUM_DIGITS, resolve_data_root, write_digits
+from otx.data.load import load_dataset
 from otx.errors import UsageError
 
 

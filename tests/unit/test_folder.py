@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from images import write_image
-from otx.data.dataset import load_dataset, load_test_images
-from otx.data.folder import IMAGE_SUFFIXES, scan, some
+from otx.data.folder import IMAGE_SUFFIXES, scan, shorten
+from otx.data.load import load_dataset, load_test_images
 from otx.errors import DataError
 
 suffixes = st.sampled_from(sorted(IMAGE_SUFFIXES)).flatmap(lambda name: st.sampled_from([name, name.upper()]))
@@ -145,9 +145,9 @@ def test_every_class_folder_without_an_image_is_named_not_only_the_first(tmp_pat
 
 
 def test_a_long_list_names_ten_and_counts_the_rest() -> None:
-    assert some(str(number) for number in range(10)) == "0, 1, 2, 3, 4, 5, 6, 7, 8, 9"
-    assert some(str(number) for number in range(13)) == "0, 1, 2, 3, 4, 5, 6, 7, 8, 9 and 3 more"
-    assert some([]) == ""
+    assert shorten(str(number) for number in range(10)) == "0, 1, 2, 3, 4, 5, 6, 7, 8, 9"
+    assert shorten(str(number) for number in range(13)) == "0, 1, 2, 3, 4, 5, 6, 7, 8, 9 and 3 more"
+    assert shorten([]) == ""
 
 
 @pytest.mark.parametrize(

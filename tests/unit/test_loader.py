@@ -12,10 +12,19 @@ from numpy.typing import NDArray
 
 from images import write_classes
 from otx import machine
-from otx.data.cache import MEGABYTE, ImageCache, room_for_images
-from otx.data.dataset import load_dataset
+from otx.data.cache import MEGABYTE, ImageCache, memory_budget
 from otx.data.decode import decode_image
-from otx.data.loader import Augmentation, Batch, Draw, Growth, ImageSubset, count_workers, train_loader, val_loader
+from otx.data.load import load_dataset
+from otx.data.loader import (
+    Augmentation,
+    Batch,
+    ImageSubset,
+    ProgressiveResize,
+    SampleRequest,
+    count_workers,
+    train_loader,
+    val_loader,
+)
 from otx.data.preprocessing import Preprocessing
 
 NETWORK_INPUT = Preprocessing(16, 16, (0, 0, 0), (1, 1, 1))
@@ -77,14 +86,14 @@ def test_a_process_that_was_not_forked_keeps_nothing() -> None:
 def test_the_room_is_what_was_asked_for_but_an_eighth_of_the_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert room_for_images(1, processes=4) == MEGABYTE
+    assert memory_budget(1, processes=4) == MEGABYTE
     limit = tmp_path / "memory.max"
     limit.write_text("80000000\n")
     monkeypatch.setattr(machine, "CGROUPS", tmp_path)
-    assert room_for_images(1024, processes=1) == 10_000_000
-    assert room_for_images(1024, processes=4) == 2_500_000
+    assert memory_budget(1024, processes=1) == 10_000_000
+    assert memory_budget(1024, processes=4) == 2_500_000
     limit.write_text("max\n")
-    assert room_for_images(1024, processes=1) > 10_000_000
+    assert memory_budget(1024, processes=1) > 10_000_000
 
 
 def batches(folder: Path, *, cache: int, workers: int) -> list[list[Batch]]:
@@ -129,7 +138,7 @@ def test_batches_are_the_same_from_memory(workers: int, tmp_path: Path) -> None:
     ("full", "sizes"), [((224, 224), [128, 160, 192, 224, 224]), ((32, 96), [32, 32, 32, 32, 32]), ((200, 320), [])]
 )
 def test_images_grow_in_steps_to_their_whole_size(full: tuple[int, int], sizes: list[int]) -> None:
-    growth = Growth(0.55, 3)
+    growth = ProgressiveResize(0.55, 3)
     found = [growth.size(full, epoch) for epoch in range(5)]
     assert found[3:] == [full, full]
     assert found == sorted(found)
@@ -173,12 +182,12 @@ def test_large_images_to_train_on_are_kept_small(
         images = ImageSubset(
             root, data.train, NETWORK_INPUT, max_pixels=10**6, augmentation=bends, reduces=reduces, cache=MEGABYTE
         )
-        images[Draw(0, 1, (16, 16))]
+        images[SampleRequest(0, 1, (16, 16))]
         kept = images.cache.get(0)
         assert kept is not None
         assert kept.shape[1::-1] == (expected if reduces else size)
         whole = decode_image(root / data.train.paths[0])
-        as_tested, *_ = images[Draw(0)]
+        as_tested, *_ = images[SampleRequest(0)]
         assert as_tested is not None
         np.testing.assert_array_equal(as_tested.permute(1, 2, 0), NETWORK_INPUT.resize(whole))
         # its pixels are those of the file, so that it is as grainy

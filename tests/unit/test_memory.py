@@ -14,7 +14,7 @@ PROGRAM = """
 import os, sys
 import numpy as np
 from pathlib import Path
-from otx.data.dataset import load_dataset
+from otx.data.load import load_dataset
 from otx.data.loader import ImageSubset, val_loader
 from otx.data.preprocessing import Preprocessing
 from otx.memory import keep_freed_memory

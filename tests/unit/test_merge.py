@@ -9,13 +9,13 @@ import torch
 
 from otx.data.dataset import Dataset, Subset
 from otx.errors import UsageError
-from otx.models.build import build_network
-from otx.training.class_mapping import merge_classes
-from otx.training.incremental import Past, carry_over
+from otx.networks.build import build_network
+from otx.training.class_mapping import map_classes
+from otx.training.incremental import Distillation, carry_over
 
 
 def test_old_classes_keep_their_places_and_new_ones_follow_sorted() -> None:
-    merge = merge_classes(["rose", "daisy"], ["tulip", "aster", "daisy"])
+    merge = map_classes(["rose", "daisy"], ["tulip", "aster", "daisy"])
     assert merge.classes == ("rose", "daisy", "aster", "tulip")
     assert (merge.num_old, merge.new, merge.absent, merge.warnings) == (2, ("aster", "tulip"), ("rose",), ())
     assert merge.notes == [
@@ -26,13 +26,13 @@ def test_old_classes_keep_their_places_and_new_ones_follow_sorted() -> None:
 
 
 def test_a_renamed_class_is_the_same_class() -> None:
-    merge = merge_classes(["rose", "daisy"], ["roses", "daisy"], {"rose": "roses"})
+    merge = map_classes(["rose", "daisy"], ["roses", "daisy"], {"rose": "roses"})
     assert (merge.classes, merge.new, merge.absent) == (("roses", "daisy"), (), ())
 
 
 @pytest.mark.parametrize("name", ["Blue Tit", "blue_tit", "bluetit", "BLUE-TIT"])
 def test_names_that_differ_only_in_case_or_spaces_are_a_warning_with_the_option(name: str) -> None:
-    (warning,) = merge_classes(["blue tit", "cat"], [name, "cat"]).warnings
+    (warning,) = map_classes(["blue tit", "cat"], [name, "cat"]).warnings
     assert f"--rename 'blue tit={name}'" in warning
 
 
@@ -45,7 +45,7 @@ def test_names_that_differ_only_in_case_or_spaces_are_a_warning_with_the_option(
 )
 def test_a_wrong_rename_is_said(renames: dict[str, str], message: str) -> None:
     with pytest.raises(UsageError) as error:
-        merge_classes(["rose", "daisy"], ["rose"], renames)
+        map_classes(["rose", "daisy"], ["rose"], renames)
     assert message in str(error.value)
 
 
@@ -73,7 +73,7 @@ def test_a_data_set_is_labelled_by_the_merged_classes() -> None:
 
 
 def test_only_classes_with_images_compete() -> None:
-    past = Past(torch.nn.Identity(), [3, 1], 1.0)
+    past = Distillation(torch.nn.Identity(), [3, 1], 1.0)
     logits, labels = past.among_present(torch.arange(10.0).view(2, 5), torch.tensor([3, 1]))
     assert logits.tolist() == [[1.0, 3.0], [6.0, 8.0]]
     assert labels.tolist() == [1, 0]

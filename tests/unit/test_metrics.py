@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from otx.deploy.classify import softmax
-from otx.deploy.metrics import measure
 from otx.errors import DataError
+from otx.evaluation.metrics import measure
+from otx.inference.classify import softmax
 
 
 def random_case(num_classes: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:

@@ -10,9 +10,15 @@ import timm
 import torch
 from torch import nn
 
-from otx.training.folded import fold_norms
+from otx.training.acceleration.cpu_kernels import (
+    KernelChoice,
+    kernel_choices_of,
+    set_kernel_choices,
+    speed_up_depthwise,
+)
+from otx.training.acceleration.fold_batchnorm import fold_norms
+from otx.training.acceleration.pooling import pool_by_products
 from otx.training.frozen import freeze_statistics
-from otx.training.processor import Way, pool_by_products, set_ways, speed_up_depthwise, ways_of
 
 SIZE = (64, 64)
 NETWORKS = ["mobilenetv3_small_050", "efficientnet_b0", "tf_efficientnetv2_b0", "mobilenetv4_conv_small_050"]
@@ -59,7 +65,7 @@ def test_faster_layers_compute_the_same_in_float32(name: str) -> None:
     fast = copy.deepcopy(plain)
     pool_by_products(fast)
     speed_up_depthwise(fast, SIZE, half=False, timed=True)
-    assert ways_of(fast)
+    assert kernel_choices_of(fast)
     assert list(fast.state_dict()) == list(plain.state_dict())
     expected, found = step(plain), step(fast)
     assert torch.allclose(found[0], expected[0], atol=1e-4)
@@ -96,7 +102,7 @@ def test_without_the_clock_the_ways_are_the_same_every_time(half: bool) -> None:
     for _ in range(2):
         built = network("efficientnet_b0")
         speed_up_depthwise(built, SIZE, half=half, timed=False)
-        found.append(ways_of(built))
+        found.append(kernel_choices_of(built))
     assert found[0] == found[1]
     assert len(found[0]) == 16
     assert {way[0] for way in found[0]} == {"bf16" if half else "32"}
@@ -115,7 +121,7 @@ def test_a_gradient_in_parts_is_that_of_the_whole(
     fast = copy.deepcopy(plain)
     holder = nn.Sequential(nn.Conv2d(3, 8, 1), fast)
     speed_up_depthwise(holder, size, half=False, timed=True)
-    set_ways(holder, [("32", "32", "32", True)])
+    set_kernel_choices(holder, [("32", "32", "32", True)])
     images = torch.randn(3, 8, *size)
     given = [images.clone().requires_grad_() for _ in range(2)]
     for layer, own in zip((plain, fast), given, strict=True):
@@ -141,10 +147,10 @@ def test_batch_norm_with_fixed_statistics_is_part_of_the_convolution(name: str) 
 def test_ways_are_kept_and_those_of_another_network_are_not_taken() -> None:
     one = network("efficientnet_b0")
     speed_up_depthwise(one, SIZE, half=True, timed=False)
-    ways = ways_of(one)
-    set_ways(one, [("32", "32", "32", False)] * len(ways))
-    assert set(ways_of(one)) == {("32", "32", "32", False)}
-    set_ways(one, ways)
-    set_ways(one, ways[1:])
-    assert ways_of(one) == ways
-    assert Way(*ways[0])
+    ways = kernel_choices_of(one)
+    set_kernel_choices(one, [("32", "32", "32", False)] * len(ways))
+    assert set(kernel_choices_of(one)) == {("32", "32", "32", False)}
+    set_kernel_choices(one, ways)
+    set_kernel_choices(one, ways[1:])
+    assert kernel_choices_of(one) == ways
+    assert KernelChoice(*ways[0])

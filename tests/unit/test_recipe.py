@@ -8,9 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from otx.catalogue import RECIPES, list_models, load_recipe, recipe_names
 from otx.errors import RecipeError, UsageError
-from otx.recipe import RECIPES, Recipe, dump_yaml, from_dict, list_models, load_recipe, parse_text, recipe_names
+from otx.recipe import Recipe, from_dict
 from otx.schema import all_settings
+from otx.yaml_text import dump_yaml, parse_text
 
 
 @pytest.mark.parametrize("name", recipe_names())
@@ -166,7 +168,7 @@ def test_list_models_filters_by_pattern_and_refuses_other_tasks() -> None:
 
 
 def test_a_model_beside_a_recipe_replaces_the_network_only() -> None:
-    from otx.engine import choose_recipe
+    from otx.catalogue import choose_recipe
 
     assert choose_recipe(None, None) == load_recipe("mobilenet_v3_large")
     assert choose_recipe(None, "efficientnet_b0") == load_recipe("efficientnet_b0")

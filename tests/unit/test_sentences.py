@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from otx.deploy.evaluate import image_results
-from otx.deploy.metrics import measure
+from otx.evaluation.evaluate import image_results
+from otx.evaluation.metrics import measure
 from otx.report.compare import sign_test
 from otx.report.figures import at_least, confident_mistakes, hesitant_hits, reliability, threshold_table
 from otx.report.record import Measurement, Record

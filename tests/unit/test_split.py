@@ -10,8 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from images import write_classes, write_image
-from otx.data.dataset import Dataset, Subset, load_dataset, read_split, write_split
+from otx.data.dataset import Dataset, Subset
+from otx.data.load import load_dataset
 from otx.data.split import share_of, split_class
+from otx.data.split_file import read_split, write_split
 from otx.errors import DataError
 
 shares = st.floats(0.01, 0.5)

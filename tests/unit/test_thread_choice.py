@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from otx.recipe import Recipe
-from otx.training import threads
-from otx.training.threads import OtherWork, Reading, ThreadChooser, may_choose_threads
+from otx.training.acceleration import threads
+from otx.training.acceleration.threads import OtherWork, Reading, ThreadChooser, may_choose_threads
 
 SIZE = (224, 224)
 

@@ -73,6 +73,6 @@ class ImageCache:
             self._table[-1, 0] = begin + image.size
 
 
-def room_for_images(megabytes: int, processes: int) -> int:
+def memory_budget(megabytes: int, processes: int) -> int:
     """Bytes to keep decoded images in: what was asked for, but for all processes an eighth of this machine's memory."""
     return min(megabytes * MEGABYTE, memory_limit() // MAX_SHARE // processes)

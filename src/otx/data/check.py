@@ -11,12 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from otx.data.dataset import Dataset
-from otx.data.decode import EMPTY, MAX_PIXELS, Glance, check_image, glance, ordered
-from otx.data.likeness import GRID, MIN_CORRELATION, group_alike, join, nearest
+from otx.data.decode import EMPTY, MAX_PIXELS, ImagePreview, check_image, ordered, preview_image
+from otx.data.near_duplicates import GRID, MIN_CORRELATION, group_alike, join, nearest
 from otx.data.preprocessing import opencv
 from otx.errors import ImageError
 from otx.events import Progress, Reporter, SilentReporter, heartbeat
-from otx.results import BadImage, ClassCount, CopyGroup, CopyPair, Finding, Place, Suspicions
+from otx.findings import CheckResult, ClassCount, CopyGroup, CopyPair, Finding, ImageRef
+from otx.results import BadImage
 from otx.workspace import TABLES, check_output, write_csv, write_json
 
 TINY = 32
@@ -29,7 +30,7 @@ REPORT_EVERY = 64
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class ImageSummary:
     """What is kept of an image, half a kilobyte: its size in pixels, its kind, a digest of its file, a thumbnail.
 
     `thumb` holds 16 x 16 grey values. `kind` is "colour", "grey", "alpha channel" or one of Pillow's modes.
@@ -44,21 +45,21 @@ class Look:
 
 
 @dataclass(frozen=True)
-class Survey:
+class ScanResult:
     """The looks at images by path, and the images that cannot be decoded."""
 
-    looks: dict[str, Look]
+    looks: dict[str, ImageSummary]
     bad: tuple[BadImage, ...]
 
 
-def survey(
+def scan_images(
     root: Path,
     paths: Iterable[str],
     *,
     closely: Collection[str] | None = None,
     max_pixels: int = MAX_PIXELS,
     on_progress: Callable[[int], None] | None = None,
-) -> Survey:
+) -> ScanResult:
     """Decode images, given by their paths relative to `root`, each once and as small as will do.
 
     Args:
@@ -66,40 +67,40 @@ def survey(
         on_progress: gets the number of images done.
     """
 
-    def see(path: str) -> tuple[str, Look | str | None]:
+    def see(path: str) -> tuple[str, ImageSummary | str | None]:
         if closely is not None and path not in closely:
             return path, check_image(root / path, max_pixels)
         try:
-            return path, look_at(root / path, max_pixels)
+            return path, summarise_image(root / path, max_pixels)
         except ImageError as error:
             return path, error.what
 
     looks, bad = {}, []
     for number, (path, answer) in enumerate(ordered(see, paths), start=1):
-        if isinstance(answer, Look):
+        if isinstance(answer, ImageSummary):
             looks[path] = answer
         elif answer is not None:
             bad.append(BadImage(path, answer))
         if on_progress is not None and number % REPORT_EVERY == 0:
             on_progress(number)
-    return Survey(looks, tuple(bad))
+    return ScanResult(looks, tuple(bad))
 
 
-def look_at(path: Path, max_pixels: int = MAX_PIXELS) -> Look:
+def summarise_image(path: Path, max_pixels: int = MAX_PIXELS) -> ImageSummary:
     """Look at an image file.
 
     Raises:
         ImageError: it cannot be decoded, or has more than `max_pixels` pixels.
     """
-    seen = glance(path, max_pixels)
+    seen = preview_image(path, max_pixels)
     cv2 = opencv()
     small = cv2.resize(seen.pixels, (GRID, GRID), interpolation=cv2.INTER_AREA)
     flat = bool(small.reshape(-1, 3).std(axis=0).max() < ONE_COLOUR)
     grey = cv2.cvtColor(small, cv2.COLOR_RGB2GRAY)
-    return Look(seen.width, seen.height, _kind(seen, small), flat, seen.digest, grey.tobytes())
+    return ImageSummary(seen.width, seen.height, _kind(seen, small), flat, seen.digest, grey.tobytes())
 
 
-def _kind(seen: Glance, small: NDArray[np.uint8]) -> str:
+def _kind(seen: ImagePreview, small: NDArray[np.uint8]) -> str:
     if seen.transparent:
         return "alpha channel"
     if seen.mode not in ("RGB", "L", "P", "1", "YCbCr"):
@@ -112,8 +113,8 @@ def _kind(seen: Glance, small: NDArray[np.uint8]) -> str:
 class Copies:
     """Images by their places and looks, thumbnails (N, 16, 16), and the groups of places of the same picture."""
 
-    places: tuple[Place, ...]
-    looks: tuple[Look, ...]
+    places: tuple[ImageRef, ...]
+    looks: tuple[ImageSummary, ...]
     thumbs: NDArray[np.uint8]
     groups: tuple[tuple[int, ...], ...]
 
@@ -134,7 +135,7 @@ class Copies:
         return CopyPair(self.places[first], self.places[second], exact, round(likeness, 4))
 
 
-def find_copies(places: Iterable[Place], looks: Mapping[str, Look]) -> Copies:
+def find_copies(places: Iterable[ImageRef], looks: Mapping[str, ImageSummary]) -> Copies:
     """Find files of the same picture: the same bytes, or the same but for size, quality and brightness.
 
     Images that are tiny or of one colour have too little in them to be alike: only the same bytes count.
@@ -182,11 +183,11 @@ def _copy_groups(copies: Copies) -> tuple[CopyGroup, ...]:
     return tuple(groups)
 
 
-def check_dataset(dataset: Dataset, *, max_pixels: int = MAX_PIXELS, reporter: Reporter | None = None) -> Suspicions:
+def check_dataset(dataset: Dataset, *, max_pixels: int = MAX_PIXELS, reporter: Reporter | None = None) -> CheckResult:
     """Look at every image of a data set once, and list what is wrong or unusual."""
     told = reporter or SilentReporter()
-    paths = sorted({place.path for place in places_of(dataset)})
-    seen = survey(
+    paths = sorted({place.path for place in image_refs(dataset)})
+    seen = scan_images(
         dataset.root,
         paths,
         max_pixels=max_pixels,
@@ -196,17 +197,17 @@ def check_dataset(dataset: Dataset, *, max_pixels: int = MAX_PIXELS, reporter: R
         return suspect(dataset, seen)
 
 
-def suspect(dataset: Dataset, seen: Survey) -> Suspicions:
+def suspect(dataset: Dataset, seen: ScanResult) -> CheckResult:
     """What is wrong with, or unusual about, the images of a data set that were looked at."""
     bad = {image.path for image in seen.bad}
-    by_path = {place.path: place for place in places_of(dataset) if place.path in seen.looks or place.path in bad}
+    by_path = {place.path: place for place in image_refs(dataset) if place.path in seen.looks or place.path in bad}
     looks = sorted(seen.looks.items())
-    copies = find_copies(places_of(dataset), seen.looks)
+    copies = find_copies(image_refs(dataset), seen.looks)
 
     def list_of(reasons: Iterable[tuple[str, str | None]]) -> tuple[Finding, ...]:
         return tuple(Finding(**by_path[path].to_dict(), reason=reason) for path, reason in reasons if reason)
 
-    return Suspicions(
+    return CheckResult(
         data_root=dataset.root.resolve(),
         layout=dataset.layout,
         notes=dataset.notes,
@@ -223,11 +224,11 @@ def suspect(dataset: Dataset, seen: Survey) -> Suspicions:
     )
 
 
-def places_of(dataset: Dataset) -> Iterator[Place]:
+def image_refs(dataset: Dataset) -> Iterator[ImageRef]:
     """Every image of a data set, test first, train last."""
     for name, subset in reversed(dataset.parts.items()):
         for path, label in zip(subset.paths, subset.labels, strict=True):
-            yield Place(path, dataset.classes[label], name)
+            yield ImageRef(path, dataset.classes[label], name)
 
 
 def _counts(dataset: Dataset) -> tuple[ClassCount, ...]:
@@ -239,19 +240,19 @@ def _counts(dataset: Dataset) -> tuple[ClassCount, ...]:
     )
 
 
-def _tiny(look: Look) -> str | None:
+def _tiny(look: ImageSummary) -> str | None:
     if min(look.width, look.height) >= TINY:
         return None
     return f"{look.width}x{look.height} pixels, a side under {TINY}"
 
 
-def _huge(look: Look) -> str | None:
+def _huge(look: ImageSummary) -> str | None:
     if look.width * look.height <= HUGE:
         return None
     return f"{look.width}x{look.height} pixels, over {HUGE // 1_000_000} million"
 
 
-def _odd(looks: Sequence[tuple[str, Look]]) -> Iterable[tuple[str, str]]:
+def _odd(looks: Sequence[tuple[str, ImageSummary]]) -> Iterable[tuple[str, str]]:
     """What is unusual about each image, by itself or among the others."""
     kinds: dict[str, int] = defaultdict(int)
     for _, look in looks:
@@ -269,7 +270,7 @@ def _odd(looks: Sequence[tuple[str, Look]]) -> Iterable[tuple[str, str]]:
             yield path, "; ".join(reasons)
 
 
-def write_suspicions(suspicions: Suspicions, path: Path) -> None:
+def write_check(suspicions: CheckResult, path: Path) -> None:
     """Write what was found as `.json` (all of it) or `.csv` (finding, path, label, subset, why).
 
     Raises:

@@ -66,7 +66,7 @@ def decode_image(source: str | Path | bytes, max_pixels: int = MAX_PIXELS) -> ND
 
 
 @dataclass(frozen=True)
-class Glance:
+class ImagePreview:
     """An image seen from afar: its size, Pillow's `mode`, whether it has an alpha channel, a digest of its file.
 
     `pixels` (h, w, 3) uint8 are turned as its EXIF orientation says and smaller than the image where that saves time.
@@ -80,7 +80,7 @@ class Glance:
     pixels: NDArray[np.uint8]
 
 
-def glance(path: Path, max_pixels: int = MAX_PIXELS) -> Glance:
+def preview_image(path: Path, max_pixels: int = MAX_PIXELS) -> ImagePreview:
     """Decode an image file just large enough to compare it; all of it is read, truncation is found.
 
     Raises:
@@ -99,7 +99,7 @@ def glance(path: Path, max_pixels: int = MAX_PIXELS) -> Glance:
                 image.draft(mode, (GLANCE, GLANCE))
             image.load()
             ImageOps.exif_transpose(image, in_place=True)
-            return Glance(width, height, mode, _is_transparent(image), digest, _to_rgb(image))
+            return ImagePreview(width, height, mode, _is_transparent(image), digest, _to_rgb(image))
 
 
 @contextlib.contextmanager

@@ -216,7 +216,7 @@ def _lazily(folder: str | Path) -> Iterator[os.DirEntry[str]]:
         raise DataError(f"{folder} cannot be read: {error.strerror}") from error
 
 
-def some(names: Iterable[str]) -> str:
+def shorten(names: Iterable[str]) -> str:
     """The first names of a list, and how many more there are."""
     names = list(names)
     more = f" and {len(names) - NAMED_AT_MOST} more" if len(names) > NAMED_AT_MOST else ""

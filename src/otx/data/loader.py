@@ -42,7 +42,7 @@ class Augmentation:
 
 
 @dataclass(frozen=True)
-class Growth:
+class ProgressiveResize:
     """Images to train on begin small and grow to the network's input: a step on small ones takes less time.
 
     Source: Tan and Le, EfficientNetV2: Smaller Models and Faster Training, ICML 2021, arXiv 2104.00298.
@@ -64,10 +64,10 @@ class Growth:
         return height, width
 
 
-FULL_SIZE = Growth(1.0, 0)
+FULL_SIZE = ProgressiveResize(1.0, 0)
 
 
-class Draw(NamedTuple):
+class SampleRequest(NamedTuple):
     """What a data loader asks for: an image by its number; to train on, with a seed and the size it is cut to.
 
     Without a size it is resized as the preprocessing says.
@@ -119,7 +119,7 @@ class ImageSubset(Dataset[tuple[torch.Tensor | None, int, str]]):
     def batch_bytes(self, batch_size: int) -> int:
         return batch_size * 3 * self.preprocessing.height * self.preprocessing.width
 
-    def __getitem__(self, draw: Draw) -> tuple[torch.Tensor | None, int, str]:
+    def __getitem__(self, draw: SampleRequest) -> tuple[torch.Tensor | None, int, str]:
         number, seed, size = draw
         path, label = self.subset.paths[number], self.subset.labels[number]
         # of a large image to train on, a small one is kept, which is not what the network is tested on
@@ -171,7 +171,7 @@ def _transform(augmentation: Augmentation, size: tuple[int, int]) -> v2.Transfor
     return v2.Compose([crop, v2.RandomHorizontalFlip(augmentation.flip)])
 
 
-class SeededSampler(Sampler[Draw]):
+class SeededSampler(Sampler[SampleRequest]):
     """Gives each draw of another sampler a seed of its own, which depends on seed, epoch and place alone.
 
     So the augmentation of an image does not depend on the number of workers, nor on whether a run was resumed. The size
@@ -179,7 +179,13 @@ class SeededSampler(Sampler[Draw]):
     """
 
     def __init__(
-        self, inner: EpochSampler, seed: int, rank: int, world_size: int, full: tuple[int, int], growth: Growth
+        self,
+        inner: EpochSampler,
+        seed: int,
+        rank: int,
+        world_size: int,
+        full: tuple[int, int],
+        growth: ProgressiveResize,
     ) -> None:
         self.inner, self.seed, self.rank, self.world_size = inner, seed, rank, world_size
         self.full, self.growth, self.epoch = full, growth, 0
@@ -191,14 +197,14 @@ class SeededSampler(Sampler[Draw]):
     def __len__(self) -> int:
         return len(self.inner)
 
-    def __iter__(self) -> Iterator[Draw]:
+    def __iter__(self) -> Iterator[SampleRequest]:
         size = self.growth.size(self.full, self.epoch)
         for place, index in enumerate(self.inner):
             key = (self.seed, self.epoch, place * self.world_size + self.rank)
-            yield Draw(index, int(np.random.SeedSequence(key).generate_state(1)[0]), size)
+            yield SampleRequest(index, int(np.random.SeedSequence(key).generate_state(1)[0]), size)
 
 
-class ShardSampler(Sampler[Draw]):
+class ShardSampler(Sampler[SampleRequest]):
     """Every image once, in order, dealt over the processes without overlap and without filling up."""
 
     def __init__(self, numbers: Sequence[int], rank: int, world_size: int) -> None:
@@ -207,8 +213,8 @@ class ShardSampler(Sampler[Draw]):
     def __len__(self) -> int:
         return len(self.numbers)
 
-    def __iter__(self) -> Iterator[Draw]:
-        return map(Draw, self.numbers)
+    def __iter__(self) -> Iterator[SampleRequest]:
+        return map(SampleRequest, self.numbers)
 
 
 def count_workers(wanted: int | None, images: ImageSubset, processes: int = 1) -> int:
@@ -244,7 +250,7 @@ def train_loader(
     world_size: int,
     num_workers: int | None,
     pin_memory: bool,
-    growth: Growth = FULL_SIZE,
+    growth: ProgressiveResize = FULL_SIZE,
 ) -> DataLoader[Batch]:
     """Batches of an epoch's draws; a last batch of a single image is left out, since batch norm cannot take it."""
     inner: EpochSampler
@@ -277,7 +283,7 @@ def val_loader(
 
 def _loader(
     images: ImageSubset,
-    sampler: Sampler[Draw],
+    sampler: Sampler[SampleRequest],
     batch_size: int,
     workers: int,
     pin_memory: bool,

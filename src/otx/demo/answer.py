@@ -15,11 +15,11 @@ import numpy as np
 from PIL import Image
 
 from otx.data.decode import decode_image
-from otx.deploy.overlay import colours
-from otx.deploy.predict import as_prediction
-from otx.deploy.predictor import Maps, Pixels, Predictor
 from otx.errors import ImageError
-from otx.results import Result
+from otx.inference.overlay import colours
+from otx.inference.predict import as_prediction
+from otx.inference.predictor import Maps, Pixels, Predictor
+from otx.plain import Result
 
 TOP = 5
 PREVIEW = 720

@@ -9,9 +9,9 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from otx.deploy.modelfile import EXPORTED, read_card
 from otx.errors import ExportError, ModelError
 from otx.events import Reporter
+from otx.model.modelfile import EXPORTED, read_card
 from otx.workspace import RunFolder, run_of
 
 IR = "exported_model.xml"

@@ -13,8 +13,9 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from otx.catalogue import to_options
 from otx.errors import UsageError
-from otx.recipe import dump_yaml, from_dict, to_options
+from otx.recipe import from_dict
 from otx.report import plots
 from otx.report.figures import (
     ThresholdRow,
@@ -30,6 +31,7 @@ from otx.report.record import Measurement, Record, lr_drops, read_record
 from otx.report.sentences import summarise
 from otx.results import StopReason
 from otx.workspace import check_output, write_text
+from otx.yaml_text import dump_yaml
 
 if TYPE_CHECKING:
     from jinja2 import Environment

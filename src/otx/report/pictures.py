@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from otx.data.decode import MAX_PIXELS, decode_image, ordered
-from otx.deploy.modelfile import EXPORTED
-from otx.deploy.overlay import heat
-from otx.deploy.predictor import Predictor, load_predictor
 from otx.errors import ImageError, ModelError, UsageError
+from otx.inference.overlay import heat
+from otx.inference.predictor import Predictor, load_predictor
+from otx.model.modelfile import EXPORTED
 from otx.report.record import Measurement
 from otx.results import ImageResult
 

@@ -1,55 +1,62 @@
 """The plots of a report: Vega-Lite's, turned into SVG when the report is written.
 
+What never changes of a plot is a Vega-Lite specification in `templates/*.vl.json`, in which "$name" stands for a value.
 Colours are the page's own (`var(--accent)`), so that a plot follows light and dark. Every mark has a description, which
 a screen reader reads and the page shows under the pointer.
 """
 
 from __future__ import annotations
 
+import functools
+import json
 import math
 from collections.abc import Mapping, Sequence
+from importlib.resources import files
 from typing import Any
 
-from otx.deploy.metrics import CalibrationBin
 from otx.errors import RunError
+from otx.evaluation.metrics import CalibrationBin
 from otx.report.figures import ThresholdRow
 from otx.results import EpochResult
 
-WIDTH = 300
 HEIGHT = 170
-INK, SOFT, LINE = "var(--ink)", "var(--soft)", "var(--line)"
 ACCENT, PLAIN = "var(--accent)", "var(--plain)"
-SERIES = ("var(--accent)", "var(--plain)", *(f"var(--series-{number})" for number in range(3, 9)))
-FONT = "system-ui, sans-serif"
-CONFIG = {
-    "background": None,
-    "font": FONT,
-    "view": {"stroke": None},
-    "axis": {
-        "labelColor": SOFT,
-        "titleColor": SOFT,
-        "titleFontWeight": "normal",
-        "labelFontSize": 11,
-        "titleFontSize": 11,
-        "gridColor": LINE,
-        "domainColor": LINE,
-        "tickColor": LINE,
-        "labelLimit": 140,
-    },
-    "legend": {"labelColor": SOFT, "labelFontSize": 11, "title": None, "orient": "bottom", "symbolStrokeWidth": 2},
-    "text": {"color": INK, "fontSize": 11},
-}
+SERIES = (ACCENT, PLAIN, *(f"var(--series-{number})" for number in range(3, 9)))
 # what vl-convert puts before a link within the page
 BASE = 'xlink:href="https://vega.github.io/vega-datasets/#'
 MATRIX_SIDE = 560
 MAX_CELL, MIN_CELL, CELL_WITH_TEXT = 46, 12, 22
-EPOCH_AXIS = {"tickMinStep": 1, "format": "d", "grid": False, "title": "epoch"}
+LINE_OF_TEXT = 13
 
 Rows = list[dict[str, Any]]
 
 
-def svg(spec: Mapping[str, Any]) -> str:
-    """Draw a Vega-Lite specification.
+@functools.cache
+def _template(name: str) -> Any:
+    return json.loads(files("otx.report").joinpath("templates", f"{name}.vl.json").read_text(encoding="utf-8"))
+
+
+def fill(name: str, **values: Any) -> Any:
+    """A template with values in place of their names; a list that stands for an item of a list is opened."""
+    return _filled(_template(name), values)
+
+
+def _filled(part: Any, values: Mapping[str, Any]) -> Any:
+    if isinstance(part, str) and part.startswith("$"):
+        return values[part[1:]]
+    if isinstance(part, dict):
+        return {key: _filled(value, values) for key, value in part.items()}
+    if not isinstance(part, list):
+        return part
+    items: list[Any] = []
+    for item in part:
+        filled = _filled(item, values)
+        items += filled if isinstance(item, str) and isinstance(filled, list) else [filled]
+    return items
+
+
+def draw(name: str, **values: Any) -> str:
+    """A template, filled and drawn as SVG.
 
     Raises:
         RunError: vl-convert cannot draw it.
@@ -57,7 +64,7 @@ def svg(spec: Mapping[str, Any]) -> str:
     import vl_convert
 
     try:
-        drawn = vl_convert.vegalite_to_svg({**spec, "config": CONFIG})
+        drawn = vl_convert.vegalite_to_svg({**fill(name, **values), "config": _template("config")})
     except ValueError as error:
         raise RunError(f"a plot cannot be drawn: {str(error).splitlines()[0]}") from error
     return str(drawn).replace(BASE, 'href="#')
@@ -86,7 +93,8 @@ def curve(
         for name, epochs in series.items()
         for epoch in epochs
     ]
-    return svg(_lines(rows, list(series), number, _marked(marks, _last(rows), falls=falls), SERIES, zero=zero))
+    colors = [SERIES[index % len(SERIES)] for index in range(len(series))]
+    return _lines(rows, number, _marked(marks, _last(rows), falls=falls), dict(zip(series, colors, strict=True)), zero)
 
 
 def losses(epochs: Sequence[EpochResult], marks: Sequence[tuple[int, str]]) -> str:
@@ -96,70 +104,41 @@ def losses(epochs: Sequence[EpochResult], marks: Sequence[tuple[int, str]]) -> s
         for epoch in epochs
         for name, value in (("training", epoch.train_loss), ("validation", epoch.val_loss))
     ]
-    names = ["training", "validation"]
-    return svg(_lines(rows, names, ".4f", _marked(marks, _last(rows), falls=True), (PLAIN, ACCENT), zero=False))
+    colors = {"training": PLAIN, "validation": ACCENT}
+    return _lines(rows, ".4f", _marked(marks, _last(rows), falls=True), colors, zero=False)
 
 
-def _lines(
-    rows: Rows, names: list[str], number: str, marked: list[dict[str, Any]], colors: Sequence[str], *, zero: bool
-) -> dict[str, Any]:
+def _lines(rows: Rows, number: str, marks: Rows, colors: Mapping[str, str], zero: bool) -> str:
+    """Lines in the colours of their series."""
     shown = [
         {**row, "text": f"{row['series']}, epoch {row['epoch']}: {row['value']:{number}}"}
         for row in rows
         if math.isfinite(row["value"])
     ]
-    scale = {"domain": names, "range": [colors[index % len(colors)] for index in range(len(names))]}
-    shared = {
-        "x": {"field": "epoch", "type": "quantitative", "axis": EPOCH_AXIS, "scale": {"zero": False, "nice": False}},
-        "y": {
-            "field": "value",
-            "type": "quantitative",
-            "axis": {"title": None, "tickCount": 5, "format": "~g"},
-            "scale": {"zero": zero},
-        },
-        "color": {
-            "field": "series",
-            "type": "nominal",
-            "scale": scale,
-            "legend": None if len(names) == 1 else {"columns": 1 if max(map(len, names)) > 12 else 2},
-        },
-    }
-    layers = [
-        *marked,
-        {"data": {"values": shown}, "mark": {"type": "line", "strokeWidth": 2}, "encoding": shared},
-        {
-            "data": {"values": shown},
-            "mark": {"type": "point", "filled": True, "size": 30, "opacity": 1},
-            "encoding": {**shared, "description": {"field": "text"}},
-        },
-    ]
-    return {"width": WIDTH, "height": HEIGHT, "layer": layers}
+    legend = None if len(colors) == 1 else {"columns": 1 if max(map(len, colors)) > 12 else 2}
+    return draw(
+        "lines",
+        rows=shown,
+        marks=marks,
+        names=list(colors),
+        colors=list(colors.values()),
+        legend=legend,
+        zero=zero,
+    )
 
 
 def _last(rows: Rows) -> int:
     return max(int(row["epoch"]) for row in rows) - 1
 
 
-def _marked(marks: Sequence[tuple[int, str]], last: int, *, falls: bool) -> list[dict[str, Any]]:
+def _marked(marks: Sequence[tuple[int, str]], last: int, *, falls: bool) -> Rows:
     """Upright lines with words beside them, each a row below or above the one before; `last` is the last epoch."""
-    x = {"field": "epoch", "type": "quantitative"}
-    layers: list[dict[str, Any]] = []
+    layers: Rows = []
     for place, (epoch, text) in enumerate(marks):
-        y = 8 + 13 * place if falls else HEIGHT - 8 - 13 * place
+        below = 8 + LINE_OF_TEXT * place
         side, offset = ("left", 4) if epoch < 0.7 * last else ("right", -4)
-        values = {"values": [{"epoch": epoch + 1, "text": text}]}
-        layers += [
-            {
-                "data": values,
-                "mark": {"type": "rule", "color": SOFT, "strokeDash": [3, 3]},
-                "encoding": {"x": x, "description": {"field": "text"}},
-            },
-            {
-                "data": values,
-                "mark": {"type": "text", "align": side, "dx": offset, "color": SOFT, "y": y, "aria": False},
-                "encoding": {"x": x, "text": {"field": "text"}},
-            },
-        ]
+        y = below if falls else HEIGHT - below
+        layers += fill("mark", rows=[{"epoch": epoch + 1, "text": text}], side=side, offset=offset, y=y)
     return layers
 
 
@@ -169,9 +148,23 @@ def matrix(classes: Sequence[str], counts: Sequence[Sequence[int]], shown: Seque
     Args:
         shown: the indices of the classes to show.
     """
+    # the number before a name keeps apart two names that differ in nothing Vega shows
     names = [f"{place} {classes[index]}" for place, index in enumerate(shown)]
+    cell = max(MIN_CELL, min(MAX_CELL, MATRIX_SIDE // max(1, len(shown))))
+    upright = max(map(len, classes)) <= 4
+    return draw(
+        "matrix" if cell >= CELL_WITH_TEXT else "matrix_without_numbers",
+        rows=_cells(classes, counts, shown, names),
+        names=names,
+        cell=cell,
+        angle=0 if upright else -40,
+        align="center" if upright else "left",
+    )
+
+
+def _cells(classes: Sequence[str], counts: Sequence[Sequence[int]], shown: Sequence[int], names: Sequence[str]) -> Rows:
     most = max((counts[i][j] / sum(counts[i]) for i in shown for j in shown if i != j and counts[i][j]), default=1.0)
-    rows = [
+    return [
         {
             "true": names[row],
             "predicted": names[column],
@@ -185,55 +178,6 @@ def matrix(classes: Sequence[str], counts: Sequence[Sequence[int]], shown: Seque
         for column, j in enumerate(shown)
         if counts[i][j]
     ]
-    cell = max(MIN_CELL, min(MAX_CELL, MATRIX_SIDE // max(1, len(shown))))
-    # the number before a name keeps apart two names that differ in nothing Vega shows
-    axis = {"labelExpr": "substring(datum.label, indexof(datum.label, ' ') + 1)", "grid": True, "tickBand": "extent"}
-    angle = 0 if max(map(len, classes)) <= 4 else -40
-    shared = {
-        "x": {
-            "field": "predicted",
-            "type": "nominal",
-            "scale": {"domain": names},
-            "axis": {
-                **axis,
-                "title": "taken for",
-                "orient": "top",
-                "labelAngle": angle,
-                "labelAlign": "center" if angle == 0 else "left",
-            },
-        },
-        "y": {"field": "true", "type": "nominal", "scale": {"domain": names}, "axis": {**axis, "title": "true class"}},
-    }
-    layers: list[dict[str, Any]] = [
-        {
-            "mark": {"type": "rect", "cornerRadius": 2},
-            "encoding": {
-                **shared,
-                "color": {
-                    "field": "kind",
-                    "type": "nominal",
-                    "scale": {"domain": ["right", "wrong"], "range": [PLAIN, ACCENT]},
-                    "legend": None,
-                },
-                "fillOpacity": {
-                    "field": "weight",
-                    "type": "quantitative",
-                    "scale": {"domain": [0, 1], "range": [0.15, 0.7]},
-                    "legend": None,
-                },
-                "href": {"field": "link"},
-                "description": {"field": "text"},
-            },
-        }
-    ]
-    if cell >= CELL_WITH_TEXT:
-        layers.append(
-            {
-                "mark": {"type": "text", "aria": False},
-                "encoding": {**shared, "text": {"field": "count", "type": "quantitative"}},
-            }
-        )
-    return svg({"width": {"step": cell}, "height": {"step": cell}, "data": {"values": rows}, "layer": layers})
 
 
 def _cell_in_words(label: str, predicted: str, count: int, total: int) -> str:
@@ -255,34 +199,7 @@ def reliability_diagram(bins: Sequence[CalibrationBin]) -> str:
         }
         for item in bins
     ]
-    unit = {"domain": [0, 1]}
-    y = {"field": "accuracy", "type": "quantitative", "scale": unit, "title": "accuracy"}
-    layers: list[dict[str, Any]] = [
-        {
-            "mark": {"type": "rect", "color": PLAIN, "fillOpacity": 0.35, "stroke": PLAIN, "strokeWidth": 1},
-            "encoding": {
-                "x": {"field": "low", "type": "quantitative", "scale": unit, "title": "confidence"},
-                "x2": {"field": "high"},
-                "y": y,
-                "y2": {"datum": 0},
-                "description": {"field": "text"},
-            },
-        },
-        {
-            "data": {"values": [{"at": 0}, {"at": 1}]},
-            "mark": {"type": "line", "color": SOFT, "strokeDash": [4, 4], "aria": False},
-            "encoding": {"x": {"field": "at", "type": "quantitative"}, "y": {"field": "at", "type": "quantitative"}},
-        },
-        {
-            "mark": {"type": "point", "filled": True, "size": 45, "color": ACCENT, "opacity": 1},
-            "encoding": {
-                "x": {"field": "confidence", "type": "quantitative"},
-                "y": y,
-                "description": {"field": "text"},
-            },
-        },
-    ]
-    return svg({"width": WIDTH, "height": WIDTH, "data": {"values": rows}, "layer": layers})
+    return draw("reliability", rows=rows)
 
 
 def coverage_curve(table: Sequence[ThresholdRow]) -> str:
@@ -299,29 +216,7 @@ def coverage_curve(table: Sequence[ThresholdRow]) -> str:
         for row in table
         if row.covered
     ]
-    shared = {
-        "x": {
-            "field": "coverage",
-            "type": "quantitative",
-            "scale": {"domain": [0, 1]},
-            "axis": {"format": "%", "title": "answered"},
-        },
-        "y": {
-            "field": "accuracy",
-            "type": "quantitative",
-            "scale": {"zero": False},
-            "axis": {"format": ".1%", "title": "of these right", "tickCount": 5},
-        },
-    }
-    order = {"field": "order", "type": "quantitative"}
-    layers: list[dict[str, Any]] = [
-        {"mark": {"type": "line", "strokeWidth": 2, "color": ACCENT}, "encoding": {**shared, "order": order}},
-        {
-            "mark": {"type": "point", "filled": True, "size": 14, "color": ACCENT, "opacity": 1},
-            "encoding": {**shared, "description": {"field": "text"}},
-        },
-    ]
-    return svg({"width": WIDTH, "height": WIDTH, "data": {"values": rows}, "layer": layers})
+    return draw("coverage", rows=rows)
 
 
 def class_sizes(sizes: Mapping[tuple[str, str], int], classes: Sequence[str], subsets: Mapping[str, str]) -> str:
@@ -344,31 +239,4 @@ def class_sizes(sizes: Mapping[tuple[str, str], int], classes: Sequence[str], su
         for order, (subset, title) in enumerate(subsets.items())
     ]
     colors = [PLAIN, "var(--series-3)", ACCENT]
-    encoding = {
-        "y": {
-            "field": "class",
-            "type": "nominal",
-            "scale": {"domain": names},
-            "axis": {
-                "title": None,
-                "labelExpr": "substring(datum.label, indexof(datum.label, ' ') + 1)",
-                "ticks": False,
-            },
-        },
-        "x": {
-            "field": "count",
-            "type": "quantitative",
-            "title": "images",
-            "stack": True,
-            "axis": {"tickMinStep": 1, "tickCount": 6},
-        },
-        "color": {
-            "field": "subset",
-            "type": "nominal",
-            "scale": {"domain": list(subsets.values()), "range": colors[: len(subsets)]},
-        },
-        "order": {"field": "place", "type": "quantitative"},
-        "description": {"field": "text"},
-    }
-    mark = {"type": "bar", "height": {"band": 0.72}}
-    return svg({"width": 520, "height": {"step": 22}, "data": {"values": rows}, "mark": mark, "encoding": encoding})
+    return draw("sizes", rows=rows, names=names, subsets=list(subsets.values()), colors=colors[: len(subsets)])

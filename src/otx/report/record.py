@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from otx.deploy.card import ModelCard
-from otx.deploy.evaluate import PREDICTIONS, read_test
-from otx.deploy.modelfile import read_card
 from otx.errors import DataError, ModelError, UsageError
+from otx.evaluation.evaluate import PREDICTIONS, read_test
+from otx.model.card import ModelCard
+from otx.model.modelfile import read_card
+from otx.plain import structured
 from otx.results import BadImage, EpochResult, ImageResult, StopReason, TestResult
 from otx.workspace import VALIDATION, RunFolder
 
@@ -158,16 +159,8 @@ def _rows(path: Path) -> list[dict[str, str]]:
 
 
 def _epochs(path: Path) -> tuple[EpochResult, ...]:
-    numbers = ("train_loss", "val_loss", "val_accuracy", "lr", "images_per_second", "seconds")
     try:
-        return tuple(
-            EpochResult(
-                epoch=int(row["epoch"]),
-                is_best=row["is_best"] == "True",
-                **{name: float(row[name]) for name in numbers},
-            )
-            for row in _rows(path)
-        )
+        return tuple(structured(EpochResult, row) for row in _rows(path))
     except (KeyError, ValueError, TypeError) as error:
         raise DataError(f"{path} is damaged: {error}") from error
 

@@ -12,8 +12,10 @@ import torch
 
 from otx.data.transport import Batch
 from otx.errors import TrainingError
+from otx.events import Reporter, heartbeat
 from otx.memory import is_out_of_memory
 from otx.recipe import AUTO, BATCH_SIZE, Recipe
+from otx.training.devices import Compute
 from otx.training.frozen import freeze_statistics
 from otx.training.module import Classifier, make_optimizer
 
@@ -51,22 +53,17 @@ def largest_that_fits(fits: Fits, most: int) -> int:
 
 
 @contextlib.contextmanager
-def trial_steps(module: Classifier, size: tuple[int, int], *, device: str, precision: str) -> Iterator[Fits]:
+def trial_steps(module: Classifier, compute: Compute) -> Iterator[Fits]:
     """Whether so many images, and a tenth to spare, can be trained on: found out by a training step with black ones.
 
     Weights, statistics and random numbers are afterwards what they were.
-
-    Args:
-        size: height and width of the network's input.
-        device: `gpu` or `cpu`.
-        precision: `32`, `bf16` or `16`.
     """
-    place = "cuda" if device == "gpu" else "cpu"
+    place, size = compute.place, module.recipe.data.input_size
     before = {name: value.detach().cpu().clone() for name, value in module.network.state_dict().items()}
 
     def fits(count: int) -> bool:
         try:
-            _step(module, math.ceil(count / (1 - SPARE)), size, place, precision)
+            _step(module, math.ceil(count / (1 - SPARE)), size, compute)
             return True
         except RuntimeError as error:
             if not is_out_of_memory(error):
@@ -87,15 +84,15 @@ def trial_steps(module: Classifier, size: tuple[int, int], *, device: str, preci
             free_memory(module)
 
 
-def _step(module: Classifier, count: int, size: tuple[int, int], place: str, precision: str) -> None:
+def _step(module: Classifier, count: int, size: tuple[int, int], compute: Compute) -> None:
     """All that a training step keeps in memory: images, activations, gradients, and what the optimizer remembers."""
-    images = torch.zeros(count, 3, *size, dtype=torch.uint8, device=place)
-    batch = Batch(images, torch.zeros(count, dtype=torch.int64, device=place), ())
-    kind = torch.float16 if precision == "16" else torch.bfloat16
-    with torch.autocast(place, kind, enabled=precision != "32"):
+    images = torch.zeros(count, 3, *size, dtype=torch.uint8, device=compute.place)
+    batch = Batch(images, torch.zeros(count, dtype=torch.int64, device=compute.place), ())
+    kind = torch.float16 if compute.precision == "16" else torch.bfloat16
+    with torch.autocast(compute.place, kind, enabled=compute.precision != "32"):
         loss = module.loss_of(batch)
     torch.autograd.backward(loss)
-    make_optimizer(module.network, module.optimizer_settings).step()
+    make_optimizer(module.network, module.recipe.optimizer).step()
 
 
 def free_memory(module: Classifier) -> None:
@@ -105,17 +102,31 @@ def free_memory(module: Classifier) -> None:
     torch.cuda.empty_cache()
 
 
-def find_batch_size(module: Classifier, size: tuple[int, int], most: int, *, device: str, precision: str) -> int:
+def find_batch_size(module: Classifier, most: int, compute: Compute) -> int:
     """The largest batch, at most `most` and 1024, that can be trained on.
 
     Raises:
         TrainingError: not even one image can.
     """
-    with trial_steps(module, size, device=device, precision=precision) as fits:
+    with trial_steps(module, compute) as fits:
         found = largest_that_fits(fits, min(most, MOST))
     if found == 0:
-        raise TrainingError(_too_large(1, size), fix=SMALLER)
+        raise TrainingError(_too_large(1, module.recipe.data.input_size), fix=SMALLER)
     return found
+
+
+def fill_memory(module: Classifier, num_images: int, compute: Compute, reporter: Reporter) -> Recipe:
+    """The recipe of a module with the largest batch that the GPU's memory holds, and said so."""
+    recipe = module.recipe
+    share = max(1, num_images // (recipe.engine.num_devices * recipe.engine.num_nodes))
+    with heartbeat(reporter, "looking for the largest batch"):
+        found = find_batch_size(module, share, compute)
+    filled = with_batch_size(recipe, found)
+    reporter.note(
+        f"--data.train_subset.batch_size auto: {found} images a step; learning rate {recipe.optimizer.lr:g} -> "
+        f"{filled.optimizer.lr:g}, times the root of {found}/{BATCH_SIZE}."
+    )
+    return filled
 
 
 def with_batch_size(recipe: Recipe, found: int) -> Recipe:
@@ -152,14 +163,13 @@ def in_memory(work: Callable[[], Answer], explain: Callable[[bool], TrainingErro
     raise explain(is_gpu)
 
 
-def out_of_memory(
-    module: Classifier, recipe: Recipe, size: tuple[int, int], *, device: str, precision: str, is_gpu: bool, after: str
-) -> TrainingError:
+def out_of_memory(module: Classifier, compute: Compute, *, is_gpu: bool, after: str) -> TrainingError:
     """What to raise where a training ran out of memory: on a GPU, with the largest batch that would have fitted.
 
     Args:
         after: how to go on with what there is, as the end of a sentence.
     """
+    recipe, size = module.recipe, module.recipe.data.input_size
     count = recipe.data.train_subset.batch_size
     assert isinstance(count, int)
     if not is_gpu:
@@ -168,7 +178,7 @@ def out_of_memory(
             fix=f"--data.train_subset.batch_size {max(1, count // 2)}, or a smaller --data.cache_mb; {after}",
         )
     try:
-        with trial_steps(module, size, device=device, precision=precision) as fits:
+        with trial_steps(module, compute) as fits:
             found = count if fits(count) else largest_that_fits(fits, count - 1)
     except RuntimeError as error:
         if not is_out_of_memory(error):

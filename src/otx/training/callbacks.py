@@ -34,7 +34,7 @@ class Interrupted(Exception):
     """Ctrl-C or SIGTERM came; raised between two steps, so that nothing is half done."""
 
 
-class Stopper(EarlyStopping):
+class WarmEarlyStopping(EarlyStopping):
     """Lightning's early stopping, with epochs at the start that are not counted.
 
     Args:
@@ -54,6 +54,11 @@ class Stopper(EarlyStopping):
         self.warmup_epochs = settings.warmup_epochs
         self.ended = ended
 
+    @property
+    def state_key(self) -> str:
+        """The name of its state in checkpoints: that of this class when the first of them were written."""
+        return f"Stopper{ {'monitor': self.monitor, 'mode': self.mode}!r}"
+
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         # a checkpoint has the patience of before; what is asked for now counts
         super().load_state_dict({**state_dict, "patience": self.patience})
@@ -71,8 +76,10 @@ class Stopper(EarlyStopping):
             super().on_validation_end(trainer, pl_module)
 
 
-class Journal(L.Callback):
+class EpochRecorder(L.Callback):
     """Measures and reports every epoch, writes `metrics.csv`, and hands over the model when it is the best so far."""
+
+    state_key = "Journal"  # its name in checkpoints: that of this class when the first of them were written
 
     def __init__(self, reporter: Reporter, run: RunFolder, on_best: Callable[[Classifier, EpochResult], None]) -> None:
         self.reporter, self.on_best = reporter, on_best

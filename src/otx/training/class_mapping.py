@@ -6,12 +6,12 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from otx.data.folder import some
+from otx.data.folder import shorten
 from otx.errors import UsageError, nearest
 
 
 @dataclass(frozen=True)
-class Merge:
+class ClassMapping:
     """The classes of a model and of new data brought together.
 
     `classes` are the old ones in their old places, under their new names, then the new ones, sorted.
@@ -32,10 +32,10 @@ class Merge:
             ("New classes", self.new),
             ("Classes the model knows and the data lacks", self.absent),
         )
-        return [f"{what}: {some(names)}." for what, names in parts if names]
+        return [f"{what}: {shorten(names)}." for what, names in parts if names]
 
 
-def merge_classes(old: Sequence[str], found: Sequence[str], renames: Mapping[str, str] | None = None) -> Merge:
+def map_classes(old: Sequence[str], found: Sequence[str], renames: Mapping[str, str] | None = None) -> ClassMapping:
     """Bring the classes of a model and those found in data together.
 
     Args:
@@ -49,7 +49,7 @@ def merge_classes(old: Sequence[str], found: Sequence[str], renames: Mapping[str
     named = rename_classes(old, renames or {})
     new = tuple(sorted(set(found) - set(named)))
     absent = tuple(name for name in named if name not in found)
-    return Merge((*named, *new), len(old), new, absent, tuple(_alike(named, new)))
+    return ClassMapping((*named, *new), len(old), new, absent, tuple(_alike(named, new)))
 
 
 def rename_classes(old: Sequence[str], renames: Mapping[str, str]) -> list[str]:
@@ -62,12 +62,12 @@ def rename_classes(old: Sequence[str], renames: Mapping[str, str]) -> list[str]:
         if name not in old:
             raise UsageError(
                 f"--rename {name}={renames[name]}: the model has no class {name!r}{nearest(name, old)}",
-                fix=f"its classes are {some(old)}",
+                fix=f"its classes are {shorten(old)}",
             )
     named = [renames.get(name, name) for name in old]
     twice = sorted({name for name in named if named.count(name) > 1})
     if twice:
-        raise UsageError(f"--rename: two classes of the model would be called {some(twice)}")
+        raise UsageError(f"--rename: two classes of the model would be called {shorten(twice)}")
     return named
 
 

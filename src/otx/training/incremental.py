@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from otx.models.build import head_names
+from otx.networks.build import head_names
 
 # learning rates of network and classifier against the recipe's, where old answers are kept
 BODY_FACTOR, HEAD_FACTOR = 0.1, 3.0
@@ -28,7 +28,7 @@ def carry_over(network: nn.Module, old: nn.Module) -> None:
                 own[name].copy_(value)
 
 
-class Past:
+class Distillation:
     """An older network whose answers are kept while a grown one learns from images of some classes only.
 
     Args:

@@ -14,29 +14,29 @@ from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassStatScores
 
 from otx.data.loader import normalise
-from otx.data.preprocessing import Preprocessing
 from otx.data.transport import Batch
 from otx.errors import DataError, TrainingError
-from otx.models.build import head_names
-from otx.recipe import OptimizerSettings, SchedulerSettings
+from otx.networks.build import head_names
+from otx.recipe import OptimizerSettings, Recipe
+from otx.training.acceleration.cpu_kernels import kernel_choices_of, set_kernel_choices
 from otx.training.frozen import freeze_statistics
-from otx.training.incremental import BODY_FACTOR, HEAD_FACTOR, Past
+from otx.training.incremental import BODY_FACTOR, HEAD_FACTOR
 from otx.training.losses import distillation_loss
-from otx.training.processor import set_ways, ways_of
+from otx.training.objective import Objective
+from otx.training.starting_point import StartingPoint
 
 
 class Classifier(L.LightningModule):
     """Trains a network that maps images (N, 3, H, W) to logits (N, C).
 
     Args:
-        loss: called with logits (N, C), labels (N,), features (N, D) and the epoch, from 0.
-        past: an older network, whose classes are the first ones and whose answers are to be kept.
+        start: the network, its classes and its preprocessing.
+        objective: its loss is called with logits (N, C), labels (N,), features (N, D) and the epoch, from 0.
+        card: what every checkpoint says of itself.
         is_fitted: the classifier was fitted to the features before, so that what is learnt now is fine tuning.
-        freezes: keep the running statistics of batch norm; None: where the classifier was fitted.
 
-    Logs `val/accuracy` (top-1, 0 to 1; with `balanced` the mean over the classes that have images, so that rare ones
-    count like others) and `val/loss` (nats) over all processes; keeps `train_loss`, the mean of
-    the epoch. `card` is written into every checkpoint, so that a checkpoint says what it is.
+    Logs `val/accuracy` (top-1, 0 to 1; with a balanced objective the mean over the classes that have images, so that
+    rare ones count like others) and `val/loss` (nats) over all processes; keeps `train_loss`, the mean of the epoch.
     """
 
     mean: torch.Tensor
@@ -44,33 +44,20 @@ class Classifier(L.LightningModule):
     plateau: torch.optim.lr_scheduler.ReduceLROnPlateau
 
     def __init__(
-        self,
-        network: nn.Module,
-        *,
-        num_classes: int,
-        preprocessing: Preprocessing,
-        optimizer: OptimizerSettings,
-        scheduler: SchedulerSettings,
-        loss: nn.Module,
-        past: Past | None = None,
-        balanced: bool = False,
-        is_fitted: bool = False,
-        freezes: bool | None = None,
-        seed: int,
-        card: str,
+        self, start: StartingPoint, objective: Objective, recipe: Recipe, *, card: str, is_fitted: bool = False
     ) -> None:
         super().__init__()
-        self.network = network.to(memory_format=torch.channels_last)
-        self.optimizer_settings, self.scheduler_settings = optimizer, scheduler
-        self.loss, self.past, self.seed, self.card = loss, past, seed, card
-        self.balanced, self.is_fitted, self.freezes = balanced, is_fitted, freezes
+        self.network = start.network.to(memory_format=torch.channels_last)
+        self.recipe, self.card, self.is_fitted = recipe, card, is_fitted
+        self.loss, self.distillation = objective.loss, objective.distillation
+        self.is_balanced = objective.is_balanced
         self.bad_images: set[str] = set()
-        self.register_buffer("mean", torch.tensor(preprocessing.mean), persistent=False)
-        self.register_buffer("std", torch.tensor(preprocessing.std), persistent=False)
+        self.register_buffer("mean", torch.tensor(start.preprocessing.mean), persistent=False)
+        self.register_buffer("std", torch.tensor(start.preprocessing.std), persistent=False)
         self.train_loss = MeanMetric()
         # a validation loss may be no number where an untrained network explodes; it is shown as such
         self.val_loss = MeanMetric(nan_strategy="disable")
-        self.val_counts = MulticlassStatScores(num_classes, average="none")
+        self.val_counts = MulticlassStatScores(len(start.classes), average="none")
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Logits (N, C) of images (N, 3, H, W) uint8."""
@@ -97,15 +84,15 @@ class Classifier(L.LightningModule):
         return logits, entered[0].detach().float()
 
     def on_fit_start(self) -> None:
-        if self.past is not None:
-            self.past.teacher.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if self.distillation is not None:
+            self.distillation.teacher.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
         return Batch(batch.images.to(device, non_blocking=True), batch.labels.to(device, non_blocking=True), batch.bad)
 
     def on_train_epoch_start(self) -> None:
         # an epoch's random numbers depend on its number alone, so that a resumed run repeats them
-        torch.manual_seed(self.seed * 1_000_003 + self.current_epoch)
+        torch.manual_seed(self.recipe.seed * 1_000_003 + self.current_epoch)
         self.train_loss.reset()
         freeze_statistics(self.network, whole=self.is_frozen())
 
@@ -122,7 +109,7 @@ class Classifier(L.LightningModule):
             raise TrainingError(
                 f"the loss became {loss.item()} in epoch {self.current_epoch + 1}, step {batch_idx + 1}: "
                 f"{self._reason()}",
-                fix=f"lower the learning rate (--optimizer.lr, now {self.optimizer_settings.lr}), or begin from other "
+                fix=f"lower the learning rate (--optimizer.lr, now {self.recipe.optimizer.lr}), or begin from other "
                 "weights; the best model so far is kept",
             )
         self.train_loss.update(loss.detach())
@@ -134,7 +121,8 @@ class Classifier(L.LightningModule):
         Images of new classes alone would move what normalises those of the old ones; and a few steps move what the
         fitted classifier was fitted to.
         """
-        return self.past is not None or (self.is_fitted if self.freezes is None else self.freezes)
+        freezes = self.recipe.training.freeze_statistics
+        return self.distillation is not None or (self.is_fitted if freezes is None else freezes)
 
     def _reason(self) -> str:
         """Why a loss is no number, most likely; images are whole numbers from 0 to 255 and cannot be the reason."""
@@ -147,15 +135,15 @@ class Classifier(L.LightningModule):
     def loss_of(self, batch: Batch) -> torch.Tensor:
         """The loss of a batch, which a training step minimises: a single value."""
         logits, features = self._with_features(batch.images)
-        if self.past is None:
+        if self.distillation is None:
             loss: torch.Tensor = self.loss(logits, batch.labels, features, self.current_epoch)
             return loss
         with torch.no_grad():
-            wanted = self.past.teacher(self._input(batch.images)).float()
-        own, labels = self.past.among_present(logits, batch.labels)
+            wanted = self.distillation.teacher(self._input(batch.images)).float()
+        own, labels = self.distillation.among_present(logits, batch.labels)
         kept = distillation_loss(logits[:, : wanted.shape[1]], wanted)
         learnt: torch.Tensor = self.loss(own, labels, features, self.current_epoch)
-        return learnt + self.past.weight * kept
+        return learnt + self.distillation.weight * kept
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         self.bad_images.update(batch.bad)
@@ -179,7 +167,7 @@ class Classifier(L.LightningModule):
         hits, images = counts[:, 0].float(), counts[:, 4].float()
         if images.sum() == 0:
             raise DataError(f"no validation image could be decoded: {', '.join(sorted(self.bad_images)[:3])}")
-        if self.balanced:
+        if self.is_balanced:
             return (hits / images)[images > 0].mean()
         return hits.sum() / images.sum()
 
@@ -189,18 +177,18 @@ class Classifier(L.LightningModule):
             raise DataError(f"no image of a whole batch could be decoded: {', '.join(batch.bad[:3])}")
 
     def configure_optimizers(self) -> Any:
-        settings = self.optimizer_settings
-        factors = (BODY_FACTOR, HEAD_FACTOR) if self.past is not None else (1.0, 1.0)
+        settings = self.recipe.optimizer
+        factors = (BODY_FACTOR, HEAD_FACTOR) if self.distillation is not None else (1.0, 1.0)
         fused = not self._scales_loss()
         optimizer = make_optimizer(self.network, settings, body=factors[0], head=factors[1], fused=fused)
         plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(
-            optimizer, mode="max", factor=self.scheduler_settings.factor, patience=self.scheduler_settings.patience
+            optimizer, mode="max", factor=self.recipe.scheduler.factor, patience=self.recipe.scheduler.patience
         )
         self.plateau = plateau
         schedulers: list[dict[str, Any]] = [
             {"scheduler": plateau, "interval": "epoch", "monitor": "val/accuracy", "strict": True}
         ]
-        steps = self.scheduler_settings.num_warmup_steps
+        steps = self.recipe.scheduler.num_warmup_steps
         if steps > 0:
             warmup = torch.optim.lr_scheduler.LinearLR(optimizer, start_factor=1 / (steps + 1), total_iters=steps)
             schedulers.append({"scheduler": warmup, "interval": "step"})
@@ -217,7 +205,7 @@ class Classifier(L.LightningModule):
 
     def configure_gradient_clipping(self, optimizer: Any, *_: Any, **__: Any) -> None:
         # a fitted classifier has larger weights than a fresh one, and hands larger gradients down by as much
-        norm = self.optimizer_settings.clip_norm or (1.0 if self.is_fitted else None)
+        norm = self.recipe.optimizer.clip_norm or (1.0 if self.is_fitted else None)
         if self._scales_loss():
             self.clip_gradients(optimizer, gradient_clip_val=norm, gradient_clip_algorithm="norm")
         elif norm is not None:
@@ -231,11 +219,11 @@ class Classifier(L.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["otx"] = self.card
         checkpoint["is_fitted"] = self.is_fitted
-        checkpoint["ways"] = ways_of(self.network)
+        checkpoint["ways"] = kernel_choices_of(self.network)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.is_fitted = checkpoint.get("is_fitted", False)
-        set_ways(self.network, checkpoint.get("ways", []))
+        set_kernel_choices(self.network, checkpoint.get("ways", []))
 
 
 def make_optimizer(

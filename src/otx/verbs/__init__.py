@@ -1,1 +1,1 @@
-"""What the verbs do: one module a verb, called by the method of `Engine` of the same name."""
+"""What each verb does, from top to bottom: one module a verb, each with a function `run`."""

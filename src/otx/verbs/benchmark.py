@@ -12,17 +12,22 @@ from pathlib import Path
 import numpy as np
 
 from otx.data.decode import decode_image
-from otx.deploy.footprint import memory_growth
-from otx.deploy.measure import Feed, Latency, Noise, Photos, measure_latency, measure_rates
-from otx.deploy.modelfile import read_card
-from otx.deploy.runners import AUTO, Runner, check_device, has_streams, runtime_of, weights_of
-from otx.deploy.timing import ROUNDS
 from otx.errors import DataError, ImageError, RunError, UsageError
 from otx.events import Progress, Reporter
+from otx.inference.footprint import memory_growth
+from otx.inference.measure import Feed, Latency, Noise, Photos, measure_latency, measure_rates
+from otx.inference.predict import find_images
+from otx.inference.runners import AUTO, Runner, check_device, has_streams, runtime_of, weights_of
+from otx.inference.timing import ROUNDS
 from otx.machine import available_cores
+from otx.model.modelfile import read_card
+from otx.model.trained import TrainedModel
 from otx.results import BenchmarkedFile, BenchmarkResult, Throughput
 from otx.verbs.env import processor_name
+from otx.verbs.predict import Sources, as_list
 from otx.verbs.probe import Crashed, NoAnswer, ask
+from otx.verbs.session import Session
+from otx.workspace import check_output, write_json
 
 NUM_PHOTOS = 64
 MEMORY_SECONDS = 300.0
@@ -65,6 +70,39 @@ def _is_count(text: str) -> bool:
 
 def _list(values: Iterable[object]) -> str:
     return ",".join(map(str, values))
+
+
+def run(
+    session: Session,
+    files: Sources,
+    *,
+    device: str,
+    batch: Iterable[int],
+    streams: Iterable[int | str],
+    seconds: float,
+    decode: bool,
+    images: Sources | None,
+    memory: bool,
+    output: Path | None,
+) -> BenchmarkResult:
+    """Check all that is given, find the photos to decode, measure, and write the figures."""
+    plan = Plan(device, tuple(dict.fromkeys(batch)), tuple(dict.fromkeys(map(str, streams))), seconds, memory)
+    plan.check()
+    if output is not None:
+        check_output(output, "benchmarks", (".json",), "benchmark.json")
+    if images is not None and not decode:
+        raise UsageError("--images is of use with --decode true only", fix="--decode true")
+    paths = [Path(file) for file in as_list(files)]
+    check_files(paths, device)
+    photos: list[Path] = []
+    if decode and images is not None:
+        photos = [Path(name) for name in find_images(as_list(images))]
+    elif decode:
+        photos = list(TrainedModel.open(paths[0]).test_images(session.data_request(), session.reporter).files())
+    result = benchmark(paths, plan, photos, session.max_pixels, session.reporter)
+    if output is not None:
+        write_json(output, result.to_dict())
+    return result
 
 
 def check_files(paths: Sequence[Path], device: str) -> None:

@@ -34,6 +34,8 @@ from otx.verbs.libraries import (
     torch_facts,
 )
 from otx.verbs.probe import UNKNOWN, Crashed, NoAnswer, ask, attempt, in_words
+from otx.verbs.session import Session
+from otx.workspace import check_output, write_json
 
 LIBRARIES = (
     ("torch", "torchvision", "timm", "lightning", "torchmetrics", "safetensors"),
@@ -56,6 +58,16 @@ IMPORT_SECONDS = 60.0
 LONGEST_VALUE = 60
 CONTAINERS = {"Docker": Path("/.dockerenv"), "Podman": Path("/run/.containerenv")}
 SHARED = Path("/dev/shm")
+
+
+def run(session: Session, *, output: Path | None) -> Environment:
+    """Find out what this machine is, and write it down where that was asked for."""
+    if output is not None:
+        check_output(output, "environments", (".json",), "env.json")
+    found = describe_environment(session.work_dir)
+    if output is not None:
+        write_json(output, found.to_dict())
+    return found
 
 
 def describe_environment(work_dir: Path) -> Environment:

@@ -1,0 +1,187 @@
+"""From a folder of images to a data set: recognise its layout, and split off what is missing."""
+
+from __future__ import annotations
+
+from array import array
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from otx.data.dataset import SUBSETS, Dataset, Subset
+from otx.data.folder import Folder, scan, shorten
+from otx.data.paths import Paths
+from otx.data.split import split_class
+from otx.data.split_file import TEST_IS_VAL, dataset_of_split_file, lacking
+from otx.errors import DataError, nearest
+from otx.recipe import Recipe
+from otx.results import BadImage
+
+MAX_UNREADABLE = 0.1
+
+
+def load_dataset(
+    root: str | Path,
+    *,
+    seed: int = 0,
+    test_share: float = 0.2,
+    val_share: float = 0.1,
+    split_file: Path | None = None,
+    min_classes: int = 2,
+) -> Dataset:
+    """Recognise the layout of a folder of images and split off what is missing.
+
+    Args:
+        root: holds `train/`, `val/` (or `valid/`, `validation/`), `test/` with class folders, or class folders.
+        split_file: a CSV file (path, class, subset) that decides instead.
+        min_classes: 1 where the classes are added to those of a model.
+
+    Raises:
+        DataError: the folder or the split file cannot be used; nothing was started.
+    """
+    root = Path(root)
+    folder = scan(root)
+    if split_file is not None:
+        return dataset_of_split_file(folder, split_file, min_classes)
+    train = folder.splits.get("train", folder.splits.get("all", {}))
+    check_classes(folder, train, min_classes)
+    classes = tuple(sorted(train))
+    need_test = "val" not in folder.splits and "test" not in folder.splits
+    shares = {
+        "test_share": test_share if need_test else 0.0,
+        "val_share": 0.0 if "val" in folder.splits else val_share,
+    }
+    subsets = _deal(folder, train, classes, seed, shares)
+    notes = folder.left_out.notes()
+    if not need_test and "test" not in folder.splits:
+        subsets["test"] = subsets["val"]
+        notes.append(TEST_IS_VAL)
+    notes += lacking(classes, subsets)
+    if not subsets["val"]:
+        raise DataError(f"no image of {root} is left to validate on", fix="add images, or raise --data.val_share")
+    layout = "/".join(folder.splits) if "train" in folder.splits else "class folders"
+    return Dataset(root, classes, layout, subsets["train"], subsets["val"], subsets["test"], tuple(notes))
+
+
+def _deal(
+    folder: Folder, train: dict[str, Paths], classes: tuple[str, ...], seed: int, shares: dict[str, float]
+) -> dict[str, Subset]:
+    """The subsets of a folder: its own, and what is split off the images to train on, which are used up."""
+    parts = {name: (Paths(), array("l")) for name in SUBSETS}
+    for label, name in enumerate(classes):
+        # what has been dealt out need not be held twice
+        split = split_class(train.pop(name), seed=seed, **shares)
+        own = [(subset, folder.splits.get(subset, {}).get(name, ())) for subset in ("val", "test")]
+        for subset, paths in [*zip(SUBSETS, split, strict=True), *own]:
+            parts[subset][0].extend(paths)
+            parts[subset][1].extend([label] * len(paths))
+    return {name: Subset(paths, tuple(labels)) for name, (paths, labels) in parts.items()}
+
+
+def split_options(recipe: Recipe) -> dict[str, Any]:
+    """How a recipe splits images, as arguments of `load_dataset`."""
+    data = recipe.data
+    split_file = None if data.split_file is None else Path(data.split_file)
+    return {
+        "seed": recipe.seed,
+        "test_share": data.test_share,
+        "val_share": data.val_share,
+        "split_file": split_file,
+    }
+
+
+def check_classes(folder: Folder, train: dict[str, Paths], min_classes: int) -> None:
+    """Raise DataError where the classes of a folder's splits do not make a data set.
+
+    Args:
+        train: those of the images to train on, one of the folder's splits.
+    """
+    for split, classes in folder.splits.items():
+        empty = [name for name, paths in classes.items() if not paths]
+        place = folder.root / folder.folder_names.get(split, "")
+        if empty:
+            raise DataError(
+                f"class folders with no image in {place}: {shorten(empty)}",
+                fix="put images into them, or remove the folders",
+            )
+    if len(train) < min_classes:
+        names = shorten(train) or "none"
+        raise DataError(
+            f"a classifier needs two classes at least, {folder.root} has {len(train)} ({names})",
+            fix="one folder of images for each class",
+        )
+    for split in ("val", "test"):
+        unknown = [name for name in folder.splits.get(split, {}) if name not in train]
+        if unknown:
+            raise DataError(
+                f"{folder.folder_names[split]}/ has classes that {folder.folder_names['train']}/ does not know: "
+                f"{shorten(f'{name}{nearest(name, train)}' for name in unknown)}",
+                fix="give them training images, or remove them",
+            )
+    others = [classes for split, classes in folder.splits.items() if split not in ("train", "all")]
+    alone = [name for name in train if others and not any(name in classes for classes in others)]
+    if alone:
+        where = " nor ".join(f"{folder.folder_names[split]}/" for split in ("val", "test") if split in folder.splits)
+        raise DataError(
+            f"classes that are in {folder.folder_names['train']}/ but not in {where}: {shorten(alone)}",
+            fix="move some of their images there, or leave the splitting to otx: put all class folders side by side",
+        )
+
+
+def load_test_images(root: str | Path, classes: tuple[str, ...]) -> tuple[Subset, str]:
+    """The images of a folder that a model was not trained on: those of `test/`, else of `val/`, else all.
+
+    Args:
+        classes: the classes of the model; an image's label is the index of its folder's name in them.
+
+    Returns:
+        The images, and in words which they are.
+
+    Raises:
+        DataError: the folder cannot be used, or holds classes the model does not know.
+    """
+    root = Path(root)
+    folder = scan_for_test(root)
+    split = next(name for name in ("test", "val", "all", "train") if name in folder.splits)
+    found = folder.splits[split]
+    unknown = [name for name in found if name not in classes]
+    if unknown:
+        named = shorten(f"{name}{nearest(name, classes)}" for name in unknown)
+        raise DataError(f"{root} has classes that the model does not know: {named}", allowed=classes)
+    items = [(path, classes.index(name)) for name, paths in found.items() for path in paths]
+    if not items:
+        raise DataError(f"there is no image in {root}")
+    return Subset.of(items), "all images" if split == "all" else f"its {folder.folder_names[split]}/ folder"
+
+
+def scan_for_test(root: Path) -> Folder:
+    """`scan`, for a folder that may have `test/` or `val/` without `train/`."""
+    for name in ("test", "val", "valid", "validation"):
+        if (root / name).is_dir() and not (root / "train").is_dir():
+            inner = scan(root / name)
+            if "all" in inner.splits:
+                paths = {
+                    label: Paths([f"{name}/{path}" for path in items]) for label, items in inner.splits["all"].items()
+                }
+                return Folder(root, {"test": paths}, {"test": name}, inner.left_out)
+    return scan(root)
+
+
+def refuse_if_too_many_bad(dataset: Dataset, bad: Iterable[BadImage]) -> None:
+    """Raise DataError where more than a tenth of the images of a class cannot be decoded."""
+    label_of = {
+        path: label
+        for name in SUBSETS
+        for path, label in zip(getattr(dataset, name).paths, getattr(dataset, name).labels, strict=True)
+    }
+    totals = Counter(label_of.values())
+    broken: dict[int, list[str]] = {}
+    for image in bad:
+        broken.setdefault(label_of[image.path], []).append(image.path)
+    for label, paths in sorted(broken.items()):
+        if len(paths) > MAX_UNREADABLE * totals[label]:
+            raise DataError(
+                f"{len(paths)} of the {totals[label]} images of class {dataset.classes[label]!r} cannot be decoded: "
+                f"{shorten(paths)}",
+                fix="replace or remove these files; up to a tenth of a class may be unreadable",
+            )

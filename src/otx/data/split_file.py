@@ -1,0 +1,117 @@
+"""The CSV file that says which image is in which subset."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from otx.data.dataset import SUBSETS, Dataset, Subset
+from otx.data.folder import Folder, shorten
+from otx.errors import DataError, nearest
+from otx.workspace import write_csv
+
+SPLIT_COLUMNS = ("path", "class", "subset")
+TEST_IS_VAL = "There are no test images of their own: test is val."
+
+
+def write_split(dataset: Dataset, path: Path) -> None:
+    """Write which image is in which subset (path, class, subset); test that is val is written once, as val."""
+    rows = (
+        (item, dataset.classes[label], name)
+        for name, subset in dataset.parts.items()
+        for item, label in zip(subset.paths, subset.labels, strict=True)
+    )
+    write_csv(path, SPLIT_COLUMNS, rows)
+
+
+@contextlib.contextmanager
+def _open_split(path: Path) -> Iterator[Any]:
+    """A CSV reader behind the header of a split file."""
+    try:
+        # names of files that are no UTF-8 are read as they were written
+        with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
+            reader = csv.reader(file, strict=True)
+            header = next(reader, None)
+            if header is None or tuple(header) != SPLIT_COLUMNS:
+                raise DataError(f"{path} must begin with the line {','.join(SPLIT_COLUMNS)}, got {header}")
+            yield reader
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(
+            f"the split file {path} cannot be read: {getattr(error, 'strerror', None) or error}",
+            fix=f"--data.split_file takes a CSV file with the columns {', '.join(SPLIT_COLUMNS)}",
+        ) from error
+
+
+def check_split_file(path: Path) -> None:
+    """Raise DataError where a split file cannot be read, or does not begin as one."""
+    with _open_split(path):
+        pass
+
+
+def read_split(path: Path) -> list[tuple[int, str, str, str]]:
+    """The rows of a split file: line, path, class, subset.
+
+    Raises:
+        DataError: it cannot be read, or a row is wrong.
+    """
+    with _open_split(path) as reader:
+        rows = [(reader.line_num, row) for row in reader]
+    for line, row in rows:
+        if len(row) != len(SPLIT_COLUMNS):
+            raise DataError(f"{path}, line {line}: {len(SPLIT_COLUMNS)} values expected, got {len(row)}")
+        if row[2] not in SUBSETS:
+            raise DataError(
+                f"{path}, line {line}: unknown subset {row[2]!r}{nearest(row[2], SUBSETS)}", allowed=SUBSETS
+            )
+    return [(line, row[0], row[1], row[2]) for line, row in rows]
+
+
+def dataset_of_split_file(folder: Folder, split_file: Path, min_classes: int) -> Dataset:
+    """The data set that a split file describes.
+
+    Raises:
+        DataError: it lists what the folder does not have, an image twice, or too little.
+    """
+    rows = read_split(split_file)
+    known = {path for classes in folder.splits.values() for paths in classes.values() for path in paths}
+    for line, path, _, _ in rows:
+        if path not in known:
+            raise DataError(
+                f"{split_file}, line {line}: {folder.root} has no image {path!r}",
+                fix="give the --data_root it was made for",
+            )
+    twice = [path for path, count in Counter((path, subset) for _, path, _, subset in rows).items() if count > 1]
+    if twice:
+        raise DataError(f"{split_file} lists images twice: {shorten(path for path, _ in twice)}")
+    classes = tuple(sorted({name for _, _, name, _ in rows}))
+    index = {name: label for label, name in enumerate(classes)}
+    subsets = {
+        subset: Subset.of([(path, index[name]) for _, path, name, own in rows if own == subset]) for subset in SUBSETS
+    }
+    notes = folder.left_out.notes()
+    if not subsets["test"]:
+        subsets["test"] = subsets["val"]
+        notes.append(TEST_IS_VAL)
+    if len(classes) < min_classes or not subsets["train"] or not subsets["val"]:
+        least = "two classes" if min_classes == 2 else "a class"
+        raise DataError(f"{split_file} must list training and validation images of {least} at least")
+    unlisted = len(known - {path for _, path, _, _ in rows})
+    if unlisted:
+        notes.append(f"{unlisted} images of {folder.root} are not listed in {split_file.name} and not used.")
+    notes += lacking(classes, subsets)
+    return Dataset(folder.root, classes, "split file", subsets["train"], subsets["val"], subsets["test"], tuple(notes))
+
+
+def lacking(classes: tuple[str, ...], subsets: dict[str, Subset]) -> list[str]:
+    """A note for each subset that has no image of some class."""
+    notes = []
+    for name in ("val", "test"):
+        present = set(subsets[name].labels)
+        missing = [item for label, item in enumerate(classes) if label not in present]
+        if missing and len(missing) < len(classes):
+            notes.append(f"No {name} image of {shorten(missing)}: how well that is recognised is not measured there.")
+    return notes

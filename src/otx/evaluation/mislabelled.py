@@ -1,0 +1,165 @@
+"""Which images are probably filed under the wrong class: confident learning on a network's features.
+
+A network's own answers for images it was trained on are no evidence: it has learnt their labels, right or wrong. So a
+logistic regression on its features is fitted five times, each time without a fifth of the images, and judges that
+fifth; copies of a picture are always in the same fifth.
+
+Source: Northcutt et al., Confident Learning: Estimating Uncertainty in Dataset Labels, JAIR 2021, arXiv 1911.00068.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from otx.data.check import REPORT_EVERY, image_refs
+from otx.data.dataset import Dataset
+from otx.events import Progress, Reporter, heartbeat
+from otx.findings import CheckResult, Mislabelled
+from otx.inference.classify import run_over
+from otx.inference.predictor import Predictor
+from otx.limits import limited_blas
+
+FOLDS = 5
+PENALTIES = (0.03, 0.3)
+MAX_STEPS = 200
+
+Probabilities = NDArray[np.float64]
+Labels = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Doubt:
+    """An image by its place, the class it more probably is of, and by how much (0 to 1)."""
+
+    index: int
+    suggested: int
+    score: float
+
+
+def list_mislabelled(
+    predictor: Predictor,
+    dataset: Dataset,
+    suspicions: CheckResult,
+    *,
+    batch_size: int,
+    max_pixels: int,
+    reporter: Reporter,
+) -> tuple[Mislabelled, ...]:
+    """The images of a data set that are probably mislabelled, the most certain first.
+
+    Args:
+        suspicions: what is known of the data set; its copies are judged by what was fitted without any of them.
+    """
+    places = {place.path: place for place in image_refs(dataset)}
+    copy_of = {place.path: group.images[0].path for group in suspicions.copies for place in group.images}
+    paths = [dataset.root / path for path in places]
+    rows = run_over(predictor.features, paths, batch_size=batch_size, max_pixels=max_pixels)
+    known, features = [], []
+    for number, (place, (_, row, _)) in enumerate(zip(places.values(), rows, strict=True), start=1):
+        if row is not None:
+            known.append(place)
+            features.append(row)
+        if number % REPORT_EVERY == 0:
+            reporter.progress(Progress("features", number, len(paths)))
+    if not known:
+        return ()
+    labels = [dataset.classes.index(place.label) for place in known]
+    numbers = {path: number for number, path in enumerate(places)}
+    groups = [numbers[copy_of.get(place.path, place.path)] for place in known]
+    with heartbeat(reporter, "looking for wrong labels"):
+        doubts = find_mislabelled(np.stack(features), labels, groups)
+    return tuple(
+        Mislabelled(
+            **known[doubt.index].to_dict(), suggested=dataset.classes[doubt.suggested], score=round(doubt.score, 4)
+        )
+        for doubt in doubts
+    )
+
+
+def find_mislabelled(
+    features: NDArray[np.float32], labels: Sequence[int], groups: Sequence[int] | None = None, *, seed: int = 0
+) -> list[Doubt]:
+    """The images that are probably mislabelled, the most certain first.
+
+    Args:
+        features: (N, D), what enters the network's classifier.
+        labels: N indices of classes. Images of classes with fewer than five are not judged.
+        groups: N numbers, the same for copies of a picture; default: no image is a copy.
+    """
+    targets, members = np.asarray(labels, np.int64), np.arange(len(labels)) if groups is None else np.asarray(groups)
+    judged = np.flatnonzero(np.bincount(targets)[targets] >= FOLDS)
+    names, own = np.unique(targets[judged], return_inverse=True)
+    if len(names) < 2:
+        return []
+    probabilities = out_of_sample(features[judged], own, members[judged], seed)
+    doubts = []
+    for index in np.flatnonzero(in_doubt(probabilities, own)):
+        row = probabilities[index]
+        best = int(row.argmax())
+        doubts.append(Doubt(int(judged[index]), int(names[best]), float(row[best] - row[own[index]])))
+    return sorted(doubts, key=lambda doubt: (-doubt.score, doubt.index))
+
+
+def out_of_sample(features: NDArray[np.float32], labels: Labels, groups: NDArray[np.int64], seed: int) -> Probabilities:
+    """Probabilities (N, C) of each image from a regression that did not see it, nor a copy of it.
+
+    Of two penalties the one with the lowest loss out of sample.
+    """
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
+
+    # the root takes the edge off single strong features: Perronnin et al., ECCV 2010
+    rows = np.sign(features) * np.sqrt(np.abs(features))
+    rows /= max(float(np.sqrt(np.square(rows).mean())), 1e-6)
+    folds = list(StratifiedGroupKFold(FOLDS, shuffle=True, random_state=seed).split(rows, labels, groups))
+    answers: list[tuple[float, Probabilities]] = []
+    for penalty in PENALTIES:
+        regression = LogisticRegression(C=1 / (penalty * len(rows)), max_iter=MAX_STEPS, tol=1e-3)
+        with warnings.catch_warnings(), limited_blas():
+            # a fit that stops early is good enough to be compared
+            warnings.simplefilter("ignore")
+            found = cross_val_predict(regression, rows, labels, cv=folds, method="predict_proba")
+        answers.append((float(-np.log(found[np.arange(len(labels)), labels] + 1e-9).mean()), found))
+    return min(answers, key=lambda answer: answer[0])[1]
+
+
+def in_doubt(probabilities: Probabilities, labels: Labels) -> NDArray[np.bool_]:
+    """Which images (N,) are probably mislabelled: those that both of the paper's prunings take ("C+NR").
+
+    How many images labelled i are of class j is estimated by counting those whose probability of j is at least the mean
+    that images labelled j have. So many are then taken: for each pair of classes those with the largest margin, and for
+    each class those with the least probability of their label.
+
+    Args:
+        probabilities: (N, C), out of sample.
+        labels: (N,), every class at least once.
+    """
+    classes = probabilities.shape[1]
+    own = probabilities[np.arange(len(labels)), labels]
+    wrong = _joint(probabilities, labels)
+    np.fill_diagonal(wrong, 0)
+    by_pair, by_class = np.zeros(len(labels), bool), np.zeros(len(labels), bool)
+    for label in range(classes):
+        rows = np.flatnonzero(labels == label)
+        by_class[rows[np.argsort(own[rows], kind="stable")[: round(wrong[label].sum())]]] = True
+        for other in np.flatnonzero(wrong[label]):
+            margin = probabilities[rows, other] - own[rows]
+            by_pair[rows[np.argsort(-margin, kind="stable")[: round(wrong[label, other])]]] = True
+    return np.asarray(by_pair & by_class & (probabilities.argmax(axis=1) != labels))
+
+
+def _joint(probabilities: Probabilities, labels: Labels) -> NDArray[np.float64]:
+    """How many images labelled i are estimated to be of class j, (C, C); a row sums up to the images labelled i."""
+    classes = probabilities.shape[1]
+    usual = np.array([probabilities[labels == label, label].mean() for label in range(classes)])
+    sure = probabilities >= usual
+    likely = np.where(sure, probabilities, -1).argmax(axis=1)
+    counts = np.zeros((classes, classes))
+    np.add.at(counts, (labels[sure.any(axis=1)], likely[sure.any(axis=1)]), 1)
+    counts[np.diag_indices(classes)] = np.maximum(counts.diagonal(), 1)
+    return np.asarray(counts / counts.sum(axis=1, keepdims=True) * np.bincount(labels)[:, None])

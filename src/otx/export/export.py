@@ -1,0 +1,246 @@
+"""Write a model as OpenVINO IR or ONNX file, and keep it only when it answers as the model does."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from otx.child import Watch, run_in_child
+from otx.errors import ExportError
+from otx.events import SilentReporter
+from otx.inference.predictor import Logits, Pixels, load_predictor
+from otx.inference.runtime import save_ir
+from otx.model.card import ModelCard
+from otx.model.checksum import UNFINISHED, add_checksum, move_into_place
+from otx.model.metadata import model_info
+from otx.model.modelfile import load_model
+from otx.results import ExportResult
+from otx.workspace import cannot_write
+
+if TYPE_CHECKING:
+    from torch import nn
+
+TOLERANCES = {"FP32": 1e-3, "FP16": 1e-2}
+SUFFIXES = {"OPENVINO": (".xml", ".bin"), "ONNX": (".onnx",)}
+OPSET = 18
+
+
+@dataclass(frozen=True)
+class ExportRequest:
+    """What to write: see the options of `Engine.export`. `explain` names an algorithm of saliency maps, or is empty."""
+
+    export_format: str = "OPENVINO"
+    export_precision: str = "FP32"
+    preprocessing: str = "modelapi"
+    input_color: str = "RGB"
+    explain: str = ""
+
+    @property
+    def is_embedded(self) -> bool:
+        return self.preprocessing == "embedded"
+
+    @property
+    def is_half(self) -> bool:
+        return self.export_precision == "FP16"
+
+    @property
+    def name(self) -> str:
+        """The name of the file, without its suffix."""
+        return f"exported_model{'_embedded' if self.is_embedded else ''}{'_fp16' if self.is_half else ''}"
+
+
+def export_model(checkpoint: Path, output_dir: Path, request: ExportRequest, images: Sequence[Pixels]) -> ExportResult:
+    """Export a model file, compare it with PyTorch on `images` (H, W, 3), and move it into `output_dir`.
+
+    The graph takes `image` and gives `logits` (N, C), N free: float32 (N, 3, H, W) of the card's size, normalised; or
+    with `preprocessing="embedded"` uint8 (N, H, W, 3) of any size, colours in the order `input_color`. With `explain`,
+    the name of an algorithm of saliency.py, it also gives `saliency_map` (N, C, h, w) and `feature_vector` (N, D).
+
+    Raises:
+        ExportError: a logit differs by more than 1e-3 (FP32) or 1e-2 (FP16), or by more than this share of the
+            largest logit where that is beyond 1; or an image gets another label.
+        RunError: OpenVINO or ONNX Runtime crashed on the file.
+    """
+    network, card = load_model(checkpoint)
+    card = replace(card, input_color=request.input_color if request.is_embedded else "RGB")
+    if request.explain:
+        network, card = _explained(network, card, request.explain)
+    suffixes = SUFFIXES[request.export_format]
+    staging = staging_folder(output_dir)
+    try:
+        file = staging / f"{request.name}{suffixes[0]}"
+        module, example = _module(network, card, embedded=request.is_embedded)
+        write = _write_openvino if request.export_format == "OPENVINO" else _write_onnx
+        write(module, example, file, card, embedded=request.is_embedded, half=request.is_half)
+        difference, allowed = _check(checkpoint, file, images, TOLERANCES[request.export_precision])
+        move_into_place(staging, output_dir, [f"{request.name}{suffix}" for suffix in reversed(suffixes)])
+    except OSError as error:
+        raise cannot_write(f"the export to {output_dir}", error) from error
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    written = [output_dir / f"{request.name}{suffix}" for suffix in suffixes]
+    return ExportResult(
+        path=written[0],
+        export_format=request.export_format,
+        export_precision=request.export_precision,
+        preprocessing=request.preprocessing,
+        max_difference=difference,
+        tolerance=allowed,
+        num_checked=len(images),
+        size_bytes=sum(path.stat().st_size for path in written),
+    )
+
+
+def staging_folder(output_dir: Path) -> Path:
+    """A new hidden folder inside another, to write files in before they take their place.
+
+    Raises:
+        UsageError: the folder cannot be written to.
+    """
+    try:
+        output_dir.mkdir(parents=True, exist_ok=True)
+        return Path(tempfile.mkdtemp(dir=output_dir, prefix=UNFINISHED))
+    except OSError as error:
+        raise cannot_write(f"to {output_dir}", error, "choose another --output") from error
+
+
+def _explained(network: nn.Module, card: ModelCard, algorithm: str) -> tuple[nn.Module, ModelCard]:
+    import torch
+
+    from otx.inference.saliency import Explained
+
+    explained = Explained(network, algorithm)
+    with torch.inference_mode():
+        # a network without maps says so here; OpenVINO would hide its words in errors of its own
+        explained(torch.zeros(1, 3, card.preprocessing.height, card.preprocessing.width))
+    return explained, replace(card, explain=explained.algorithm)
+
+
+def outputs_of(card: ModelCard) -> list[str]:
+    """The names of an exported graph's outputs; the last two are openvino-model-api's."""
+    return ["logits", "saliency_map", "feature_vector"] if card.explain else ["logits"]
+
+
+def _module(network: nn.Module, card: ModelCard, *, embedded: bool) -> tuple[nn.Module, Any]:
+    """The module to export and an example of its input."""
+    import torch
+
+    size = card.preprocessing
+    if not embedded:
+        return network, torch.zeros(2, 3, size.height, size.width)
+    from otx.export.embedded import Embedded
+
+    return Embedded(network, size, card.input_color), torch.zeros(
+        2, size.height + 9, size.width + 5, 3, dtype=torch.uint8
+    )
+
+
+def _write_openvino(
+    module: nn.Module, example: Any, file: Path, card: ModelCard, *, embedded: bool, half: bool
+) -> None:
+    import openvino
+
+    shape = [-1, -1, -1, 3] if embedded else [-1, *example.shape[1:]]
+    kind = openvino.Type.u8 if embedded else openvino.Type.f32
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = openvino.convert_model(module, example_input=example, input=(openvino.PartialShape(shape), kind))
+    model.inputs[0].set_names({"image"})
+    for port, name in zip(model.outputs, outputs_of(card), strict=True):
+        port.set_names({name})
+    layout = openvino.Layout("NHWC" if embedded else "NCHW")
+    openvino.layout_helpers.set_layout(model.inputs[0], layout)
+    for key, value in model_info(card, embedded=embedded).items():
+        model.set_rt_info(value, ["model_info", key])
+    save_ir(model, file, half=half)
+    add_checksum(file)
+
+
+def _write_onnx(module: nn.Module, example: Any, file: Path, card: ModelCard, *, embedded: bool, half: bool) -> None:
+    import onnx
+    import torch
+
+    free = {0: "batch", 1: "height", 2: "width"} if embedded else {0: "batch"}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        # the newer exporter (dynamo=True) needs one more package and gives the same graph for these networks
+        torch.onnx.export(
+            module,
+            (example,),
+            str(file),
+            input_names=["image"],
+            output_names=outputs_of(card),
+            dynamic_axes={"image": free, **{name: {0: "batch"} for name in outputs_of(card)}},
+            opset_version=OPSET,
+            dynamo=False,
+        )
+    model = onnx.load(str(file))
+    if half:
+        _halve_weights(model.graph)
+    del model.metadata_props[:]
+    for key, value in model_info(card, embedded=embedded).items():
+        model.metadata_props.add(key=f"model_info {key}", value=value)
+    onnx.save(model, str(file))
+    add_checksum(file)
+
+
+def _halve_weights(graph: Any) -> None:
+    """Store the weights of an ONNX graph in 16 bit, as `openvino.save_model` does; it still computes in 32 bit.
+
+    onnxruntime's own converter makes the arithmetic 16-bit too, which is no more exact, and slower on a CPU, which has
+    to convert every value there and back.
+    """
+    from onnx import TensorProto, helper, numpy_helper
+
+    casts = []
+    for tensor in graph.initializer:
+        values = numpy_helper.to_array(tensor)
+        # biases are small, and what 16 bit cannot hold stays as it is
+        if (
+            tensor.data_type == TensorProto.FLOAT
+            and values.ndim > 1
+            and np.abs(values).max() < np.finfo(np.float16).max
+        ):
+            name = f"{tensor.name}_fp16"
+            casts.append(helper.make_node("Cast", [name], [tensor.name], to=TensorProto.FLOAT))
+            tensor.CopyFrom(numpy_helper.from_array(values.astype(np.float16), name))
+    for number, cast in enumerate(casts):
+        graph.node.insert(number, cast)
+
+
+def _check(checkpoint: Path, file: Path, images: Sequence[Pixels], tolerance: float) -> tuple[float, float]:
+    """The largest difference of a logit from PyTorch's, and what is allowed."""
+    reference = load_predictor(checkpoint, "cpu")
+    # graphs round what they resize in their own ways; at the input's own size all must agree to the tolerance
+    images = [reference.card.preprocessing.resize(image) for image in images]
+    expected = reference.logits(images)
+    answers: list[Logits] = run_in_child(_answers, file, images, reporter=SilentReporter())
+    difference = max(_difference(answer, expected) for answer in answers)
+    # rounding errors grow with the values they are made on
+    tolerance *= max(1.0, float(np.abs(expected).max()))
+    if not difference <= tolerance:
+        raise ExportError(
+            f"the exported file is not kept: a logit differs by {difference:.3g}, allowed {tolerance:g}",
+            fix="--export_precision FP32 is closer to the model than FP16; if that fails too, please report it",
+        )
+    if not np.array_equal(answers[0].argmax(axis=1), expected.argmax(axis=1)):
+        raise ExportError("the exported file is not kept: it gives an image another label than the model")
+    return difference, tolerance
+
+
+def _answers(watch: Watch, file: Path, images: Sequence[Pixels]) -> list[Logits]:
+    """The logits of images together, and of the first four one by one."""
+    watch.step("checking the answers of", file, "onnxruntime" if file.suffix == ".onnx" else "openvino")
+    exported = load_predictor(file, "cpu")
+    return [exported.logits(images), np.concatenate([exported.logits([image]) for image in images[:4]])]
+
+
+def _difference(answer: Logits, expected: Logits) -> float:
+    return float(np.abs(answer - expected[: len(answer)]).max())

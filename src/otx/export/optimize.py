@@ -1,0 +1,288 @@
+"""Make a model small: 8-bit integers instead of floats, with NNCF, and prove what that costs and gains."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import logging
+import re
+import shutil
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from otx.child import Watch, run_in_child
+from otx.data.dataset import ImageSet
+from otx.data.decode import decode_image, ordered
+from otx.data.preprocessing import Preprocessing
+from otx.errors import DataError, ImageError, ModelError, UsageError
+from otx.events import Progress, Reporter, heartbeat
+from otx.export.export import staging_folder
+from otx.export.speed import measure_speed
+from otx.inference.predictor import Pixels
+from otx.inference.runtime import compile_exactly, fix_batch, only_core, openvino_core, save_ir
+from otx.model.card import ModelCard
+from otx.model.checksum import add_checksum, move_into_place
+from otx.model.metadata import model_info
+from otx.model.modelfile import read_card
+from otx.results import OptimizeResult, Variant
+from otx.signals import drop_signal_stack
+from otx.workspace import cannot_write, write_json
+
+NAME = "optimized_model"
+NOTABLE_DROP = 0.02
+BATCH = 32
+
+
+@dataclass(frozen=True)
+class NetworkInputs:
+    """Labelled images as network input, decoded and resized again each time; those that cannot be are left out."""
+
+    images: ImageSet
+    preprocessing: Preprocessing
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __iter__(self) -> Iterator[tuple[NDArray[np.float32], int]]:
+        """Network input (1, 3, H, W) and label."""
+        for pixels, label in ordered(self._load, self.images.items()):
+            if pixels is not None:
+                yield self.preprocessing.normalise(pixels[None]), label
+
+    def _load(self, item: tuple[str, int]) -> tuple[Pixels | None, int]:
+        path, label = item
+        try:
+            return self.preprocessing.resize(decode_image(self.images.root / path, self.images.max_pixels)), label
+        except ImageError:
+            return None, label
+
+
+def optimize_model(
+    variants: dict[str, Path],
+    output_dir: Path,
+    calibration: NetworkInputs,
+    validation: NetworkInputs,
+    *,
+    max_drop: float | None,
+    reporter: Reporter,
+    batch_size: int = 1,
+) -> OptimizeResult:
+    """Quantise an IR to INT8, measure it beside its other precisions, and move it into `output_dir`.
+
+    Args:
+        variants: IRs of the same model by precision; the first one is quantised, and what the drop is measured from.
+        calibration: images of the training split, from which the ranges of the activations are read.
+        validation: images that judge.
+        max_drop: how much of the validation accuracy may be lost (0 to 1); layers are turned back to floats until it
+            holds. None: the drop is measured only.
+        batch_size: the fixed batch size of the INT8 file; a free one crashes on processors with AMX
+            (openvinotoolkit/openvino#37577).
+
+    Raises:
+        DataError: there is no image to calibrate or to judge with.
+        RunError: OpenVINO or NNCF crashed, or the memory was full.
+        UsageError: the folder cannot be written to.
+    """
+    if len(calibration) == 0 or len(validation) == 0:
+        raise DataError("INT8 needs training images to calibrate with and validation images to judge it")
+    beside = staging_folder(output_dir)
+    path = beside / f"{NAME}.xml"
+    reporter.note(f"Calibrating on {len(calibration)} images of the training split.")
+    try:
+        source = next(iter(variants.values()))
+        asked = Quantization(source, path, calibration, validation, max_drop, batch_size)
+        run_in_child(_write_int8, asked, reporter=reporter)
+        measured = run_in_child(_measure, {**variants, "INT8": path}, validation, reporter=reporter)
+        move_into_place(beside, output_dir, [f"{NAME}.bin", f"{NAME}.xml"])
+    except OSError as error:
+        raise cannot_write(f"the INT8 file to {output_dir}", error) from error
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+    path = output_dir / f"{NAME}.xml"
+    kept = [*measured[:-1], replace(measured[-1], path=path)]
+    drop = kept[0].top1 - kept[-1].top1
+    result = OptimizeResult(path, drop, max_drop, len(calibration), len(validation), tuple(kept))
+    write_json(output_dir / f"{NAME}.json", result.to_dict())
+    judge(result, reporter)
+    return result
+
+
+def judge(result: OptimizeResult, reporter: Reporter) -> None:
+    """Say it where more accuracy was lost than was allowed, or than a person would expect."""
+    first = result.variants[0].precision
+    lost = f"INT8 loses {result.drop:.4f} of the {first} accuracy on the validation images"
+    if result.max_drop is not None and result.drop > result.max_drop:
+        reporter.warn(f"{lost}, more than --max_drop {result.max_drop:g}: turning layers back could not make it less.")
+    elif result.max_drop is None and result.drop > NOTABLE_DROP:
+        reporter.warn(f"{lost}. --max_drop 0.01 turns layers back to floats until it loses no more than that.")
+
+
+@dataclass(frozen=True)
+class Quantization:
+    """What is asked of `_write_int8`, see `optimize_model`."""
+
+    source: Path
+    path: Path
+    calibration: NetworkInputs
+    validation: NetworkInputs
+    max_drop: float | None
+    batch_size: int
+
+
+def _write_int8(watch: Watch, asked: Quantization) -> None:
+    """Quantise an IR, for a process of its own."""
+    watch.step("quantising", asked.source, "nncf", "openvino")
+    model = openvino_core().read_model(asked.source)
+    fix_batch(model, 1)
+    with _quiet_nncf(), only_core(), heartbeat(watch, "quantising"):
+        small = _quantize(model, asked.calibration, asked.validation, asked.max_drop, _is_transformer(model))
+    fix_batch(small, asked.batch_size)
+    settings = {"preset": "mixed", "subset_size": len(asked.calibration), "max_drop": asked.max_drop}
+    _describe(small, read_card(asked.source), settings)
+    _save(small, asked.path)
+
+
+def _quantize(
+    model: Any, calibration: NetworkInputs, validation: NetworkInputs, max_drop: float | None, transformer: bool
+) -> Any:
+    import nncf
+
+    inputs = [image for image, _ in calibration]
+    options = {
+        "preset": nncf.QuantizationPreset.MIXED,
+        "subset_size": len(inputs),
+        "model_type": nncf.ModelType.TRANSFORMER if transformer else None,
+    }
+    if max_drop is None:
+        return _compress(nncf.quantize(model, nncf.Dataset(inputs), **options))
+    examples = list(validation)
+    small = nncf.quantize_with_accuracy_control(
+        model,
+        calibration_dataset=nncf.Dataset(inputs),
+        validation_dataset=nncf.Dataset(examples),
+        validation_fn=_hits,
+        max_drop=max_drop,
+        drop_type=nncf.DropType.ABSOLUTE,
+        **options,
+    )
+    packed = _compress(small.clone())
+    accuracy = [_hits(compile_exactly(each, ("logits",)), examples)[0] for each in (model, packed)]
+    return packed if accuracy[0] - accuracy[1] <= max_drop else small
+
+
+def _compress(model: Any) -> Any:
+    """Store the weights that still are floats (NNCF leaves squeeze-excite alone) in 8 bit; they compute in floats."""
+    import nncf
+
+    return nncf.compress_weights(model, mode=nncf.CompressWeightsMode.INT8_SYM)
+
+
+def _hits(model: Any, examples: Iterable[tuple[NDArray[np.float32], int]]) -> tuple[float, list[float]]:
+    """Top-1 accuracy, and for each image whether it was right."""
+    right = [float(model(image)["logits"].argmax() == label) for image, label in examples]
+    return float(np.mean(right)), right
+
+
+def _is_transformer(model: Any) -> bool:
+    return any(node.get_type_name() in ("ScaledDotProductAttention", "Softmax") for node in model.get_ordered_ops())
+
+
+def precision_of(path: Path) -> str:
+    """`FP32`, `FP16` or `INT8`: the precision of an IR's weights.
+
+    Raises:
+        ModelError: it cannot be read.
+        UsageError: it holds its preprocessing, which is not to be quantised.
+    """
+    try:
+        model = openvino_core().read_model(path)
+    except RuntimeError as error:
+        raise ModelError(f"{path} is damaged: {str(error).splitlines()[-1][:200]}", fix="export it again") from error
+    if model.inputs[0].get_element_type().get_type_name() == "u8":
+        raise UsageError(f"{path} was exported with --preprocessing embedded", fix="export it without, then optimize")
+    operations = model.get_ordered_ops()
+    if any(node.get_type_name() == "FakeQuantize" for node in operations):
+        return "INT8"
+    halves = sum(
+        node.get_type_name() == "Constant" and node.get_element_type().get_type_name() == "f16" for node in operations
+    )
+    return "FP16" if halves else "FP32"
+
+
+def _describe(model: Any, card: ModelCard, settings: dict[str, Any]) -> None:
+    info = model_info(card, embedded=False) | {"optimization_config": json.dumps(settings)}
+    for key, value in info.items():
+        model.set_rt_info(value, ["model_info", key])
+
+
+def _save(model: Any, path: Path) -> None:
+    save_ir(model, path, half=True)
+    # a third of the description is indentation, which counts beside weights this small
+    path.write_text(re.sub(r">\s+<", "><", path.read_text(encoding="utf-8")), encoding="utf-8")
+    add_checksum(path)
+
+
+def halve(source: Path, path: Path) -> Path:
+    """Write an IR with weights of 16 bit."""
+    save_ir(openvino_core().read_model(source), path, half=True)
+    add_checksum(path)
+    return path
+
+
+def _measure(watch: Watch, files: dict[str, Path], validation: NetworkInputs) -> list[Variant]:
+    """Accuracy, size and speed of IRs by precision, for a process of its own."""
+    names = ", ".join(path.name for path in files.values())
+    watch.step("measuring the accuracy of", names, "openvino")
+    top1 = _accuracies(files, validation, watch)
+    watch.step("measuring the speed of", names, "openvino")
+    with heartbeat(watch, "measuring the speed"):
+        speeds = measure_speed(files)
+    return [
+        Variant(
+            precision=precision,
+            path=path,
+            top1=top1[precision],
+            size_bytes=sum(path.with_suffix(suffix).stat().st_size for suffix in (".xml", ".bin")),
+            latency_ms=speeds[precision].median_ms,
+            latency_p95_ms=speeds[precision].p95_ms,
+            images_per_second=speeds[precision].images_per_second,
+        )
+        for precision, path in files.items()
+    ]
+
+
+def _accuracies(files: dict[str, Path], validation: NetworkInputs, reporter: Reporter) -> dict[str, float]:
+    """Top-1 accuracies, one image at a time through all the files."""
+    compiled = {precision: compile_exactly(path, ("logits",), batch=1) for precision, path in files.items()}
+    right = dict.fromkeys(files, 0)
+    number = 0
+    for number, (image, label) in enumerate(validation, start=1):
+        for precision, network in compiled.items():
+            right[precision] += int(network(image)["logits"].argmax() == label)
+        if number % BATCH == 0:
+            reporter.progress(Progress("judging", number, len(validation)))
+    if number == 0:
+        raise DataError("none of the validation images can be decoded")
+    return {precision: count / number for precision, count in right.items()}
+
+
+@contextlib.contextmanager
+def _quiet_nncf() -> Iterator[None]:
+    """NNCF's own messages and bars, and those of what it imports, are for its developers."""
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
+    import nncf
+
+    level = nncf.nncf_logger.level
+    nncf.set_log_level(logging.ERROR)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        nncf.set_log_level(level)
+        drop_signal_stack()

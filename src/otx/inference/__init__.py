@@ -1,0 +1,1 @@
+"""A model at work: predictions and saliency maps, whatever file it is in."""

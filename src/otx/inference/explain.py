@@ -1,0 +1,148 @@
+"""Write saliency maps: for each image and class a picture for a person, and the raw map for a program."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from otx.data.decode import decode_image, ordered
+from otx.errors import ImageError, UsageError, nearest
+from otx.inference.classify import softmax
+from otx.inference.overlay import draw_overlay, write_png
+from otx.inference.predictor import Maps, Pixels, Predictor
+from otx.results import Explanation
+from otx.workspace import write_csv
+
+TARGETS = ("predicted", "true", "all")
+BATCH = 8
+COLUMNS = ("path", "class", "probability", "predicted", "overlay", "saliency_map", "error")
+
+
+@dataclass(frozen=True)
+class Subject:
+    """An image to explain: where it is, the name its files get (relative, not climbing), its true class if known."""
+
+    path: Path
+    name: str
+    label: int | None = None
+
+
+def check_targets(targets: str, classes: Sequence[str], *, labelled: bool) -> None:
+    """Raise UsageError where the maps asked for cannot be made."""
+    if targets not in TARGETS and targets not in classes:
+        raise UsageError(
+            f"--explain_config.targets {targets}: no such class{nearest(targets, [*TARGETS, *classes])}",
+            allowed=[*TARGETS, *classes],
+        )
+    if targets == "true" and not labelled:
+        raise UsageError(
+            "--explain_config.targets true needs images whose class is known",
+            fix="leave the images out to explain the test split, or ask for predicted",
+        )
+
+
+def explain(
+    predictor: Predictor, subjects: Iterable[Subject], folder: Path, *, targets: str, algorithm: str, max_pixels: int
+) -> Iterator[Explanation]:
+    """Explain images one after another, in order; what cannot be decoded gives an explanation with an error."""
+
+    def load(subject: Subject) -> tuple[Subject, Pixels | None, str | None]:
+        try:
+            return subject, decode_image(subject.path, max_pixels), None
+        except ImageError as error:
+            return subject, None, error.what
+
+    rows = ordered(load, subjects)
+    while batch := list(islice(rows, BATCH)):
+        good = [(subject, pixels) for subject, pixels, _ in batch if pixels is not None]
+        answers: Iterator[tuple[NDArray[np.float64], Maps]] = iter(())
+        if good:
+            logits, maps = predictor.explain([pixels for _, pixels in good], algorithm)
+            answers = zip(softmax(logits), maps, strict=True)
+        for subject, pixels, error in batch:
+            if pixels is None:
+                yield Explanation(str(subject.path), None, None, None, None, None, error)
+            else:
+                probabilities, own = next(answers)
+                classes = predictor.card.classes
+                shown = {
+                    index: own[index] for index in _wanted(targets, classes, int(probabilities.argmax()), subject.label)
+                }
+                yield from _write(classes, subject, pixels, probabilities, shown, folder)
+
+
+def _write(
+    classes: tuple[str, ...],
+    subject: Subject,
+    pixels: Pixels,
+    probabilities: NDArray[np.float64],
+    maps: Mapping[int, NDArray[np.float32]],
+    folder: Path,
+) -> Iterator[Explanation]:
+    best = int(probabilities.argmax())
+    for index, own in maps.items():
+        label = _shorten(re.sub(r"[^\w.-]", "_", classes[index]), 60)
+        stem = folder / f"{_shorten(subject.name, 120)}.{label}"
+        overlay, raw = Path(f"{stem}.overlay.png"), Path(f"{stem}.map.png")
+        caption = [f"{classes[index]}: {probabilities[index]:.1%}"]
+        if index != best:
+            caption.append(f"taken for {classes[best]}: {probabilities[best]:.1%}")
+        write_png(overlay, draw_overlay(pixels, own, caption))
+        write_png(raw, np.round(own * 65535).astype(np.uint16))
+        yield Explanation(str(subject.path), classes[index], float(probabilities[index]), classes[best], overlay, raw)
+
+
+def _wanted(targets: str, classes: tuple[str, ...], best: int, label: int | None) -> Sequence[int]:
+    if targets in classes:
+        return [classes.index(targets)]
+    if targets == "all":
+        return range(len(classes))
+    return [best if targets == "predicted" or label is None else label]
+
+
+def _shorten(name: str, limit: int) -> str:
+    """A name of at most so many bytes in its last part; what is cut off is replaced by a hash."""
+    start, slash, last = name.rpartition("/")
+    coded = os.fsencode(last)
+    if len(coded) > limit:
+        last = coded[: limit - 9].decode("utf-8", "ignore") + "." + hashlib.blake2b(coded, digest_size=4).hexdigest()
+    return f"{start}{slash}{last}"
+
+
+def subjects_of(paths: Iterable[str]) -> Iterator[Subject]:
+    """Images that a person named; each gets a name of its own for its files."""
+    taken: dict[str, int] = {}
+    for path in paths:
+        parts = [part for part in Path(path).parts if part not in ("..", ".", Path(path).anchor)]
+        name = "/".join(parts[-2:])
+        taken[name] = taken.get(name, 0) + 1
+        yield Subject(Path(path), name if taken[name] == 1 else f"{name}.{taken[name]}")
+
+
+def write_explanations(explanations: Iterable[Explanation], folder: Path) -> None:
+    """Write `explanations.csv`: a row for each map; its files relative to the folder."""
+
+    def relative(path: Path | None) -> str:
+        return "" if path is None else str(path.relative_to(folder))
+
+    rows = (
+        (
+            e.path,
+            e.label or "",
+            "" if e.probability is None else f"{e.probability:.6f}",
+            e.predicted or "",
+            relative(e.overlay),
+            relative(e.saliency_map),
+            e.error or "",
+        )
+        for e in explanations
+    )
+    write_csv(folder / "explanations.csv", COLUMNS, rows)

@@ -1,0 +1,1 @@
+"""The model file: what it says about itself, its weights, its checksum."""

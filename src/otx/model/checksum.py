@@ -1,0 +1,111 @@
+"""A checksum inside the file it is of, so that a flipped bit is an error and not another answer.
+
+A file is written with an empty seal somewhere in its metadata; the digest of all its bytes then takes the place of the
+zeros. Of an IR, the digest is also that of the `.bin`, so that two halves of different exports are not taken for one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import mmap
+import os
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from otx.errors import ModelError, StorageError, UsageError
+from otx.workspace import atomic
+
+CHECKSUM_KEY = "otx_seal"
+SIZE = 16
+UNFINISHED = ".export."
+EMPTY = f"{CHECKSUM_KEY}:{'0' * 2 * SIZE}"
+PATTERN = re.compile(rf"{CHECKSUM_KEY}:[0-9a-f]{{{2 * SIZE}}}".encode())
+
+
+def with_checksum(data: bytes) -> bytes:
+    """The content of a file with its seal filled in; unchanged where it has none."""
+    place = PATTERN.search(data)
+    return data if place is None else _fill(data, place.span(), ())
+
+
+def add_checksum(path: Path) -> None:
+    """Fill in the seal of a file that nobody reads yet."""
+    data = path.read_bytes()
+    place = PATTERN.search(data)
+    if place is not None:
+        path.write_bytes(_fill(data, place.span(), _halves(path)))
+
+
+def verify_checksum(path: Path) -> None:
+    """Compare a file with its seal; one without a seal was not written by otx, or by an older one, and passes.
+
+    An IR whose export was killed when one of its halves had taken its place is completed.
+
+    Raises:
+        ModelError: it is not what was written.
+    """
+    states = [file.stat() for file in (path, *_halves(path))]
+    whole = _is_whole(path, tuple((state.st_mtime_ns, state.st_size, state.st_ino) for state in states))
+    if not whole and not _complete(path):
+        halves = "" if path.suffix != ".xml" else f", or {path.with_suffix('.bin').name} is that of another export"
+        raise ModelError(
+            f"{path} is damaged: its content is not what otx wrote{halves}",
+            fix="train or export it again (where another tool changed it on purpose: remove its entry "
+            f"{CHECKSUM_KEY!r})",
+        )
+
+
+def move_into_place(beside: Path, folder: Path, names: Sequence[str]) -> None:
+    """Move files out of a folder beside, one after the other, when all of them are on the disk."""
+    for name in names:
+        # Windows flushes only what is open for writing
+        with (beside / name).open("r+b") as file:
+            os.fsync(file.fileno())
+    for name in names:
+        (beside / name).replace(folder / name)
+
+
+def _complete(path: Path) -> bool:
+    """Put the `.xml` in its place that belongs to the `.bin` here, where an export was killed between the two."""
+    for other in path.parent.glob(f"{UNFINISHED}*/{path.name}") if path.suffix == ".xml" else ():
+        with contextlib.suppress(OSError, UsageError, StorageError):
+            data = other.read_bytes()
+            place = PATTERN.search(data)
+            if place is not None and _fill(data, place.span(), _halves(path)) == data:
+                with atomic(path, "wb") as file:
+                    file.write(data)
+                return True
+    return False
+
+
+@functools.lru_cache(maxsize=16)
+def _is_whole(path: Path, _state: tuple[tuple[int, int, int], ...]) -> bool:
+    """Whether the seal is right; read once for each state of the file."""
+    if path.stat().st_size == 0:
+        return True
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        place = PATTERN.search(data)
+        return place is None or _digest(data, place.span(), _halves(path)) == data[place.start() : place.end()]
+
+
+def _halves(path: Path) -> list[Path]:
+    return [path.with_suffix(".bin")] if path.suffix == ".xml" else []
+
+
+def _fill(data: bytes, place: tuple[int, int], others: Iterable[Path]) -> bytes:
+    return data[: place[0]] + _digest(data, place, others) + data[place[1] :]
+
+
+def _digest(data: bytes | mmap.mmap, place: tuple[int, int], others: Iterable[Path]) -> bytes:
+    digest = hashlib.blake2b(digest_size=SIZE)
+    with memoryview(data) as view, view[: place[0]] as before, view[place[1] :] as behind:
+        digest.update(before)
+        digest.update(behind)
+    for path in others:
+        with path.open("rb") as file:
+            while piece := file.read(1 << 20):
+                digest.update(piece)
+    return f"{CHECKSUM_KEY}:{digest.hexdigest()}".encode()

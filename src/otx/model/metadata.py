@@ -1,0 +1,52 @@
+"""What an exported file says about itself: the keys that openvino-model-api reads, and the model card beside them."""
+
+from __future__ import annotations
+
+import json
+import re
+
+from otx.model.card import ModelCard
+from otx.model.checksum import CHECKSUM_KEY, EMPTY
+from otx.model.modelfile import KEY
+
+
+def model_info(card: ModelCard, *, embedded: bool) -> dict[str, str]:
+    """The entries of `rt_info/model_info` (OpenVINO) or of `metadata_props` (ONNX).
+
+    Args:
+        embedded: the graph resizes and normalises itself, so its reader must not.
+
+    Source: the keys that OTX 2.6 writes for this task, and those that openvino-model-api 0.4 reads.
+    """
+    names = [re.sub(r"\s", "_", name) for name in card.classes]
+    ids = [str(index) for index in range(len(card.classes))]
+    info = {
+        "model_type": "Classification",
+        "model_name": card.network,
+        "task_type": "classification",
+        "label_info": json.dumps(
+            {"label_names": list(card.classes), "label_ids": ids, "label_groups": [list(card.classes)]},
+            ensure_ascii=False,
+        ),
+        "labels": " ".join(names),
+        "label_ids": " ".join(ids),
+        "multilabel": "False",
+        "hierarchical": "False",
+        "output_raw_scores": "True",
+        "mean_values": _numbers((0, 0, 0) if embedded else card.preprocessing.mean),
+        "scale_values": _numbers((1, 1, 1) if embedded else card.preprocessing.std),
+        "resize_type": "standard",
+        "pad_value": "0",
+        "reverse_input_channels": "False",
+        "optimization_config": "{}",
+        KEY: card.to_json(),
+        CHECKSUM_KEY: EMPTY,
+    }
+    if embedded:
+        size = card.preprocessing
+        info |= {"embedded_processing": "True", "orig_height": str(size.height), "orig_width": str(size.width)}
+    return info
+
+
+def _numbers(values: tuple[float, ...]) -> str:
+    return " ".join(f"{value:.10g}" for value in values)

@@ -1,0 +1,160 @@
+"""The model file: weights as safetensors, the model card in its header. Nothing in it can run code."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from otx.errors import ModelError
+from otx.limits import limit_torch
+from otx.model.card import ModelCard
+from otx.model.checksum import CHECKSUM_KEY, EMPTY, verify_checksum, with_checksum
+from otx.workspace import atomic
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+KEY = "otx"
+EXPORTED = (".xml", ".onnx")
+MODEL_SUFFIXES = (".safetensors", ".ckpt", ".xml", ".onnx")
+MAX_HEADER = 100_000_000
+TRAIN_AGAIN = "give a file that `otx train` or `otx export` wrote"
+
+
+def save_model(path: Path, state: Mapping[str, torch.Tensor], card: ModelCard) -> None:
+    """Write a model file; it takes its place only when it is complete."""
+    from safetensors.torch import save
+
+    with atomic(path, "wb") as file:
+        file.write(with_checksum(save(dict(state), metadata={KEY: card.to_json(), CHECKSUM_KEY: EMPTY})))
+
+
+def read_card(path: Path) -> ModelCard:
+    """The card of a model file, a Lightning checkpoint or an exported file.
+
+    Raises:
+        ModelError: the file is missing, damaged, or not written by otx.
+    """
+    if not path.is_file():
+        raise ModelError(f"no such model file: {path}")
+    readers = {".safetensors": _safetensors_card, ".ckpt": _checkpoint_card, ".xml": _xml_card, ".onnx": _onnx_card}
+    if path.suffix not in readers:
+        raise ModelError(f"{path} is no model file", allowed=[f"*{suffix}" for suffix in MODEL_SUFFIXES])
+    try:
+        text = readers[path.suffix](path)
+        verify_checksum(path)
+    except OSError as error:
+        raise ModelError(f"{path} cannot be read: {error.strerror or error}") from error
+    if not isinstance(text, str):
+        raise ModelError(f"{path} was not written by otx: it has no model card", fix=TRAIN_AGAIN)
+    return ModelCard.from_json(text, str(path))
+
+
+def load_model(path: Path) -> tuple[nn.Module, ModelCard]:
+    """The network of a model file or a Lightning checkpoint, in evaluation mode, and its card.
+
+    Raises:
+        ModelError: the file cannot be used.
+    """
+    from otx.networks.build import build_network
+
+    limit_torch()
+    card = read_card(path)
+    state = _state(path)
+    try:
+        network = build_network(card.network, len(card.classes), card.preprocessing.height, card.preprocessing.width)
+    except ModelError as error:
+        raise ModelError(f"{path} cannot be used: {error.what}", fix=TRAIN_AGAIN) from error
+    try:
+        network.load_state_dict(state)
+    except RuntimeError as error:
+        raise ModelError(f"the weights in {path} are not those of {card.network}: {_line(error)}") from error
+    return network.eval(), card
+
+
+def _state(path: Path) -> dict[str, torch.Tensor]:
+    if path.suffix == ".ckpt":
+        prefix = "network."
+        state = _read_checkpoint(path).get("state_dict", {})
+        return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+    from safetensors.torch import load_file
+
+    try:
+        tensors: dict[str, torch.Tensor] = load_file(path)
+    except Exception as error:  # SafetensorError derives from Exception alone
+        raise _damaged(path, error) from error
+    return tensors
+
+
+def _read_checkpoint(path: Path) -> dict[str, Any]:
+    from otx.networks.weights import load_tensors
+
+    try:
+        data = load_tensors(path)
+    except Exception as error:  # a damaged file raises whatever the decoder stumbles over
+        raise _damaged(path, error) from error
+    if not isinstance(data, dict):
+        raise ModelError(f"{path} holds a {type(data).__name__}, not a checkpoint", fix=TRAIN_AGAIN)
+    return data
+
+
+def _safetensors_card(path: Path) -> Any:
+    """Read the header alone: eight bytes of length, then JSON."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if size < 8 or length > min(size - 8, MAX_HEADER):
+            raise ModelError(f"{path} is no safetensors file, or cut off", fix=TRAIN_AGAIN)
+        header = file.read(length)
+    try:
+        metadata = json.loads(header).get("__metadata__", {})
+    except (ValueError, AttributeError, RecursionError) as error:
+        raise _damaged(path, error) from error
+    if not isinstance(metadata, dict) or KEY not in metadata:
+        raise ModelError(
+            f"{path} holds weights, but no model card", fix=f"to train from these weights: --model.weights {path}"
+        )
+    return metadata[KEY]
+
+
+def _checkpoint_card(path: Path) -> Any:
+    return _read_checkpoint(path).get(KEY)
+
+
+def _xml_card(path: Path) -> Any:
+    """Find the card in an IR without OpenVINO; `iterparse` keeps no more than the runtime information."""
+    from xml.etree import ElementTree
+
+    if not path.with_suffix(".bin").is_file():
+        raise ModelError(f"{path.with_suffix('.bin')} is missing: an IR is two files, .xml and .bin, side by side")
+    try:
+        for _, element in ElementTree.iterparse(path):
+            if element.tag == KEY:
+                return element.get("value")
+            if element.tag == "layer":
+                element.clear()
+    except (ElementTree.ParseError, ValueError) as error:
+        raise _damaged(path, error) from error
+    return None
+
+
+def _onnx_card(path: Path) -> Any:
+    import onnx
+
+    try:
+        model = onnx.load(str(path), load_external_data=False)
+    except Exception as error:  # protobuf's errors, version by version
+        raise _damaged(path, error) from error
+    return next((item.value for item in model.metadata_props if item.key == f"model_info {KEY}"), None)
+
+
+def _damaged(path: Path, error: Exception) -> ModelError:
+    return ModelError(f"{path} is damaged, or no model file: {_line(error)}", fix=TRAIN_AGAIN)
+
+
+def _line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0][:200] if lines else type(error).__name__

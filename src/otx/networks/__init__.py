@@ -1,0 +1,1 @@
+"""Architectures of timm, their first weights, and what they cost."""

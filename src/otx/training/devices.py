@@ -1,0 +1,86 @@
+"""Where a training computes, in which precision, and which of its processes this one is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from otx.errors import UsageError
+from otx.recipe import Recipe
+from otx.training.compute import Shard, check_processes, find_shard
+
+
+@dataclass(frozen=True)
+class Compute:
+    """`device` is `gpu` or `cpu`, `precision` `32`, `bf16` or `16`; `why` says in words how that was chosen."""
+
+    device: str
+    precision: str
+    why: str
+    shard: Shard
+
+    @classmethod
+    def choose(cls, recipe: Recipe) -> Compute:
+        """What the recipe asks for, and this machine has.
+
+        Raises:
+            UsageError: there is no GPU, or other processes were started than the recipe asks for.
+        """
+        shard = find_shard(recipe.engine)
+        check_processes(shard, recipe.engine)
+        device = pick_device(recipe.engine.device)
+        return cls(device, *pick_precision(recipe.precision, device), shard)
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this is the process that writes and speaks."""
+        return self.shard.is_main
+
+    @property
+    def is_gpu(self) -> bool:
+        return self.device == "gpu"
+
+    @property
+    def place(self) -> str:
+        """The device as PyTorch calls it."""
+        return "cuda" if self.is_gpu else "cpu"
+
+    @property
+    def is_half(self) -> bool:
+        """Whether bf16 is used."""
+        return self.precision == "bf16"
+
+
+def pick_device(wanted: str) -> str:
+    """`gpu` or `cpu`; `auto` is the GPU where there is one.
+
+    Raises:
+        UsageError: a GPU was asked for and there is none.
+    """
+    if wanted == "gpu" and not torch.cuda.is_available():
+        raise UsageError(
+            "--engine.device gpu: torch sees no GPU on this machine",
+            allowed=["auto", "cpu"],
+            fix="leave --engine.device out",
+        )
+    return "gpu" if wanted == "gpu" or (wanted == "auto" and torch.cuda.is_available()) else "cpu"
+
+
+def pick_precision(wanted: str, device: str) -> tuple[str, str]:
+    """The precision to train in (`32`, `bf16` or `16`) and the reason in words."""
+    if wanted == "16" and device == "cpu":
+        return "bf16", "bf16, since 16-bit floats cannot be trained on a CPU"
+    if wanted != "auto":
+        return wanted, f"{wanted}, as asked for"
+    native = torch.cuda.is_bf16_supported(including_emulation=False) if device == "gpu" else _cpu_has_bf16()
+    if native:
+        return "bf16", "bf16, which this processor has"
+    return (
+        ("16", "16, since this GPU has no bf16") if device == "gpu" else ("32", "32, since this processor has no bf16")
+    )
+
+
+def _cpu_has_bf16() -> bool:
+    capabilities = torch.cpu.get_capabilities()
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") or capabilities.get("bf16"))

@@ -1,0 +1,99 @@
+"""The images of a training as batches, and the memory that decoded ones are kept in."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from torch.utils.data import DataLoader
+
+from otx.data.cache import memory_budget
+from otx.data.dataset import Dataset
+from otx.data.loader import Augmentation, ImageSubset, ProgressiveResize, count_workers, train_loader, val_loader
+from otx.data.preprocessing import Preprocessing
+from otx.data.transport import Batch
+from otx.recipe import Recipe
+from otx.training.devices import Compute
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The images to train on and to validate on."""
+
+    train: ImageSubset
+    val: ImageSubset
+
+    def train_batches(self, recipe: Recipe, compute: Compute) -> DataLoader[Batch]:
+        """The batches of an epoch, of this process."""
+        subset = recipe.data.train_subset
+        return train_loader(
+            self.train,
+            batch_size=int(subset.batch_size),
+            balanced=subset.sampler == "balanced",
+            efficient=subset.efficient,
+            seed=recipe.seed,
+            rank=compute.shard.rank,
+            world_size=compute.shard.world_size,
+            num_workers=count_workers(recipe.data.num_workers, self.train, recipe.engine.num_devices),
+            pin_memory=compute.is_gpu,
+            growth=progressive_resize(recipe),
+        )
+
+    def val_batches(self, recipe: Recipe, compute: Compute) -> DataLoader[Batch]:
+        """All validation images of this process, in order."""
+        return val_loader(
+            self.val,
+            batch_size=recipe.data.val_subset.batch_size,
+            rank=compute.shard.rank,
+            world_size=compute.shard.world_size,
+            num_workers=count_workers(recipe.data.num_workers, self.val, recipe.engine.num_devices),
+            pin_memory=compute.is_gpu,
+        )
+
+
+def plain_batches(images: ImageSubset, numbers: Sequence[int], recipe: Recipe) -> DataLoader[Batch]:
+    """Some images as they are tested, by their numbers; all of them in this process."""
+    return val_loader(
+        images,
+        numbers=numbers,
+        batch_size=recipe.data.val_subset.batch_size,
+        rank=0,
+        world_size=1,
+        num_workers=recipe.data.num_workers,
+        pin_memory=False,
+    )
+
+
+@contextlib.contextmanager
+def open_inputs(dataset: Dataset, preprocessing: Preprocessing, recipe: Recipe) -> Iterator[Inputs]:
+    """The images of a data set; the memory that they are kept in is given back at the end of the block."""
+    inputs = _inputs(dataset, preprocessing, recipe)
+    try:
+        yield inputs
+    finally:
+        # the trainer and all it refers to stay until Python looks for cycles
+        inputs.train.cache.close()
+        inputs.val.cache.close()
+
+
+def _inputs(dataset: Dataset, preprocessing: Preprocessing, recipe: Recipe) -> Inputs:
+    data, subset = recipe.data, recipe.data.train_subset
+    budget = memory_budget(data.cache_mb, recipe.engine.num_devices)
+    # images to validate on are kept as the network gets them, so that few bytes hold them all
+    val_budget = min(budget // 4, len(dataset.val) * 3 * preprocessing.height * preprocessing.width)
+    train = ImageSubset(
+        dataset.root,
+        dataset.train,
+        preprocessing,
+        max_pixels=data.max_image_pixels,
+        augmentation=Augmentation(subset.augmentation.scale, subset.augmentation.ratio, subset.augmentation.flip),
+        reduces=subset.reduce_large,
+        cache=budget - val_budget,
+    )
+    val = ImageSubset(dataset.root, dataset.val, preprocessing, max_pixels=data.max_image_pixels, cache=val_budget)
+    return Inputs(train, val)
+
+
+def progressive_resize(recipe: Recipe) -> ProgressiveResize:
+    return ProgressiveResize(recipe.training.start_size, recipe.training.growing_epochs)

@@ -1,0 +1,187 @@
+"""The classifier first: a logistic regression on what a pretrained network already sees.
+
+Features are computed once, so it costs less than an epoch; the training of the whole network then begins where the
+classifier is good, and its first steps do not spoil what was learnt before.
+
+Source: Kumar et al., Fine-Tuning can Distort Pretrained Features and Underperform Out-of-Distribution, ICLR 2022,
+arXiv 2202.10054.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+from torch.utils.data import DataLoader
+
+from otx.data.dataset import pick_numbers
+from otx.data.loader import ImageSubset, normalise
+from otx.data.transport import Batch
+from otx.errors import TrainingError
+from otx.events import Progress, Reporter, heartbeat
+from otx.limits import limited_blas
+from otx.recipe import Recipe
+from otx.results import EpochResult
+from otx.training.batch_size import in_memory
+from otx.training.devices import Compute
+from otx.training.inputs import Inputs, plain_batches
+from otx.training.starting_point import StartingPoint
+
+MAX_IMAGES = 10_000
+PENALTIES = (1.0, 10.0, 100.0)
+MAX_STEPS = 200
+
+Features = tuple[NDArray[np.float32], NDArray[np.int64]]
+
+
+def probe(
+    start: StartingPoint, inputs: Inputs, recipe: Recipe, compute: Compute, reporter: Reporter
+) -> EpochResult | None:
+    """Begin with a fitted classifier; its figures, where all validation images were looked at, else None.
+
+    Raises:
+        TrainingError: memory does not suffice.
+    """
+    return in_memory(lambda: _probe(start, inputs, recipe, compute, reporter), lambda _: _no_room_for_features(recipe))
+
+
+def _probe(
+    start: StartingPoint, inputs: Inputs, recipe: Recipe, compute: Compute, reporter: Reporter
+) -> EpochResult | None:
+    network = start.network.to(compute.place, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    parts = [(part, pick_numbers(part.subset, MAX_IMAGES, recipe.seed)) for part in (inputs.train, inputs.val)]
+    num_train, num_val = (len(numbers) for _, numbers in parts)
+    mean, std = (torch.tensor(v, device=compute.place) for v in (start.preprocessing.mean, start.preprocessing.std))
+
+    def features(part: ImageSubset, numbers: Sequence[int], done: int) -> Features:
+        return compute_features(
+            network,
+            plain_batches(part, numbers, recipe),
+            lambda images: normalise(images, mean, std),
+            device=compute.place,
+            half=compute.is_half,
+            on_progress=lambda n: reporter.progress(Progress("features", done + n, num_train + num_val)),
+        )
+
+    train, val = features(*parts[0], 0), features(*parts[1], num_train)
+    with heartbeat(reporter, "fitting the classifier"):
+        before = fit_linear_probe(network, train, val, len(start.classes))
+    reporter.note(
+        f"The classifier alone, fitted to features of {num_train} images: {before.val_accuracy:.4f} on "
+        f"{num_val} validation images."
+    )
+    return before if num_val == len(inputs.val) else None
+
+
+def _no_room_for_features(recipe: Recipe) -> TrainingError:
+    count = recipe.data.val_subset.batch_size
+    return TrainingError(
+        f"memory does not suffice to compute the features of {count} images at a time",
+        fix=f"--data.val_subset.batch_size {max(1, count // 2)}, or --training.head_first false",
+    )
+
+
+def has_linear_head(network: Any) -> bool:
+    """Whether the network ends in one linear layer, so that a regression can take its place."""
+    return isinstance(network.get_classifier(), nn.Linear)
+
+
+@torch.no_grad()
+def compute_features(
+    network: Any,
+    loader: DataLoader[Batch],
+    make_input: Callable[[torch.Tensor], torch.Tensor],
+    *,
+    device: str,
+    half: bool,
+    on_progress: Callable[[int], None],
+) -> Features:
+    """What enters the classifier (N, D), and the labels (N,), for the images of a loader.
+
+    Args:
+        make_input: images (N, 3, H, W) uint8 to network input.
+        half: compute in bf16.
+        on_progress: gets the number of images done.
+    """
+    rows: list[NDArray[np.float32]] = []
+    labels: list[NDArray[np.int64]] = []
+    entered: list[torch.Tensor] = []
+    hook = network.get_classifier().register_forward_pre_hook(lambda _, given: entered.append(given[0]))
+    network.eval()
+    try:
+        for batch in loader:
+            if len(batch.labels) == 0:
+                continue
+            with torch.autocast(device, torch.bfloat16, enabled=half):
+                network(make_input(batch.images.to(device)))
+            rows.append(entered.pop().float().cpu().numpy())
+            labels.append(batch.labels.numpy())
+            on_progress(sum(map(len, labels)))
+    finally:
+        hook.remove()
+        network.train()
+    return np.concatenate(rows), np.concatenate(labels)
+
+
+def fit_linear_probe(network: Any, train: Features, val: Features, num_classes: int) -> EpochResult:
+    """Replace the classifier by the logistic regression with the lowest loss on the validation features.
+
+    Every class of `train` weighs the same. Returns the figures of what comes before the first epoch, as epoch -1.
+    """
+    started = time.perf_counter()
+    fits = [_regression(*train, num_classes, penalty) for penalty in PENALTIES]
+    with limited_blas():
+        losses = [_measure(fit, val) for fit in fits]
+    best = min(range(len(fits)), key=lambda index: losses[index][0])
+    head = network.get_classifier()
+    weight, bias = fits[best]
+    with torch.no_grad():
+        head.weight.copy_(torch.from_numpy(weight))
+        head.bias.copy_(torch.from_numpy(bias))
+    return EpochResult(
+        epoch=-1,
+        train_loss=_measure(fits[best], train)[0],
+        val_loss=losses[best][0],
+        val_accuracy=losses[best][1],
+        lr=0.0,
+        images_per_second=0.0,
+        seconds=time.perf_counter() - started,
+        is_best=True,
+    )
+
+
+def _regression(
+    rows: NDArray[np.float32], labels: NDArray[np.int64], num_classes: int, penalty: float
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Weights (C, D) and biases (C,) of a multinomial logistic regression."""
+    features, targets = torch.from_numpy(rows), torch.from_numpy(labels)
+    scale = features.square().mean().sqrt().clamp_min(1e-6)
+    features = features / scale
+    counts = torch.bincount(targets, minlength=num_classes).clamp_min(1)
+    share = (1 / counts[targets]) / (counts > 0).sum()
+    share = share / share.sum()
+    weight = torch.zeros(num_classes, features.shape[1], requires_grad=True)
+    bias = torch.zeros(num_classes, requires_grad=True)
+    optimizer = torch.optim.LBFGS([weight, bias], max_iter=MAX_STEPS, line_search_fn="strong_wolfe")
+
+    def closure() -> torch.Tensor:
+        optimizer.zero_grad()
+        entropy = nn.functional.cross_entropy(features @ weight.T + bias, targets, reduction="none")
+        loss = (share * entropy).sum() + penalty * weight.square().sum() / 2 / features.shape[1]
+        loss.backward()  # type: ignore[no-untyped-call]
+        return loss
+
+    optimizer.step(closure)  # type: ignore[no-untyped-call]
+    return (weight / scale).detach().numpy(), bias.detach().numpy()
+
+
+def _measure(fit: tuple[NDArray[np.float32], NDArray[np.float32]], data: Features) -> tuple[float, float]:
+    """Cross-entropy in nats, and top-1."""
+    logits = torch.from_numpy(data[0] @ fit[0].T + fit[1])
+    labels = torch.from_numpy(data[1])
+    return float(nn.functional.cross_entropy(logits, labels)), float((logits.argmax(1) == labels).float().mean())

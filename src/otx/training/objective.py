@@ -1,0 +1,79 @@
+"""What a training minimises, and what of it a person should know."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from torch import nn
+
+from otx.data.dataset import Dataset
+from otx.events import Reporter
+from otx.recipe import Recipe, TrainingSettings
+from otx.training.incremental import Distillation
+from otx.training.losses import make_loss
+from otx.training.starting_point import StartingPoint
+
+
+@dataclass(frozen=True)
+class Objective:
+    """A loss, the answers of an older network where they have to be kept, and how accuracy is counted.
+
+    `is_balanced`: accuracy is the mean over the classes, so that rare old classes count as much as new ones.
+    """
+
+    loss: nn.Module
+    distillation: Distillation | None
+    is_balanced: bool
+
+
+def choose_objective(start: StartingPoint, dataset: Dataset, recipe: Recipe, reporter: Reporter) -> Objective:
+    """The objective that the recipe asks for; `auto` depends on which classes are new and which have no images."""
+    settings = recipe.training
+    absent = start.classes_without_images(dataset)
+    grown = len(dataset.classes) > start.num_old > 0
+    is_balanced = grown or bool(absent)
+    name = _choose_loss(settings, reporter, grown=grown and not absent)
+    if is_balanced:
+        reporter.note(
+            "val/accuracy is the mean over the classes here, so that rare old ones count as much as new ones."
+        )
+    counts = np.bincount(dataset.train.labels, minlength=len(dataset.classes))
+    distillation = None
+    if _distils(settings, start, reporter, is_needed=bool(absent)) and start.teacher is not None:
+        present = np.flatnonzero(counts).tolist()
+        distillation = Distillation(start.teacher, present, settings.distillation_weight)
+        counts = counts[counts > 0]
+    if recipe.data.train_subset.sampler == "balanced":
+        # what an epoch draws, not what is there: a rare class is not to be made up for twice
+        counts = np.ones_like(counts)
+    loss = make_loss(
+        name,
+        counts.tolist(),
+        alpha=settings.alpha,
+        start_epoch=settings.start_epoch,
+        label_smoothing=settings.label_smoothing,
+    )
+    return Objective(loss, distillation, is_balanced)
+
+
+def _choose_loss(settings: TrainingSettings, reporter: Reporter, *, grown: bool) -> str:
+    if settings.loss != "auto":
+        return settings.loss
+    if not grown:
+        return "cross_entropy"
+    reporter.note(f"Influence-balanced loss from epoch {settings.start_epoch + 1} on (--training.loss).")
+    return "influence_balanced"
+
+
+def _distils(settings: TrainingSettings, start: StartingPoint, reporter: Reporter, *, is_needed: bool) -> bool:
+    """Whether the old model's answers are kept: by default where old classes have no images here."""
+    if is_needed if settings.distillation is None else settings.distillation and start.teacher is not None:
+        reporter.note(
+            "Learning without forgetting: the old model's answers keep the classes that have no images here "
+            "(--training.distillation false turns it off)."
+        )
+        return True
+    if is_needed:
+        reporter.warn("Classes without images will be forgotten: --training.distillation is off.")
+    return False

@@ -1,0 +1,191 @@
+"""Where a training begins: a fresh network, a trained model, or the last checkpoint of a run.
+
+This is the only place that knows these three modes apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from otx.data.dataset import Dataset
+from otx.data.preprocessing import Preprocessing
+from otx.errors import ModelError, UsageError
+from otx.events import Reporter
+from otx.model.card import ModelCard
+from otx.model.modelfile import load_model, read_card
+from otx.networks.build import build_network, check_network, model_info
+from otx.networks.table import ModelInfo
+from otx.networks.weights import initial_model
+from otx.recipe import Recipe
+from otx.training.class_mapping import ClassMapping, map_classes
+from otx.training.incremental import carry_over
+from otx.workspace import RunFolder
+
+
+@dataclass(frozen=True)
+class TrainingRequest:
+    """What a training was asked for.
+
+    Args:
+        checkpoint: begin from this model; classes of the data that it does not know are added to it.
+        renames: new names of the model's classes.
+        run: go on with this run from its last checkpoint, instead of starting a new one.
+    """
+
+    recipe: Recipe
+    checkpoint: Path | None = None
+    renames: Mapping[str, str] = field(default_factory=dict)
+    run: RunFolder | None = None
+
+
+@dataclass(frozen=True)
+class BaseModel:
+    """A trained model that a training begins from, or that a resumed run had begun from."""
+
+    network: nn.Module
+    card: ModelCard
+    path: Path
+
+
+@dataclass(frozen=True)
+class StartingPoint:
+    """A network ready to be trained, and where it comes from.
+
+    Args:
+        classes: in the order of the network's logits.
+        origin: what its weights are, in words.
+        base: the model whose classes come first, if there is one.
+        run: the run to go on with.
+        is_pretrained: the weights have learnt something, the classifier has not.
+        warning: what went otherwise than asked for; empty if nothing did.
+    """
+
+    info: ModelInfo
+    network: nn.Module
+    classes: tuple[str, ...]
+    preprocessing: Preprocessing
+    origin: str
+    base: BaseModel | None = None
+    run: RunFolder | None = None
+    is_pretrained: bool = False
+    warning: str = ""
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the network's input."""
+        return self.preprocessing.height, self.preprocessing.width
+
+    @property
+    def has_random_weights(self) -> bool:
+        """Whether nothing has been learnt yet."""
+        return not self.is_pretrained and self.base is None and self.run is None
+
+    @property
+    def num_old(self) -> int:
+        """How many of the classes, the first ones, the base model knows; 0 without one."""
+        return 0 if self.base is None else len(self.base.card.classes)
+
+    @property
+    def teacher(self) -> nn.Module | None:
+        return None if self.base is None else self.base.network
+
+    def classes_without_images(self, dataset: Dataset) -> set[str]:
+        """The old classes that have no image to train on."""
+        return set(self.classes[: self.num_old]) - {dataset.classes[label] for label in set(dataset.train.labels)}
+
+
+def load_base(request: TrainingRequest) -> BaseModel | None:
+    """The model that was named with `checkpoint`, or that a resumed run had begun from.
+
+    Raises:
+        ModelError: it cannot be read, or is of another network.
+        UsageError: classes are to be renamed, and there is no such model.
+    """
+    path = request.checkpoint if request.run is None else request.run.base
+    if path is None or (request.run is not None and not path.is_file()):
+        if request.renames and request.run is None:
+            raise UsageError("--rename renames classes of a model", fix="give --checkpoint MODEL")
+        return None
+    network, card = load_model(path)
+    wanted = model_info(request.recipe.model.name).network
+    if card.network != wanted:
+        raise ModelError(
+            f"{path} holds a {card.network}, the recipe asks for a {wanted}",
+            fix=f"--model timm/{card.network}, or leave --checkpoint out",
+        )
+    return BaseModel(network, card, path)
+
+
+def choose_start(
+    request: TrainingRequest, base: BaseModel | None, dataset: Dataset, reporter: Reporter
+) -> StartingPoint:
+    """The network that a training begins with.
+
+    Raises:
+        ModelError: the weights cannot be used.
+        UsageError: classes cannot be renamed as asked for.
+    """
+    info = model_info(request.recipe.model.name)
+    check_network(info.network)
+    torch.manual_seed(request.recipe.seed)
+    size = make_preprocessing(request.recipe, info)
+    if request.run is not None:
+        start = resumed(request.run, info, size, base)
+        if base is not None:
+            _tell(map_classes(start.classes[: start.num_old], dataset.classes), reporter)
+        return start
+    if base is not None:
+        mapping = map_classes(base.card.classes, dataset.classes, request.renames)
+        _tell(mapping, reporter)
+        return from_model(base, mapping.classes, info, size)
+    return fresh(request.recipe, info, size, dataset.classes)
+
+
+def fresh(recipe: Recipe, info: ModelInfo, size: Preprocessing, classes: tuple[str, ...]) -> StartingPoint:
+    """A network with pretrained weights, those of a file, or random ones."""
+    made = initial_model(
+        info.network,
+        len(classes),
+        size.height,
+        size.width,
+        pretrained=recipe.model.pretrained,
+        weights=recipe.model.weights,
+    )
+    return StartingPoint(
+        info, made.network, classes, size, made.origin, is_pretrained=made.pretrained, warning=made.warning
+    )
+
+
+def from_model(base: BaseModel, classes: tuple[str, ...], info: ModelInfo, size: Preprocessing) -> StartingPoint:
+    """A network with the weights of a trained model, and new rows for the classes that it does not know."""
+    network = build_network(info.network, len(classes), size.height, size.width)
+    carry_over(network, base.network)
+    return StartingPoint(info, network.train(), classes, size, f"the model {base.path}", base=base)
+
+
+def resumed(run: RunFolder, info: ModelInfo, size: Preprocessing, base: BaseModel | None) -> StartingPoint:
+    """A network whose weights the last checkpoint of a run will bring; the hub is not asked again."""
+    card = read_card(run.last_checkpoint)
+    made = initial_model(info.network, len(card.classes), size.height, size.width, pretrained=False, weights=None)
+    return StartingPoint(info, made.network, card.classes, size, card.origin, base=base, run=run)
+
+
+def make_preprocessing(recipe: Recipe, info: ModelInfo) -> Preprocessing:
+    """The recipe's input size and statistics; what it leaves open is what the weights were trained with."""
+    height, width = recipe.data.input_size
+    mean, std = recipe.data.mean or info.mean, recipe.data.std or info.std
+    return Preprocessing(
+        height, width, (mean[0] * 255, mean[1] * 255, mean[2] * 255), (std[0] * 255, std[1] * 255, std[2] * 255)
+    )
+
+
+def _tell(mapping: ClassMapping, reporter: Reporter) -> None:
+    for note in mapping.notes:
+        reporter.note(note)
+    for warning in mapping.warnings:
+        reporter.warn(warning)

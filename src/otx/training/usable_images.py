@@ -1,0 +1,106 @@
+"""The images of a training, when those that cannot be decoded are left out and copies across subsets are named."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from otx.data.check import scan_images, suspect
+from otx.data.dataset import Dataset, pick_evenly
+from otx.data.digits import resolve_data_root
+from otx.data.folder import shorten
+from otx.data.load import load_dataset, refuse_if_too_many_bad, split_options
+from otx.errors import UsageError
+from otx.events import Progress, Reporter, heartbeat
+from otx.findings import CheckResult, CopyPair
+from otx.recipe import Recipe
+from otx.workspace import RunFolder
+
+MAX_COMPARED = 10_000
+
+
+def load_images(recipe: Recipe, run: RunFolder | None, reporter: Reporter, *, min_classes: int) -> Dataset:
+    """Read the folder and split it, and say what was found.
+
+    Args:
+        run: a run to go on with, whose split holds.
+
+    Raises:
+        DataError: the folder cannot be used.
+        UsageError: there are fewer images than processes.
+    """
+    options = split_options(recipe) | ({"split_file": run.split} if run else {})
+    root = resolve_data_root(recipe.data_root)
+    with heartbeat(reporter, "reading the folder"):
+        dataset = load_dataset(root, **options, min_classes=min_classes)
+    reporter.note(
+        f"{root}: {len(dataset.classes)} classes, {len(dataset.train)} images to train, {len(dataset.val)} to validate,"
+        f" {len(dataset.test)} to test ({dataset.layout})."
+    )
+    for note in dataset.notes:
+        reporter.note(note)
+    check_shares(recipe, dataset)
+    return dataset
+
+
+def leave_out_unreadable(dataset: Dataset, recipe: Recipe, reporter: Reporter) -> tuple[Dataset, CheckResult | None]:
+    """Decode every image once; those that cannot be decoded are left out and named. The findings are None where the
+    images are not to be checked.
+
+    Raises:
+        DataError: too many images of a class cannot be decoded.
+        UsageError: fewer images are left than there are processes.
+    """
+    if not recipe.data.check_images:
+        return dataset, None
+    found = _check(dataset, recipe, reporter)
+    usable = dataset.without([image.path for image in (*found.broken, *found.empty)])
+    check_shares(recipe, usable)
+    return usable, found
+
+
+def check_shares(recipe: Recipe, dataset: Dataset) -> None:
+    """Raise UsageError where a process would have no image: the others would wait for it."""
+    processes = recipe.engine.num_devices * recipe.engine.num_nodes
+    for subset, what in ((dataset.train, "train"), (dataset.val, "validate")):
+        if len(subset) < processes:
+            raise UsageError(
+                f"{processes} processes were asked for, and there are {len(subset)} images to {what}",
+                fix="fewer processes (--engine.num_devices, --engine.num_nodes), or more images",
+            )
+
+
+def _check(dataset: Dataset, recipe: Recipe, reporter: Reporter) -> CheckResult:
+    paths = sorted({*dataset.train.paths, *dataset.val.paths, *dataset.test.paths})
+    compared = frozenset(_compared(dataset, recipe.seed))
+    seen = scan_images(
+        dataset.root,
+        paths,
+        closely=compared,
+        max_pixels=recipe.data.max_image_pixels,
+        on_progress=lambda done: reporter.progress(Progress("checking images", done, len(paths))),
+    )
+    for image in seen.bad:
+        reporter.warn(f"left out, cannot be decoded: {image.path}: {image.reason}")
+    refuse_if_too_many_bad(dataset, seen.bad)
+    with heartbeat(reporter, "comparing images"):
+        found = suspect(dataset, seen)
+    _warn_of_leaks(found.leaks, reporter)
+    if len(compared) < len(paths):
+        left_out = len(paths) - len(compared)
+        reporter.note(f"{left_out} images were not compared with each other; `otx check` compares all of them.")
+    return found
+
+
+def _compared(dataset: Dataset, seed: int) -> list[str]:
+    """The images to compare with each other: all of them, or of many about as many to evaluate as to train on."""
+    others = [part for name, part in dataset.parts.items() if name != "train"]
+    budget = max(MAX_COMPARED // 2, MAX_COMPARED - len(dataset.train)) // len(others)
+    chosen = [path for part in others for path in pick_evenly(part, budget, seed).paths]
+    return [*chosen, *pick_evenly(dataset.train, MAX_COMPARED - len(chosen), seed).paths]
+
+
+def _warn_of_leaks(leaks: Sequence[CopyPair], reporter: Reporter) -> None:
+    """Name validation and test images that are training images as well: figures on them say nothing."""
+    if leaks:
+        pairs = shorten(f"{leak.second.path} ({leak.second.subset}) is {leak.first.path}" for leak in leaks)
+        reporter.warn(f"{len(leaks)} of the images to validate and to test are in train as well: {pairs}")

@@ -1,0 +1,66 @@
+"""`otx check`: look at every image of a folder before anyone trains on it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from otx.data.check import check_dataset, write_check
+from otx.data.dataset import Dataset
+from otx.data.digits import resolve_data_root
+from otx.data.load import load_dataset, split_options
+from otx.evaluation.mislabelled import list_mislabelled
+from otx.events import heartbeat
+from otx.findings import CheckResult
+from otx.model.trained import TrainedModel
+from otx.recipe import Recipe
+from otx.verbs.session import Session, check_exists
+from otx.workspace import TABLES, check_output
+
+
+def run(session: Session, *, data_root: Path | None, checkpoint: Path | None, output: Path | None) -> CheckResult:
+    """List what is wrong with a folder of images; with a model also what is probably mislabelled."""
+    if output is not None:
+        check_output(output, "findings", TABLES, "findings.csv")
+    path = checkpoint or session.checkpoint
+    check_exists(path)
+    if data_root is not None:
+        session = replace(session, asked={**session.asked, "data_root": str(data_root)})
+        session.recipe = session.recipe.override({"data_root": str(data_root)})
+    model = None if path is None else TrainedModel.open(path)
+    recipe = session.recipe if model is None else _recipe_of_data(session, model)
+    with heartbeat(session.reporter, "reading the folder"):
+        dataset = load_dataset(resolve_data_root(recipe.data_root), **split_options(recipe))
+    result = check_dataset(dataset, max_pixels=session.max_pixels, reporter=session.reporter)
+    if model is not None:
+        result = _with_mislabelled(session, model, dataset, result)
+    if output is not None:
+        write_check(result, output)
+    return result
+
+
+def _recipe_of_data(session: Session, model: TrainedModel) -> Recipe:
+    """The session's settings, with the data set and the split of a model where no others were asked for."""
+    own = model.recipe
+    keys = ("test_share", "val_share", "split_file")
+    changes = {"seed": own.seed, **{f"data.{key}": getattr(own.data, key) for key in keys}}
+    if session.recipe.data_root is None:
+        changes["data_root"] = str(model.data_root(session.data_request()))
+    return session.recipe.override({**changes, **session.asked})
+
+
+def _with_mislabelled(session: Session, model: TrainedModel, dataset: Dataset, found: CheckResult) -> CheckResult:
+    """The findings with those of a model; those of its own data set go into its run folder too, for the report."""
+    doubts = list_mislabelled(
+        session.predictor(model.path),
+        dataset,
+        found,
+        batch_size=session.batch_size,
+        max_pixels=session.max_pixels,
+        reporter=session.reporter,
+    )
+    result = replace(found, mislabelled=doubts)
+    if model.run is not None and dataset.root.resolve() == model.trained_on.resolve():
+        write_check(result, model.run.suspicions)
+        session.reporter.note(f"Written to {model.run.suspicions}: `otx report {model.run.path}` shows it.")
+    return result

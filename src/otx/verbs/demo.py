@@ -1,0 +1,61 @@
+"""`otx demo`: serve a page on this machine that classifies photos."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import tempfile
+from pathlib import Path
+
+from otx.data.dataset import pick_evenly
+from otx.demo.answer import Answerer, load_example
+from otx.demo.port import take_port
+from otx.demo.served import find_served
+from otx.demo.server import Demo
+from otx.errors import InputError
+from otx.events import heartbeat
+from otx.model.trained import TrainedModel
+from otx.verbs.session import Session
+from otx.workspace import MODEL_FILE, run_of
+
+EXAMPLES = 8
+
+
+def run(session: Session, *, checkpoint: Path | None, port: int) -> Demo:
+    """Serve an exported file; of a training that has none with saliency maps, one is made first."""
+    with contextlib.ExitStack() as on_failure:
+        taken = on_failure.enter_context(take_port(port))
+        demo = _serve(session, checkpoint, taken)
+        on_failure.pop_all()
+        return demo
+
+
+def _serve(session: Session, checkpoint: Path | None, taken: socket.socket) -> Demo:
+    given = checkpoint or session.checkpoint
+    if given is not None and (given / MODEL_FILE).is_file():
+        given = given / MODEL_FILE
+    path = session.model_path(given)
+    with tempfile.TemporaryDirectory(prefix="otx.") as scratch:
+        with heartbeat(session.reporter, "exporting"):
+            served = find_served(path, Path(scratch), session.reporter)
+        answerer = Answerer(session.predictor(served.path), session.max_pixels, served.no_maps)
+    model = TrainedModel(path, answerer.card, run_of(path))
+    examples, why_none = _examples(session, model)
+    loaded = [each for file, label in examples if (each := load_example(file, label, session.max_pixels))]
+    about = {
+        "model": "/".join(path.resolve().parts[-2:]),
+        "network": answerer.card.network,
+        "no_examples": why_none,
+    }
+    return Demo(answerer, loaded, about, taken)
+
+
+def _examples(session: Session, model: TrainedModel) -> tuple[list[tuple[Path, str]], str]:
+    """A few test images with their classes, or why there are none."""
+    try:
+        images = model.test_images(session.data_request(), session.reporter)
+    except InputError as error:
+        return [], error.what
+    chosen = pick_evenly(images.subset, EXAMPLES, model.recipe.seed)
+    pairs = zip(chosen.paths, chosen.labels, strict=True)
+    return [(images.root / name, model.card.classes[label]) for name, label in pairs], ""

@@ -1,0 +1,47 @@
+"""`otx export`: write a model as OpenVINO IR or ONNX file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from otx.errors import UsageError
+from otx.events import heartbeat
+from otx.export.bundle import check_deploy, write_deploy_folder
+from otx.export.export import ExportRequest, export_model
+from otx.results import ExportResult
+from otx.verbs.session import Session
+from otx.workspace import check_folder, set_latest
+
+
+def run(
+    session: Session,
+    *,
+    checkpoint: Path | None,
+    export_format: str,
+    export_precision: str,
+    preprocessing: str,
+    input_color: str,
+    explain: bool,
+    algorithm: str,
+    output: Path | None,
+    deploy: Path | None,
+) -> ExportResult:
+    """Write the file, compare its answers with PyTorch's, and put it into the run folder."""
+    if deploy is not None:
+        check_deploy(deploy, export_format, preprocessing)
+    maps = algorithm if explain else ""
+    request = ExportRequest(export_format, export_precision, preprocessing, input_color, maps)
+    model = session.model(checkpoint)
+    if model.is_exported:
+        raise UsageError(f"{model.path} is exported already", fix="give the model file: RUN/model.safetensors")
+    session.check_room(model, output)
+    if deploy is not None:
+        check_folder(deploy.parent, "choose another --deploy")
+    folder = output or model.output_folder(session.work_dir)
+    images = model.sample_images(session.data_request(), session.reporter)
+    with heartbeat(session.reporter, "exporting"):
+        result = export_model(model.path, folder, request, images)
+    set_latest(session.work_dir, "export", folder)
+    if deploy is not None:
+        write_deploy_folder(result.path, deploy, images[0])
+    return result
