@@ -16,6 +16,13 @@ settings.load_profile("otx")
 os.environ["OMP_NUM_THREADS"] = "1"
 # no test asks the network: what is not in the hub's cache is not there
 os.environ["HF_HUB_OFFLINE"] = "1"
+# first, so that no worker is left with one of them at the end
+LONGEST = ("optimize", "readme", "processes", "stops", "training", "incremental", "models", "report", "containers")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    places = {f"test_{name}.py": place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path.name, len(LONGEST)))
 
 
 @pytest.fixture(autouse=True)

@@ -86,6 +86,7 @@ def train(photos: Path, work_dir: Path, **changes: Any) -> list[str]:
     return [note for note in recorder.notes if note.startswith(NOTE)]
 
 
+@pytest.mark.slow
 @LINUX
 @pytest.mark.skipif(machine.available_cores() < 2, reason="needs two processors")
 def test_beside_busy_programs_a_training_says_once_that_it_uses_fewer_threads(
