@@ -20,6 +20,7 @@ from typing import IO, Any, NoReturn
 from otx.errors import RunError
 from otx.events import Progress, Reporter
 from otx.results import EpochResult
+from otx.signals import drop_signal_stack
 
 CPUINFO = Path("/proc/cpuinfo")
 ISA = "ONEDNN_MAX_CPU_ISA"
@@ -77,6 +78,7 @@ def run_in_child(function: Callable[..., Any], *arguments: Any, reporter: Report
         RunError: the process was killed, by a crash or by the system.
     """
     command = [sys.executable, "-c", START, json.dumps(sys.path)]
+    drop_signal_stack()  # the child's end is a signal, which the data workers of a training have made Python listen to
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdin is not None
         assert process.stdout is not None

@@ -150,3 +150,20 @@ def test_no_library_reports_what_is_done_with_it() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.split()[-3:] == ["openvino.tools.ovc.telemetry_stub", "None", "1"]
+
+
+def test_a_child_ends_after_the_callers_own_cores_have_gone() -> None:
+    """As after a training with data workers and a use of ModelAPI, in one program: see `openvino_core`."""
+    program = (
+        "import signal, openvino; from otx.child import run_in_child; from otx.events import SilentReporter\n"
+        "from test_child import double\n"
+        "signal.signal(signal.SIGCHLD, lambda *_: None)\n"
+        "cores = [openvino.Core(), openvino.Core()]\n"
+        "for core in cores: core.get_property('CPU', 'FULL_DEVICE_NAME')\n"
+        "del core; cores.pop(0); cores.pop(0)\n"
+        "print(run_in_child(double, 21, reporter=SilentReporter()))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=HERE, capture_output=True, text=True, timeout=LIMIT, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, "42\n"), done.stderr
