@@ -12,6 +12,7 @@ from pathlib import Path
 from otx.errors import ExportError, ModelError
 from otx.events import Reporter
 from otx.model.modelfile import EXPORTED, read_card
+from otx.signals import drop_signal_stack
 from otx.workspace import RunFolder, run_of
 
 IR = "exported_model.xml"
@@ -67,6 +68,7 @@ def _export(path: Path, folder: Path) -> Served:
         with tempfile.TemporaryDirectory(prefix="otx.") as elsewhere:
             options = ["--explain", explain, "--output", str(folder), "--work_dir", elsewhere]
             command = [sys.executable, "-m", "otx", "export", "--checkpoint", str(path), *options]
+            drop_signal_stack()
             done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode == 0:
             return Served(folder / IR, refused.partition("\n")[0])

@@ -9,6 +9,8 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+from otx.signals import drop_signal_stack
+
 UNKNOWN = "cannot be found out"
 ANSWER = "otx answers: "
 ASK = f"""
@@ -40,6 +42,7 @@ def ask(question: Callable[..., Any], *arguments: Any, seconds: float) -> Any:
     """
     called = json.dumps([sys.path, question.__module__, question.__name__, arguments])
     command = [sys.executable, "-c", ASK, called]
+    drop_signal_stack()
     try:
         done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=seconds)
     except subprocess.TimeoutExpired as error:
