@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,9 @@ settings.load_profile("otx")
 os.environ["OMP_NUM_THREADS"] = "1"
 # no test asks the network: what is not in the hub's cache is not there
 os.environ["HF_HUB_OFFLINE"] = "1"
+# a run that a shell has put into the background ignores Ctrl-C, and all that it starts would ignore it too
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 # first, so that no worker is left with one of them at the end
 LONGEST = ("optimize", "readme", "processes", "stops", "training", "incremental", "models", "report", "containers")
 
