@@ -82,11 +82,10 @@ def test_it_works_where_torch_cannot_be_imported_and_another_library_crashes(tmp
 
 
 def test_the_precision_is_the_one_that_a_training_picks() -> None:
-    import torch
-
     from otx.training.devices import pick_device, pick_precision
 
-    assert libraries._training_precision(torch) == pick_precision("auto", pick_device("auto"))[0]
+    picked = pick_precision("auto", pick_device("auto"))[0]
+    assert libraries.torch_facts()["training"].startswith(f"in {picked}; kernels for ")
 
 
 def test_a_hub_that_does_not_answer_is_a_line(monkeypatch: pytest.MonkeyPatch) -> None:

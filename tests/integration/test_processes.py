@@ -12,7 +12,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +25,10 @@ from otx.data.digits import write_digits
 from otx.errors import UsageError
 from otx.model.modelfile import load_model
 from otx.workspace import latest_run
+from waiting import LIMIT, has_trained, wait_for
 
 TINY = {**SMALL, "data.train_subset.batch_size": 4, "engine.num_devices": 2, "engine.device": "cpu"}
 ENDLESS = {"max_epochs": 500, "training.early_stopping.patience": None}
-LIMIT = 300
 
 
 def arguments(data: Path, work: Path, **changes: Any) -> list[str]:
@@ -56,19 +56,6 @@ def free_port() -> int:
         one.bind(("127.0.0.1", 0))
         port: int = one.getsockname()[1]
         return port
-
-
-def wait_for(what: Callable[[], bool], process: subprocess.Popen[str]) -> None:
-    begun = time.monotonic()
-    while not what():
-        assert process.poll() is None, process.communicate()[0]
-        assert time.monotonic() < begun + LIMIT
-        time.sleep(0.05)
-
-
-def has_trained(work: Path) -> Callable[[], bool]:
-    """Whether the second epoch of the latest run is over."""
-    return lambda: any(len(path.read_text().splitlines()) > 2 for path in work.glob("2*/metrics.csv"))
 
 
 def training_processes(pid: int) -> Iterator[int]:

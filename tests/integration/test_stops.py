@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,9 +21,9 @@ from otx import Engine
 from otx.cli import main
 from otx.model.modelfile import load_model
 from otx.workspace import latest_run
+from waiting import LIMIT, has_trained, wait_for
 
 TINY = {**SMALL, "data.train_subset.batch_size": 4, "engine.device": "cpu", "training.early_stopping.patience": None}
-LIMIT = 300
 # imports once, then one child a stage: it sends a signal to its own group when it gets there, as timeout(1) does
 PROGRAM = """
 import json, os, signal, sys
@@ -172,19 +171,6 @@ def test_what_is_printed_goes_on(spot: str, quick: dict[tuple[str, str], Ended])
     assert len(run.metrics.read_text().splitlines()) == 3
     assert run.report.is_file()
     assert json.loads(run.summary.read_text())["stop"] == "all_epochs"
-
-
-def wait_for(what: Callable[[], bool], process: subprocess.Popen[str]) -> None:
-    begun = time.monotonic()
-    while not what():
-        assert process.poll() is None, process.communicate()[0]
-        assert time.monotonic() < begun + LIMIT
-        time.sleep(0.05)
-
-
-def has_trained(work: Path) -> Callable[[], bool]:
-    """Whether the second epoch of the latest run is over."""
-    return lambda: any(len(path.read_text().splitlines()) > 2 for path in work.glob("2*/metrics.csv"))
 
 
 @pytest.mark.slow

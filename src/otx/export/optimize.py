@@ -25,7 +25,7 @@ from otx.events import Progress, Reporter, heartbeat
 from otx.export.export import staging_folder
 from otx.export.speed import measure_speed
 from otx.inference.predictor import Pixels
-from otx.inference.runtime import compile_exactly, fix_batch, only_core, openvino_core, save_ir
+from otx.inference.runtime import compile_exactly, fix_batch, last_line, only_core, openvino_core, save_ir
 from otx.model.card import ModelCard
 from otx.model.checksum import add_checksum, move_into_place
 from otx.model.metadata import model_info
@@ -203,7 +203,7 @@ def precision_of(path: Path) -> str:
     try:
         model = openvino_core().read_model(path)
     except RuntimeError as error:
-        raise ModelError(f"{path} is damaged: {str(error).splitlines()[-1][:200]}", fix="export it again") from error
+        raise ModelError(f"{path} is damaged: {last_line(error)}", fix="export it again") from error
     if model.inputs[0].get_element_type().get_type_name() == "u8":
         raise UsageError(f"{path} was exported with --preprocessing embedded", fix="export it without, then optimize")
     operations = model.get_ordered_ops()

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from otx.errors import ModelError, UsageError
-from otx.inference.runtime import compile_exactly, compile_for_photos, openvino_core
+from otx.inference.runtime import compile_exactly, compile_for_photos, last_line, openvino_core
 from otx.limits import limit_onnx
 from otx.memory import is_out_of_memory, keep_freed_memory
 from otx.model.card import ModelCard
@@ -137,7 +137,7 @@ class OpenVinoPredictor:
             self._embedded = self._model.inputs[0].get_element_type() == openvino.Type.u8
             self._compiled: dict[tuple[str, ...], Any] = {LOGITS: self._compile(LOGITS)}
         except RuntimeError as error:
-            raise ModelError(f"{path} is damaged: {_line(error)}", fix="export it again") from error
+            raise ModelError(f"{path} is damaged: {last_line(error)}", fix="export it again") from error
 
     def logits(self, images: Sequence[Pixels]) -> Logits:
         return self._run(images, LOGITS)[0]
@@ -201,7 +201,7 @@ class OnnxPredictor:
         try:
             return onnxruntime.InferenceSession(model, options, providers=self._providers)
         except Exception as error:  # ONNX Runtime's errors derive from Exception alone
-            raise ModelError(f"{self._path} is damaged: {_line(error)}", fix="export it again") from error
+            raise ModelError(f"{self._path} is damaged: {last_line(error)}", fix="export it again") from error
 
     def logits(self, images: Sequence[Pixels]) -> Logits:
         return self._run(images, LOGITS)[0]
@@ -261,8 +261,3 @@ def _run_graph(images: Sequence[Pixels], run: Run, *, is_bgr: bool) -> list[NDAr
         outputs = run(np.stack([images[index] for index in indices]))
         answers |= zip(indices, zip(*outputs, strict=True), strict=True)
     return [np.stack(each) for each in zip(*(answers[index] for index in range(len(images))), strict=True)]
-
-
-def _line(error: Exception) -> str:
-    lines = [line for line in str(error).splitlines() if line.strip()]
-    return lines[-1].strip()[:200] if lines else type(error).__name__

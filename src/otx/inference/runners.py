@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -13,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from otx.errors import ModelError, UsageError
-from otx.inference.runtime import openvino_core
-from otx.machine import available_cores
+from otx.inference.runtime import last_line, openvino_core
+from otx.limits import limit_onnx, limit_torch
 from otx.memory import keep_freed_memory
 from otx.model.card import ModelCard
 from otx.model.modelfile import load_model, read_card
@@ -154,12 +153,6 @@ def _provider(device: str) -> str:
     return next(iter(exact or [name for name in wanted if name in available]), "")
 
 
-def _quota_threads() -> int | None:
-    """The threads to ask for where a container allows less than a runtime would take by itself."""
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return available_cores() if available_cores() < allowed else None
-
-
 def _torch_runner(path: Path, device: str, batch: int, streams: str | None) -> Runner:
     network, card = load_model(path)
     import torch
@@ -167,7 +160,7 @@ def _torch_runner(path: Path, device: str, batch: int, streams: str | None) -> R
     on_gpu = device.upper() == "GPU"
     if not on_gpu:
         keep_freed_memory()
-        torch.set_num_threads(min(torch.get_num_threads(), available_cores()))
+        limit_torch()
     place = torch.device("cuda" if on_gpu else "cpu")
     network = network.to(place, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
@@ -195,9 +188,7 @@ def _onnx_runner(path: Path, device: str, batch: int, streams: str | None) -> Ru
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    threads = _quota_threads()
-    if threads is not None:
-        options.intra_op_num_threads = threads
+    limit_onnx(options)
     provider = _provider(device)
     try:
         session = onnxruntime.InferenceSession(str(path), options, providers=[provider])
@@ -219,7 +210,7 @@ def _onnx_runner(path: Path, device: str, batch: int, streams: str | None) -> Ru
         infer=infer,
         infer_all=_one_by_one(infer),
         requests=1,
-        threads=threads,
+        threads=options.intra_op_num_threads or None,
         device=provider.removesuffix("ExecutionProvider"),
         computes_in="float32",
     )
@@ -272,15 +263,13 @@ def _openvino_runner(path: Path, device: str, batch: int, streams: str | None) -
 
 
 def _openvino_options(device: str, streams: str | None) -> dict[str, Any]:
-    kind, threads = device.upper().split(".")[0], _quota_threads()
+    kind = device.upper().split(".")[0]
     options: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY" if streams is None else "THROUGHPUT"}
     if kind in ("CPU", "GPU"):
         # processors with bf16 would compute in it, and answer otherwise than PyTorch does; an NPU has no float32
         options["INFERENCE_PRECISION_HINT"] = "f32"
     if kind in ("CPU", "GPU", "NPU") and streams not in (None, AUTO):
         options["NUM_STREAMS"] = streams
-    if kind == "CPU" and threads is not None:
-        options["INFERENCE_NUM_THREADS"] = threads
     return options
 
 
@@ -296,8 +285,3 @@ def _property(compiled: Any, name: str, convert: Callable[[Any], Any] = int) -> 
         return convert(compiled.get_property(name))
     except (RuntimeError, TypeError, ValueError):
         return None
-
-
-def last_line(error: Exception) -> str:
-    lines = [line for line in str(error).splitlines() if line.strip()]
-    return lines[-1].strip()[:200] if lines else type(error).__name__

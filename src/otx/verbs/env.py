@@ -21,7 +21,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from otx.machine import available_cores, cpu_quota, memory_limit
+from otx.machine import available_cores, cpu_quota, memory_limit, visible_cores
 from otx.places import cache_folder
 from otx.results import Environment
 from otx.verbs.libraries import (
@@ -161,10 +161,9 @@ def _instructions() -> str:
 
 
 def _cores() -> str:
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     quota = cpu_quota()
     limit = "no quota" if quota is None else f"a quota of {quota:g}"
-    return f"{available_cores()} to use ({os.cpu_count()} in the machine, {allowed} allowed, {limit})"
+    return f"{available_cores()} to use ({os.cpu_count()} in the machine, {visible_cores()} allowed, {limit})"
 
 
 def _memory() -> str:

@@ -18,21 +18,15 @@ def torch_facts() -> dict[str, str]:
     import torch
     import torchvision  # noqa: F401 - one that does not fit torch fails here
 
+    from otx.training.devices import pick_device, pick_precision
+
     kernels = torch.backends.cpu.get_cpu_capability()
     facts = {
-        "training": lambda: f"in {_training_precision(torch)}; kernels for {kernels}",
+        "training": lambda: f"in {pick_precision('auto', pick_device('auto'))[0]}; kernels for {kernels}",
         "threads": lambda: f"{torch.get_num_threads()} in an operation, {torch.get_num_interop_threads()} side by side",
         "GPU": lambda: "; ".join(_gpus(torch)) or "none that torch sees",
     }
     return {name: in_words(attempt(fact)) for name, fact in facts.items()}
-
-
-def _training_precision(torch: Any) -> str:
-    """As `training.fit.pick_precision` says, whose module takes seconds to import."""
-    if torch.cuda.is_available():
-        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "16"
-    capabilities = torch.cpu.get_capabilities()
-    return "bf16" if any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16")) else "32"
 
 
 def _gpus(torch: Any) -> Iterator[str]:
