@@ -55,9 +55,7 @@ def check_training(recipe: Recipe, checkpoint: Path | None, renames: Mapping[str
     check_data_root(recipe, min_classes=1 if checkpoint else 2)
     check_folder(Path(recipe.work_dir), "choose another --work_dir")
     if checkpoint is None and recipe.model.weights is not None:
-        from otx.networks.weights import check_weights_file
-
-        check_weights_file(Path(recipe.model.weights))
+        check_weights(Path(recipe.model.weights), recipe.model.name)
     check_renames(checkpoint, renames)
 
 
@@ -78,6 +76,15 @@ def check_data_root(recipe: Recipe, *, min_classes: int) -> None:
     folder = glimpse(resolve_data_root(recipe.data_root))
     if recipe.data.split_file is None:
         check_classes(folder, folder.splits.get("train", folder.splits.get("all", {})), min_classes)
+
+
+def check_weights(path: Path, model: str) -> None:
+    """Raise ModelError where a file holds no weights, or those of another network than the recipe's `model`."""
+    from otx.networks.table import network_of
+    from otx.networks.weights_file import check_weights_file, check_weights_fit
+
+    check_weights_file(path)
+    check_weights_fit(path, network_of(model))
 
 
 def check_renames(checkpoint: Path | None, renames: Mapping[str, str]) -> None:

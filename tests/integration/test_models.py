@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import timm
 import torch
 from safetensors.torch import save_file
 
@@ -23,10 +24,12 @@ from otx.errors import ModelError
 from otx.model.modelfile import read_card
 from otx.networks.build import build_network, model_info
 from otx.networks.cost import measure_cost
-from otx.networks.table import MODELS
+from otx.networks.table import FINGERPRINTS, MODELS
 from otx.networks.weights import initial_model
+from otx.networks.weights_file import check_weights_fit, fingerprint
 
 NETWORK = "mobilenetv3_small_050"
+KNOWN = "mobilenetv3_small_100"
 # GFLOPs and millions of parameters of OTX's table
 OTX_COSTS = {"mobilenet_v3_large": (0.44, 4.29), "efficientnet_b0": (0.81, 4.09), "efficientnet_v2": (5.76, 20.23)}
 
@@ -47,6 +50,16 @@ def test_the_cost_agrees_with_the_table_of_otx(name: str) -> None:
 def test_a_record_says_what_timm_says(name: str) -> None:
     ours, timms = MODELS[name], model_info(f"timm/{MODELS[name].network}")
     assert (ours.weights, ours.licence, ours.mean, ours.std) == (timms.weights, timms.licence, timms.mean, timms.std)
+
+
+@pytest.mark.parametrize("network", sorted(FINGERPRINTS))
+def test_a_fingerprint_is_that_of_the_network(network: str) -> None:
+    state = timm.create_model(network, num_classes=3).state_dict()
+    assert fingerprint({name: list(value.shape) for name, value in state.items()}) == FINGERPRINTS[network]
+
+
+def test_every_network_of_the_table_has_a_fingerprint() -> None:
+    assert {entry.network for entry in MODELS.values()} <= set(FINGERPRINTS)
 
 
 @pytest.fixture
@@ -107,9 +120,9 @@ def _start(weights: Path, network: str = NETWORK) -> Any:
     return initial_model(network, 3, 32, 32, pretrained=True, weights=str(weights))
 
 
-def _backbone(path: Path, num_classes: int = 5) -> dict[str, torch.Tensor]:
+def _backbone(path: Path, num_classes: int = 5, network: str = NETWORK) -> dict[str, torch.Tensor]:
     torch.manual_seed(3)
-    state = dict(build_network(NETWORK, num_classes, 32, 32).state_dict())
+    state = dict(build_network(network, num_classes, 32, 32).state_dict())
     save_file(state, path) if path.suffix == ".safetensors" else torch.save({"state_dict": state}, path)
     return state
 
@@ -130,6 +143,35 @@ def test_weights_of_another_network_are_counted_and_refused(tmp_path: Path) -> N
     ) as caught:
         _start(tmp_path / "weights.safetensors", "mobilenetv3_large_100")
     assert "missing in the file" in caught.value.what
+
+
+def test_weights_may_lack_the_counters_of_batch_norm(tmp_path: Path) -> None:
+    state = _backbone(tmp_path / "all.safetensors", network=KNOWN)
+    kept = {name: value for name, value in state.items() if not name.endswith("num_batches_tracked")}
+    save_file(kept, tmp_path / "weights.safetensors")
+    check_weights_fit(tmp_path / "weights.safetensors", KNOWN)
+    start = _start(tmp_path / "weights.safetensors", KNOWN)
+    assert torch.equal(start.network.state_dict()["conv_stem.weight"], state["conv_stem.weight"])
+
+
+def test_a_header_tells_weights_of_another_network(tmp_path: Path) -> None:
+    state = _backbone(tmp_path / "weights.safetensors", network=KNOWN)
+    check_weights_fit(tmp_path / "weights.safetensors", KNOWN)
+    check_weights_fit(tmp_path / "weights.safetensors", f"{KNOWN}.lamb_in1k")
+    check_weights_fit(tmp_path / "weights.safetensors", "test_resnet")
+    with pytest.raises(ModelError, match=f"does not fit resnet18: it holds the weights of {KNOWN}") as caught:
+        check_weights_fit(tmp_path / "weights.safetensors", "resnet18")
+    assert "--model tv_mobilenet_v3_small" in caught.value.fix
+    save_file({f"net.{name}": value for name, value in state.items()}, tmp_path / "renamed.safetensors")
+    with pytest.raises(ModelError, match=f"244 tensors, which are not those of {KNOWN}"):
+        check_weights_fit(tmp_path / "renamed.safetensors", KNOWN)
+
+
+def test_a_header_leaves_a_transformer_of_another_input_size_to_timm(tmp_path: Path) -> None:
+    network = "deit_tiny_patch16_224"
+    save_file(dict(build_network(network, 3, 96, 96).state_dict()), tmp_path / "small.safetensors")
+    check_weights_fit(tmp_path / "small.safetensors", network)
+    assert _start(tmp_path / "small.safetensors", network).pretrained
 
 
 def test_weights_that_lack_a_tensor_are_refused(tmp_path: Path) -> None:

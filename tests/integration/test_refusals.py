@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.torch import save_file
 
 from images import write_classes, write_image
 from otx import Engine
 from otx.data.folder import glimpse, scan
-from otx.networks.weights import check_weights_file
+from otx.networks.build import build_network
+from otx.networks.weights_file import check_weights_file
 from otx.preflight import check_data_root
 from otx.recipe import Recipe
 from otx.workspace import latest_run
@@ -57,6 +59,11 @@ CASES: dict[str, tuple[list[str], str, str]] = {
     "weights cut off": ([*TRAIN, "--model.weights", "CUT"], "bytes are missing", "give a .safetensors file"),
     "weights garbage": ([*TRAIN, "--model.weights", "FILE"], "cannot be read as weights", "give a .safetensors file"),
     "rename alone": ([*TRAIN, "--rename", "a=b"], "--rename renames classes of a model", "give --checkpoint MODEL"),
+    "weights of another": (
+        [*TRAIN, "--model", "efficientnet_b0", "--model.weights", "OTHER"],
+        "does not fit efficientnet_b0: it holds the weights of mobilenetv3_small_100",
+        "train with --model tv_mobilenet_v3_small",
+    ),
     "rename malformed": ([*ONTO, "--rename", "ab"], "must be OLD=NEW", "--rename rose=roses"),
     "rename unknown": ([*ONTO, "--rename", "cats=dogs"], "no class 'cats': did you mean 'cat'?", "its classes are"),
     "rename into another": ([*ONTO, "--rename", "cat=ähre"], "two classes of the model would be called ähre", ""),
@@ -100,6 +107,7 @@ def places(trained: Engine, photos: Path, tmp_path_factory: pytest.TempPathFacto
     write_classes(root / "hollow", {"a": 2, "b": 2})
     (root / "hollow" / "c" / "inside").mkdir(parents=True)
     (root / "cut.safetensors").write_bytes(model.read_bytes()[:-1000])
+    save_file(dict(build_network("mobilenetv3_small_100", 2, 32, 32).state_dict()), root / "other.safetensors")
     with socket.create_server(("127.0.0.1", 0)) as taken:
         yield {
             "PHOTOS": str(photos),
@@ -112,6 +120,7 @@ def places(trained: Engine, photos: Path, tmp_path_factory: pytest.TempPathFacto
             "ONE": str(root / "one"),
             "HOLLOW": str(root / "hollow"),
             "CUT": str(root / "cut.safetensors"),
+            "OTHER": str(root / "other.safetensors"),
             "TAKEN": str(taken.getsockname()[1]),
         }
 

@@ -90,7 +90,7 @@ def _state(path: Path) -> dict[str, torch.Tensor]:
 
 
 def _read_checkpoint(path: Path) -> dict[str, Any]:
-    from otx.networks.weights import load_tensors
+    from otx.networks.weights_file import load_tensors
 
     try:
         data = load_tensors(path)

@@ -82,3 +82,21 @@ MODELS = {entry.name: entry for entry in _ENTRIES}
 def network_of(name: str) -> str:
     """timm's name of the network that a recipe calls `name`: an entry of the table, or `timm/NETWORK`."""
     return name.removeprefix(TIMM_PREFIX) if name.startswith(TIMM_PREFIX) else MODELS[name].network
+
+
+# by the tensors of a weights file it is told whose they are (`weights_file.fingerprint`), before timm is imported
+FINGERPRINTS = {
+    "mobilenetv3_large_100": "518e2fc572b26e5e",
+    "efficientnet_b0": "fc9a1d8e9438f7c5",
+    "tf_efficientnetv2_s": "2a5ab441d40ff45c",
+    "mobilenetv4_conv_small": "b5f1d441b86a1f67",
+    "deit_tiny_patch16_224": "8b56c8f6331040a8",
+    "vit_small_patch14_dinov2": "705461d1c3788ff9",
+    "efficientnet_b3": "988496a2147304c4",
+    "tf_efficientnetv2_l": "4f0580fe75d9022a",
+    "mobilenetv3_small_100": "8a7fbf4d02f4e1c4",
+    "mobilenetv2_100": "372c46296171c72d",
+    "tf_efficientnet_lite0": "981285915dbdd107",
+    "resnet18": "804c0cdcc273681a",
+    "resnet50": "6f8d71cd701134f7",
+}

@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import sys
-import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from otx.errors import ModelError
 from otx.networks.build import create, head_names
+from otx.networks.weights_file import COUNTER, OTHER_FIX, read_state
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
 HUB_SECONDS = 5.0
-PICKLE = b"\x80"
-WEIGHTS_FIX = "give a .safetensors file, or a .pth file that holds nothing but tensors"
 
 
 @dataclass(frozen=True)
@@ -139,7 +136,7 @@ def load_weights(model: nn.Module, path: Path) -> str:
         for name, value in state.items()
         if name in own and name not in fits and name not in head
     ]
-    missing = [name for name in own if name not in state and name not in head]
+    missing = [name for name in own if name not in state and name not in head and not name.endswith(COUNTER)]
     unknown = [name for name in state if name not in own and name not in head]
     if shapes or missing or unknown:
         raise ModelError(
@@ -147,7 +144,7 @@ def load_weights(model: nn.Module, path: Path) -> str:
             + _count(shapes, "of another shape")
             + _count(missing, "missing in the file")
             + _count(unknown, "unknown to the network"),
-            fix="give the weights of this very network, named as timm names them",
+            fix=OTHER_FIX,
         )
     with torch.no_grad():
         model.load_state_dict(fits, strict=False)
@@ -166,96 +163,3 @@ def _adapt(state: dict[str, torch.Tensor], model: nn.Module) -> dict[str, torch.
         return state
     adapted: dict[str, torch.Tensor] = filter_state(state, model)
     return adapted
-
-
-def check_weights_file(path: Path) -> None:
-    """Raise ModelError where a file can hold no weights, seen from its header alone and without torch."""
-    if path.is_dir():
-        raise ModelError(f"{path} is a folder, not a weights file", fix=WEIGHTS_FIX)
-    if not path.is_file():
-        raise ModelError(f"no such weights file: {path}", fix=WEIGHTS_FIX)
-    try:
-        reason = _damage_of_safetensors(path) if path.suffix == ".safetensors" else _damage_of_pickle(path)
-    except OSError as error:
-        reason = error.strerror or str(error)
-    if reason:
-        raise ModelError(f"{path} cannot be read as weights: {reason}", fix=WEIGHTS_FIX)
-
-
-def _damage_of_safetensors(path: Path) -> str:
-    """Eight bytes say how long the header is, which says where each tensor ends; the last one ends the file."""
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        if size < 8 or length > size - 8:
-            return "it is no safetensors file, or cut off in its header"
-        header = file.read(length)
-    try:
-        ends = [entry["data_offsets"][1] for name, entry in json.loads(header).items() if name != "__metadata__"]
-        missing = max(ends, default=0) - (size - 8 - length)
-    except (ValueError, AttributeError, KeyError, IndexError, TypeError, RecursionError):
-        return "its header is damaged"
-    return f"it is cut off, {missing} bytes are missing" if missing > 0 else ""
-
-
-def _damage_of_pickle(path: Path) -> str:
-    """`torch.save` writes a zip; before torch 1.6 it wrote a bare pickle."""
-    with path.open("rb") as file:
-        start = file.read(2)
-    if not start:
-        return "it is empty"
-    if start == b"PK":
-        return "" if zipfile.is_zipfile(path) else "it is cut off"
-    return "" if start[:1] == PICKLE else "it is no file of torch.save"
-
-
-def read_state(path: Path) -> dict[str, torch.Tensor]:
-    """Read the tensors of a weights file; nothing in the file can run.
-
-    Raises:
-        ModelError: it is missing, damaged, holds code, or no tensors.
-    """
-    import torch
-
-    check_weights_file(path)
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            data: Any = load_file(path)
-        else:
-            data = load_tensors(path)
-    except Exception as error:  # damaged files raise whatever the decoder stumbles over
-        reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise ModelError(
-            f"{path} cannot be read as weights: {reason[0][:200]}",
-            fix=WEIGHTS_FIX,
-        ) from error
-    for key in ("state_dict_ema", "state_dict", "model_ema", "model"):
-        if isinstance(data, Mapping) and isinstance(data.get(key), Mapping):
-            data = data[key]
-            break
-    if not isinstance(data, Mapping):
-        raise ModelError(f"{path} holds a {type(data).__name__}, not named tensors")
-    tensors = {
-        str(key).removeprefix("module."): value for key, value in data.items() if isinstance(value, torch.Tensor)
-    }
-    if not tensors:
-        raise ModelError(f"{path} holds no tensors")
-    return tensors
-
-
-def load_tensors(path: Path) -> Any:
-    """What `torch.save` wrote, without running code; its checksums, which torch does not look at, are compared.
-
-    Raises whatever a damaged file raises.
-    """
-    import torch
-
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            if any(item.compress_type != zipfile.ZIP_STORED for item in archive.infolist()):
-                raise ValueError("it is compressed, which torch does not do")
-            if damaged := archive.testzip():
-                raise ValueError(f"the checksum of {damaged} is wrong")
-    return torch.load(path, map_location="cpu", weights_only=True)

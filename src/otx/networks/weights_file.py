@@ -1,0 +1,166 @@
+"""Files of weights: what can be known of one without torch, and how its tensors are read without running code."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from otx.errors import ModelError
+from otx.networks.table import FINGERPRINTS, MODELS, TIMM_PREFIX
+
+if TYPE_CHECKING:
+    import torch
+
+Shapes = dict[str, list[int]]
+PICKLE = b"\x80"
+WEIGHTS_FIX = "give a .safetensors file, or a .pth file that holds nothing but tensors"
+OTHER_FIX = "give the weights of this very network, named as timm names them"
+HEADS = ("classifier.", "head.", "fc.")
+COUNTER = ".num_batches_tracked"  # of batch norm: not every file has it, and nothing that we run reads it
+RESIZABLE = "patch_embed."
+
+
+def check_weights_file(path: Path) -> None:
+    """Raise ModelError where a file can hold no weights, seen from its header alone and without torch."""
+    if path.is_dir():
+        raise ModelError(f"{path} is a folder, not a weights file", fix=WEIGHTS_FIX)
+    if not path.is_file():
+        raise ModelError(f"no such weights file: {path}", fix=WEIGHTS_FIX)
+    try:
+        reason = _damage_of_safetensors(path) if path.suffix == ".safetensors" else _damage_of_pickle(path)
+    except OSError as error:
+        reason = error.strerror or str(error)
+    if reason:
+        raise ModelError(f"{path} cannot be read as weights: {reason}", fix=WEIGHTS_FIX)
+
+
+def check_weights_fit(path: Path, network: str) -> None:
+    """Raise ModelError where the header of a safetensors file shows that it holds the weights of another network.
+
+    Known are the networks of `FINGERPRINTS`; others, and other files, are looked at when the network is built.
+
+    Args:
+        path: a file that `check_weights_file` has passed.
+        network: timm's name of the architecture, without a weights tag or with one.
+    """
+    network = network.partition(".")[0]
+    if network not in FINGERPRINTS or path.suffix != ".safetensors":
+        return
+    shapes = {name.removeprefix("module."): shape for name, shape in _read_shapes(path).items()}
+    found = fingerprint(shapes)
+    others = [name for name, known in FINGERPRINTS.items() if known == found]
+    # timm resizes what a transformer was trained with at another input size
+    if network in others or (not others and any(name.startswith(RESIZABLE) for name in shapes)):
+        return
+    if not others:
+        raise ModelError(
+            f"{path} does not fit {network}: it holds {len(shapes)} tensors, which are not those of {network}",
+            fix=OTHER_FIX,
+        )
+    models = [entry.name for entry in MODELS.values() if entry.network in others]
+    raise ModelError(
+        f"{path} does not fit {network}: it holds the weights of {others[0]}",
+        fix=f"train with --model {models[0] if models else TIMM_PREFIX + others[0]}, or {OTHER_FIX}",
+    )
+
+
+def fingerprint(shapes: Mapping[str, list[int]]) -> str:
+    """The same for networks whose tensors have the same names and shapes, classifiers and counters left out."""
+    lines = [
+        f"{name} {list(shape)}"
+        for name, shape in sorted(shapes.items())
+        if not name.startswith(HEADS) and not name.endswith(COUNTER)
+    ]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
+
+
+def _read_shapes(path: Path) -> Shapes:
+    with path.open("rb") as file:
+        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+    return {name: entry["shape"] for name, entry in header.items() if name != "__metadata__"}
+
+
+def _damage_of_safetensors(path: Path) -> str:
+    """Eight bytes say how long the header is, which says where each tensor ends; the last one ends the file."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if size < 8 or length > size - 8:
+            return "it is no safetensors file, or cut off in its header"
+        header = file.read(length)
+    try:
+        entries = [entry for name, entry in json.loads(header).items() if name != "__metadata__"]
+        missing = max((entry["data_offsets"][1] for entry in entries), default=0) - (size - 8 - length)
+        is_whole = all(isinstance(entry["shape"], list) for entry in entries)
+    except (ValueError, AttributeError, KeyError, IndexError, TypeError, RecursionError):
+        is_whole = False
+    if not is_whole:
+        return "its header is damaged"
+    return f"it is cut off, {missing} bytes are missing" if missing > 0 else ""
+
+
+def _damage_of_pickle(path: Path) -> str:
+    """`torch.save` writes a zip; before torch 1.6 it wrote a bare pickle."""
+    with path.open("rb") as file:
+        start = file.read(2)
+    if not start:
+        return "it is empty"
+    if start == b"PK":
+        return "" if zipfile.is_zipfile(path) else "it is cut off"
+    return "" if start[:1] == PICKLE else "it is no file of torch.save"
+
+
+def read_state(path: Path) -> dict[str, torch.Tensor]:
+    """Read the tensors of a weights file; nothing in the file can run.
+
+    Raises:
+        ModelError: it is missing, damaged, holds code, or no tensors.
+    """
+    import torch
+
+    check_weights_file(path)
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            data: Any = load_file(path)
+        else:
+            data = load_tensors(path)
+    except Exception as error:  # damaged files raise whatever the decoder stumbles over
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise ModelError(
+            f"{path} cannot be read as weights: {reason[0][:200]}",
+            fix=WEIGHTS_FIX,
+        ) from error
+    for key in ("state_dict_ema", "state_dict", "model_ema", "model"):
+        if isinstance(data, Mapping) and isinstance(data.get(key), Mapping):
+            data = data[key]
+            break
+    if not isinstance(data, Mapping):
+        raise ModelError(f"{path} holds a {type(data).__name__}, not named tensors")
+    tensors = {
+        str(key).removeprefix("module."): value for key, value in data.items() if isinstance(value, torch.Tensor)
+    }
+    if not tensors:
+        raise ModelError(f"{path} holds no tensors")
+    return tensors
+
+
+def load_tensors(path: Path) -> Any:
+    """What `torch.save` wrote, without running code; its checksums, which torch does not look at, are compared.
+
+    Raises whatever a damaged file raises.
+    """
+    import torch
+
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            if any(item.compress_type != zipfile.ZIP_STORED for item in archive.infolist()):
+                raise ValueError("it is compressed, which torch does not do")
+            if damaged := archive.testzip():
+                raise ValueError(f"the checksum of {damaged} is wrong")
+    return torch.load(path, map_location="cpu", weights_only=True)
