@@ -35,9 +35,10 @@ import numpy as np
 
 from otx.catalogue import load_recipe
 from otx.data.digits import write_digits
+from otx.files import STAGING
 from otx.inference.predictor import load_predictor
 from otx.model.modelfile import load_model, read_card
-from otx.workspace import STAGING, RunFolder, latest_run
+from otx.workspace import RunFolder, latest_run
 
 PER_CLASS = 6
 SPEEDS = ("images_per_second", "seconds")

@@ -1,31 +1,23 @@
 """The front door in Python: one method a verb. `otx VERB --a b` is `Engine(...).VERB(a=b)`.
 
 The command line is derived from these signatures: an option is a parameter, whose annotation (`otx.options`) has its
-help and what is allowed; a docstring adds what the help does not say. A value out of range is a UsageError. Each method
-imports its verb, so that nothing heavy is loaded before it is needed.
+help and what is allowed; a docstring adds what the help does not say. A value out of range is a UsageError. What a
+method does is in the module `otx.verbs.VERB`, which is imported when it is called: nothing heavy is loaded before.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from otx import options as o
+from otx import results as r
 from otx.catalogue import choose_recipe, load_recipe
 from otx.events import LogReporter, Reporter, heartbeat
 from otx.findings import CheckResult
 from otx.options import File, checked
 from otx.places import prepare_places
 from otx.recipe import TASK, Recipe
-from otx.results import (
-    BenchmarkResult,
-    Environment,
-    ExplainResult,
-    ExportResult,
-    OptimizeResult,
-    Prediction,
-    TestResult,
-    TrainResult,
-)
 from otx.workspace import find_work_dir
 
 if TYPE_CHECKING:
@@ -33,6 +25,7 @@ if TYPE_CHECKING:
     from otx.verbs.session import Session
 
 Sources = str | Path | Iterable[str | Path]
+Result = TypeVar("Result")
 
 
 class Engine:
@@ -75,8 +68,7 @@ class Engine:
         self.checkpoint = self._start = None if checkpoint is None else Path(checkpoint)
         prepare_places(find_work_dir(self.recipe.work_dir))
         self.reporter: Reporter = reporter or LogReporter()
-        self._asked = asked
-        self._has_recipe = recipe is not None or model is not None
+        self._asked, self._has_recipe = asked, recipe is not None or model is not None
 
     @classmethod
     def from_config(
@@ -97,10 +89,7 @@ class Engine:
         Raises:
             DataError: the folder cannot be used.
         """
-        options = checked(Engine.check, locals())
-        from otx.verbs import check
-
-        return check.run(self._session(), **options)
+        return self._call(Engine.check, locals())
 
     def train(
         self,
@@ -112,7 +101,7 @@ class Engine:
         checkpoint: o.StartModel = None,
         rename: o.Renames = None,
         resume: o.Resume = False,
-    ) -> TrainResult:
+    ) -> r.TrainResult:
         """Train a model.
 
         Args:
@@ -123,14 +112,13 @@ class Engine:
 
         Raises:
             DataError, ModelError, RecipeError, UsageError: something given cannot be used; nothing was started.
-            InputError: the same; the script that calls this has no `if __name__ == "__main__":`, where processes that
-                load images have to import it again (macOS, Windows).
+            InputError: the script that calls this lacks `if __name__ == "__main__":` (macOS, Windows).
             TrainingError: the training failed.
             StoppedError: Ctrl-C or SIGTERM came before there was a model. Later ones end the training between two
                 steps, and what is returned says so (`interrupted`).
         """
-        settings = {"max_epochs": max_epochs, "seed": seed, "deterministic": deterministic, "precision": precision}
         options = checked(Engine.train, locals())
+        settings = {"max_epochs": max_epochs, "seed": seed, "deterministic": deterministic, "precision": precision}
         changes = {key: value for key, value in settings.items() if value is not None}
         from otx.preflight import prepare_training
 
@@ -148,18 +136,15 @@ class Engine:
 
     def test(
         self, *, checkpoint: o.AnyModel = None, data_root: File = None, output: o.FiguresOutput = None
-    ) -> TestResult:
+    ) -> r.TestResult:
         """Measure a model on test images: those of its own data set that it was not trained on, or another folder's.
 
         Args:
             data_root: default: the folder the model was trained on.
         """
-        options = checked(Engine.test, locals())
-        from otx.verbs import test
+        return self._call(Engine.test, locals(), data_root=data_root)
 
-        return test.run(self._session(), data_root=data_root, **options)
-
-    def predict(self, sources: Sources, *, checkpoint: File = None, output: File = None) -> tuple[Prediction, ...]:
+    def predict(self, sources: Sources, *, checkpoint: File = None, output: File = None) -> tuple[r.Prediction, ...]:
         """Predict images (files, folders and globs); options as for `iter_predict`."""
         return tuple(self.iter_predict(sources, checkpoint=checkpoint, output=output))
 
@@ -170,7 +155,7 @@ class Engine:
         checkpoint: o.AnyModel = None,
         output: o.PredictOutput = None,
         resume: o.ResumeRows = False,
-    ) -> Iterator[Prediction]:
+    ) -> Iterator[r.Prediction]:
         """`predict` for any number of images: the predictions come one by one, and none is kept.
 
         Args:
@@ -179,10 +164,7 @@ class Engine:
         Raises:
             UsageError: `output` cannot be written, or with `resume` holds predictions of other images.
         """
-        options = checked(Engine.iter_predict, locals())
-        from otx.verbs import predict
-
-        return predict.run(self._session(), **options)
+        return self._call(Engine.iter_predict, locals())
 
     def export(
         self,
@@ -196,7 +178,7 @@ class Engine:
         algorithm: o.Algorithm = "auto",
         output: o.ExportFolder = None,
         deploy: o.Deploy = None,
-    ) -> ExportResult:
+    ) -> r.ExportResult:
         """Write a model as OpenVINO IR or ONNX file, and check that it answers as the model does.
 
         Args:
@@ -207,10 +189,7 @@ class Engine:
         Raises:
             ExportError: the exported file differs from the model; it is not kept.
         """
-        options = checked(Engine.export, locals())
-        from otx.verbs import export
-
-        return export.run(self._session(), **options)
+        return self._call(Engine.export, locals())
 
     def optimize(
         self,
@@ -221,7 +200,7 @@ class Engine:
         explain: o.WithMaps = False,
         batch_size: o.BatchSize = 1,
         output: o.ExportFolder = None,
-    ) -> OptimizeResult:
+    ) -> r.OptimizeResult:
         """Write a model as INT8 IR, and measure it beside FP32 and FP16 on the validation images.
 
         Args:
@@ -234,10 +213,7 @@ class Engine:
             DataError: the images that the model was trained on are gone.
             RunError: OpenVINO or NNCF crashed.
         """
-        options = checked(Engine.optimize, locals())
-        from otx.verbs import optimize
-
-        return optimize.run(self._session(), **options)
+        return self._call(Engine.optimize, locals())
 
     def explain(
         self,
@@ -247,16 +223,13 @@ class Engine:
         targets: o.Targets = "predicted",
         algorithm: o.Algorithm = "auto",
         output: o.ExplainOutput = None,
-    ) -> ExplainResult:
+    ) -> r.ExplainResult:
         """Write saliency maps: where in an image the model sees a class.
 
         Args:
             targets: the classes to show: `predicted`, `true` (test split only), `all`, or the name of one.
         """
-        options = checked(Engine.explain, locals())
-        from otx.verbs import explain
-
-        return explain.run(self._session(), **options)
+        return self._call(Engine.explain, locals())
 
     def report(self, runs: o.Runs = None, *, output: o.ReportOutput = None) -> Path:
         """Write the page of a run again, or one page of several runs side by side.
@@ -267,10 +240,7 @@ class Engine:
         Raises:
             UsageError: there is no such run, or `output` is a file that is no report.
         """
-        options = checked(Engine.report, locals())
-        from otx.verbs import report
-
-        return report.run(self._session(), **options)
+        return self._call(Engine.report, locals())
 
     def demo(self, *, checkpoint: o.DemoModel = None, port: o.Port = 0) -> "Demo":
         """Serve a page on this machine that classifies photos, until the `Demo` that is returned is closed.
@@ -280,10 +250,7 @@ class Engine:
         Args:
             port: of 127.0.0.1; 0 takes a free one.
         """
-        options = checked(Engine.demo, locals())
-        from otx.verbs import demo
-
-        return demo.run(self._session(), **options)
+        return self._call(Engine.demo, locals())
 
     def benchmark(
         self,
@@ -297,7 +264,7 @@ class Engine:
         images: o.PhotosToDecode = None,
         memory: o.Memory = True,
         output: o.FiguresOutput = None,
-    ) -> BenchmarkResult:
+    ) -> r.BenchmarkResult:
         """Measure how fast model files are, side by side and in turns: latency of one image, throughput, memory.
 
         Args:
@@ -306,21 +273,14 @@ class Engine:
 
         Raises:
             UsageError: a device is not there, or a file is given twice.
-            ModelError: a file is no model file.
-            DataError: there are no images to decode.
+            DataError, ModelError: there are no images to decode; a file is no model file.
             RunError: a runtime fails.
         """
-        options = checked(Engine.benchmark, locals())
-        from otx.verbs import benchmark
+        return self._call(Engine.benchmark, locals())
 
-        return benchmark.run(self._session(), **options)
-
-    def env(self, *, output: o.EnvironmentOutput = None) -> Environment:
+    def env(self, *, output: o.EnvironmentOutput = None) -> r.Environment:
         """What this machine and this installation are, for a report; what cannot be found out says why."""
-        options = checked(Engine.env, locals())
-        from otx.verbs import env
-
-        return env.run(self._session(), **options)
+        return self._call(Engine.env, locals())
 
     @property
     def work_dir(self) -> Path:
@@ -331,3 +291,10 @@ class Engine:
         from otx.verbs.session import Session
 
         return Session(self.recipe, self._asked, self._has_recipe, self.reporter, self.checkpoint, self._start)
+
+    def _call(self, method: Callable[..., Result], given: Mapping[str, Any], **more: Any) -> Result:
+        """Let the verb of a method run, when its options (among its local variables) are allowed."""
+        options = checked(method, given)
+        verb = import_module(f"otx.verbs.{method.__name__.removeprefix('iter_')}")
+        result: Result = verb.run(self._session(), **more, **options)
+        return result

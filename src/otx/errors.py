@@ -36,6 +36,7 @@ __all__ = [
 ]
 
 
+MAX_LINE = 200
 LONGEST = 300
 
 
@@ -120,3 +121,18 @@ def nearest(word: str, words: Iterable[str]) -> str:
         return ""
     close = difflib.get_close_matches(word, list(words), n=1, cutoff=0.6)
     return f": did you mean '{close[0]}'?" if close else ""
+
+
+def first_line(error: BaseException) -> str:
+    """What a library's error says first, in one line; its class where it says nothing."""
+    return _lines(error)[0]
+
+
+def last_line(error: BaseException) -> str:
+    """What a library's error says last, after its own file names and conditions; its class where it says nothing."""
+    return _lines(error)[-1]
+
+
+def _lines(error: BaseException) -> list[str]:
+    lines = [line.strip()[:MAX_LINE] for line in str(error).splitlines() if line.strip()]
+    return lines or [type(error).__name__]

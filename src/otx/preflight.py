@@ -6,11 +6,20 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from otx.data.digits import is_digits, resolve_data_root
+from otx.data.folder import glimpse
+from otx.data.load import check_classes
+from otx.data.split_file import check_split_file
 from otx.errors import UsageError
+from otx.files import check_folder
+from otx.model.modelfile import read_card
+from otx.networks.table import network_of
+from otx.networks.weights_file import check_weights_file, check_weights_fit
 from otx.recipe import Recipe
 from otx.spawn import NO_WORKERS, can_start_workers, check_script
+from otx.training.class_mapping import rename_classes
 from otx.verbs.session import Session, check_exists
-from otx.workspace import check_folder, latest_run
+from otx.workspace import latest_run
 
 
 def prepare_training(
@@ -64,11 +73,6 @@ def check_data_root(recipe: Recipe, *, min_classes: int) -> None:
 
     Of each class, one image is looked for: how many files there are does not matter.
     """
-    from otx.data.digits import is_digits, resolve_data_root
-    from otx.data.folder import glimpse
-    from otx.data.load import check_classes
-    from otx.data.split_file import check_split_file
-
     if recipe.data.split_file is not None:
         check_split_file(Path(recipe.data.split_file))
     if is_digits(recipe.data_root):
@@ -80,9 +84,6 @@ def check_data_root(recipe: Recipe, *, min_classes: int) -> None:
 
 def check_weights(path: Path, model: str) -> None:
     """Raise ModelError where a file holds no weights, or those of another network than the recipe's `model`."""
-    from otx.networks.table import network_of
-    from otx.networks.weights_file import check_weights_file, check_weights_fit
-
     check_weights_file(path)
     check_weights_fit(path, network_of(model))
 
@@ -93,7 +94,4 @@ def check_renames(checkpoint: Path | None, renames: Mapping[str, str]) -> None:
         if renames:
             raise UsageError("--rename renames classes of a model", fix="give --checkpoint MODEL")
         return
-    from otx.model.modelfile import read_card
-    from otx.training.class_mapping import rename_classes
-
     rename_classes(read_card(checkpoint).classes, renames)

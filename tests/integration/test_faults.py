@@ -23,10 +23,11 @@ from images import write_classes, write_image
 from otx import Engine
 from otx.cli import main
 from otx.errors import DataError, OtxError, StorageError, TrainingError, UsageError
+from otx.files import clear_leftovers, write_text
 from otx.inference.predictor import load_predictor
 from otx.model.modelfile import load_model
 from otx.networks.build import build_network
-from otx.workspace import clear_leftovers, latest_run, set_latest, write_text
+from otx.workspace import latest_run, set_latest
 
 ROOT = Path(__file__).parents[2]
 TINY = {**SMALL, "max_epochs": 1}
@@ -146,7 +147,8 @@ def test_without_permission_the_folder_is_named() -> None:
         locked.parent.chmod(0o755)
         program = (
             "import os; from pathlib import Path\n"
-            "from otx.errors import UsageError; from otx.workspace import new_folder, write_text\n"
+            "from otx.errors import UsageError; from otx.files import write_text\n"
+            "from otx.workspace import new_folder\n"
             # root may write anywhere
             "os.getuid() or os.setuid(65534)\n"
             "for do in (new_folder, lambda path: write_text(path / 'file', '')):\n"

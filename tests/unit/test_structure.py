@@ -12,7 +12,7 @@ from types import ModuleType
 ROOT = Path(__file__).resolve().parents[2]
 LIGHT = {
     "errors", "schema", "plain", "results", "findings", "events", "machine", "limits", "memory", "places", "signals",
-    "spawn", "child", "workspace", "recipe", "catalogue", "yaml_text",
+    "spawn", "child", "files", "workspace", "recipe", "catalogue", "yaml_text",
 }  # fmt: skip
 ROOMS = {
     "networks": set(),
@@ -27,7 +27,7 @@ ROOMS = {
     "verbs": {"training", "report", "demo", "evaluation", "export", "inference", "model", "networks", "data"},
 }
 # where a library such as torch is optional, and where the command line starts at once
-LAZY = {"", "engine", "cli", "preflight", "inference.predictor", "model.modelfile", "export.export", "verbs.libraries"}
+LAZY = {"", "engine", "cli", "inference.predictor", "export.export", "verbs.libraries"}
 PRINTS = {"cli", "console", "console_machine"}
 # the front door, and the bodies of its methods: their parameters are the options of a verb
 PUBLIC = re.compile(r"engine\.py:(__init__|train|iter_predict|export|optimize|explain|benchmark)|verbs/\w+\.py:run")
@@ -120,5 +120,5 @@ def test_modules_are_small() -> None:
     sizes = structure.lines_of()
     assert sizes["cli.py"] <= 250
     # the front door has a docstring for each verb
-    assert sizes["engine.py"] <= 335
+    assert sizes["engine.py"] <= 300
     assert {name: size for name, size in sizes.items() if size > 335} == {}

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from otx.errors import UsageError
-from otx.workspace import atomic, find_work_dir, latest_run, new_folder, run_of, set_latest, write_csv, write_text
+from otx.files import atomic, write_csv, write_text
+from otx.workspace import find_work_dir, latest_run, new_folder, run_of, set_latest
 
 
 def test_two_runs_of_the_same_second_get_folders_of_their_own(tmp_path: Path) -> None:

@@ -16,9 +16,9 @@ from otx.data.near_duplicates import GRID, MIN_CORRELATION, group_alike, join, n
 from otx.data.preprocessing import opencv
 from otx.errors import ImageError
 from otx.events import Progress, Reporter, SilentReporter, heartbeat
+from otx.files import TABLES, check_output, write_csv, write_json
 from otx.findings import CheckResult, ClassCount, CopyGroup, CopyPair, Finding, ImageRef
 from otx.results import BadImage
-from otx.workspace import TABLES, check_output, write_csv, write_json
 
 TINY = 32
 HUGE = 25_000_000

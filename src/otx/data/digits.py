@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 from pathlib import Path
 
 from otx.errors import UsageError
+from otx.files import staged_folder, take_place
 from otx.places import cache_folder
 
 DIGITS = "digits"
@@ -50,18 +50,12 @@ def write_digits(folder: Path) -> Path:
     from PIL import Image
 
     digits = load_digits()
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        beside = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+    what, fix = f"the digits to {folder}", "set OTX_CACHE to a folder of yours"
+    with staged_folder(folder.parent, what, prefix=f".{folder.name}.", fix=fix) as beside:
         for number, (image, label) in enumerate(zip(digits.images, digits.target, strict=True)):
             place = beside / str(label)
             place.mkdir(exist_ok=True)
             Image.fromarray((image * (255 / 16)).round().astype("uint8")).save(place / f"{number:04}.png")
-        beside.chmod(0o755)
         shutil.rmtree(folder, ignore_errors=True)
-        beside.replace(folder)
-    except OSError as error:
-        raise UsageError(
-            f"cannot write the digits to {folder}: {error}", fix="set OTX_CACHE to a folder of yours"
-        ) from error
+        take_place(beside, folder)
     return folder

@@ -12,7 +12,7 @@ from typing import Any
 from otx.data.dataset import SUBSETS, Dataset, Subset
 from otx.data.folder import Folder, shorten
 from otx.errors import DataError, nearest
-from otx.workspace import write_csv
+from otx.files import write_csv
 
 SPLIT_COLUMNS = ("path", "class", "subset")
 TEST_IS_VAL = "There are no test images of their own: test is val."

@@ -16,11 +16,11 @@ from otx.data.dataset import ImageSet, Subset
 from otx.errors import DataError
 from otx.evaluation.metrics import measure
 from otx.events import Progress, Reporter
+from otx.files import write_csv, write_json
 from otx.inference.classify import classify, softmax
 from otx.inference.predictor import Predictor, load_predictor
 from otx.plain import structured
 from otx.results import BadImage, ImageResult, OldAndNew, TestResult
-from otx.workspace import write_csv, write_json
 
 RESULTS = "results.json"
 PREDICTIONS = "predictions.csv"

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import shutil
-import tempfile
 from importlib.metadata import version
 from pathlib import Path
 
 from otx.errors import UsageError
+from otx.files import staged_folder, take_place, write_text
 from otx.inference.classify import softmax
 from otx.inference.overlay import write_png
 from otx.inference.predictor import Pixels, load_predictor
-from otx.workspace import cannot_write, write_text
 
 # the oldest versions that otx itself is used with (pyproject.toml)
 REQUIREMENTS = "openvino>=2025.3\nopenvino-model-api>=0.4.7\npillow>=11.3\n"
@@ -89,12 +87,7 @@ def write_deploy_folder(exported: Path, folder: Path, sample: Pixels) -> None:
     card = predictor.card
     probabilities = softmax(predictor.logits([sample]))[0]
     best = int(probabilities.argmax())
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        beside = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".deploy."))
-    except OSError as error:
-        raise cannot_write(f"--deploy {folder}", error) from error
-    try:
+    with staged_folder(folder.parent, f"--deploy {folder}", prefix=".deploy.") as beside:
         for suffix in (".xml", ".bin"):
             shutil.copy(exported.with_suffix(suffix), beside / f"model{suffix}")
         write_png(beside / "sample.png", sample)
@@ -109,11 +102,4 @@ def write_deploy_folder(exported: Path, folder: Path, sample: Pixels) -> None:
             version=version("otx"),
         )
         write_text(beside / "README.md", readme)
-        beside.chmod(0o755)
-        with contextlib.suppress(FileNotFoundError):
-            folder.rmdir()  # an empty one, which not every system replaces
-        beside.replace(folder)
-    except OSError as error:
-        raise cannot_write(f"--deploy {folder}", error) from error
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
+        take_place(beside, folder)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 import warnings
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +14,7 @@ import numpy as np
 from otx.child import Watch, run_in_child
 from otx.errors import ExportError
 from otx.events import SilentReporter
+from otx.files import staged_folder
 from otx.inference.predictor import Logits, Pixels, load_predictor
 from otx.inference.runtime import save_ir
 from otx.model.card import ModelCard
@@ -22,7 +22,6 @@ from otx.model.checksum import UNFINISHED, add_checksum, move_into_place
 from otx.model.metadata import model_info
 from otx.model.modelfile import load_model
 from otx.results import ExportResult
-from otx.workspace import cannot_write
 
 if TYPE_CHECKING:
     from torch import nn
@@ -73,18 +72,13 @@ def export_model(checkpoint: Path, output_dir: Path, request: ExportRequest, ima
     if request.explain:
         network, card = _explained(network, card, request.explain)
     suffixes = SUFFIXES[request.export_format]
-    staging = staging_folder(output_dir)
-    try:
+    with export_staging(output_dir) as staging:
         file = staging / f"{request.name}{suffixes[0]}"
         module, example = _module(network, card, embedded=request.is_embedded)
         write = _write_openvino if request.export_format == "OPENVINO" else _write_onnx
         write(module, example, file, card, embedded=request.is_embedded, half=request.is_half)
         difference, allowed = _check(checkpoint, file, images, TOLERANCES[request.export_precision])
         move_into_place(staging, output_dir, [f"{request.name}{suffix}" for suffix in reversed(suffixes)])
-    except OSError as error:
-        raise cannot_write(f"the export to {output_dir}", error) from error
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
     written = [output_dir / f"{request.name}{suffix}" for suffix in suffixes]
     return ExportResult(
         path=written[0],
@@ -98,17 +92,9 @@ def export_model(checkpoint: Path, output_dir: Path, request: ExportRequest, ima
     )
 
 
-def staging_folder(output_dir: Path) -> Path:
-    """A new hidden folder inside another, to write files in before they take their place.
-
-    Raises:
-        UsageError: the folder cannot be written to.
-    """
-    try:
-        output_dir.mkdir(parents=True, exist_ok=True)
-        return Path(tempfile.mkdtemp(dir=output_dir, prefix=UNFINISHED))
-    except OSError as error:
-        raise cannot_write(f"to {output_dir}", error, "choose another --output") from error
+def export_staging(output_dir: Path) -> AbstractContextManager[Path]:
+    """A folder whose files `checksum` finds where a process is killed between the halves of an IR."""
+    return staged_folder(output_dir, f"to {output_dir}", prefix=UNFINISHED, fix="choose another --output")
 
 
 def _explained(network: nn.Module, card: ModelCard, algorithm: str) -> tuple[nn.Module, ModelCard]:

@@ -7,7 +7,6 @@ import io
 import json
 import logging
 import re
-import shutil
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,19 +19,19 @@ from otx.child import Watch, run_in_child
 from otx.data.dataset import ImageSet
 from otx.data.decode import decode_image, ordered
 from otx.data.preprocessing import Preprocessing
-from otx.errors import DataError, ImageError, ModelError, UsageError
+from otx.errors import DataError, ImageError, ModelError, UsageError, last_line
 from otx.events import Progress, Reporter, heartbeat
-from otx.export.export import staging_folder
+from otx.export.export import export_staging
 from otx.export.speed import measure_speed
+from otx.files import write_json
 from otx.inference.predictor import Pixels
-from otx.inference.runtime import compile_exactly, fix_batch, last_line, only_core, openvino_core, save_ir
+from otx.inference.runtime import compile_exactly, fix_batch, only_core, openvino_core, save_ir
 from otx.model.card import ModelCard
 from otx.model.checksum import add_checksum, move_into_place
 from otx.model.metadata import model_info
 from otx.model.modelfile import read_card
 from otx.results import OptimizeResult, Variant
 from otx.signals import drop_signal_stack
-from otx.workspace import cannot_write, write_json
 
 NAME = "optimized_model"
 NOTABLE_DROP = 0.02
@@ -91,19 +90,14 @@ def optimize_model(
     """
     if len(calibration) == 0 or len(validation) == 0:
         raise DataError("INT8 needs training images to calibrate with and validation images to judge it")
-    beside = staging_folder(output_dir)
-    path = beside / f"{NAME}.xml"
     reporter.note(f"Calibrating on {len(calibration)} images of the training split.")
-    try:
+    with export_staging(output_dir) as staging:
+        path = staging / f"{NAME}.xml"
         source = next(iter(variants.values()))
         asked = Quantization(source, path, calibration, validation, max_drop, batch_size)
         run_in_child(_write_int8, asked, reporter=reporter)
         measured = run_in_child(_measure, {**variants, "INT8": path}, validation, reporter=reporter)
-        move_into_place(beside, output_dir, [f"{NAME}.bin", f"{NAME}.xml"])
-    except OSError as error:
-        raise cannot_write(f"the INT8 file to {output_dir}", error) from error
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
+        move_into_place(staging, output_dir, [f"{NAME}.bin", f"{NAME}.xml"])
     path = output_dir / f"{NAME}.xml"
     kept = [*measured[:-1], replace(measured[-1], path=path)]
     drop = kept[0].top1 - kept[-1].top1

@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 
 from otx.data.decode import decode_image, ordered
 from otx.errors import ImageError, UsageError, nearest
+from otx.files import write_csv
 from otx.inference.classify import softmax
 from otx.inference.overlay import draw_overlay, write_png
 from otx.inference.predictor import Maps, Pixels, Predictor
 from otx.results import Explanation
-from otx.workspace import write_csv
 
 TARGETS = ("predicted", "true", "all")
 BATCH = 8

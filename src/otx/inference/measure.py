@@ -12,9 +12,8 @@ from typing import Protocol
 import numpy as np
 
 from otx.data.decode import decode_image, ordered
-from otx.errors import OtxError, RunError
+from otx.errors import OtxError, RunError, last_line
 from otx.inference.runners import Batch, Runner, load_runner, runtime_of
-from otx.inference.runtime import last_line
 from otx.inference.timing import Work, measure_in_turns
 
 OnRound = Callable[[int], None]

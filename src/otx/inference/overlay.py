@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from otx.data.preprocessing import opencv
-from otx.workspace import atomic
+from otx.files import atomic
 
 PANEL = 448
 STRENGTH = 0.5

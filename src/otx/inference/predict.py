@@ -14,10 +14,10 @@ from pathlib import Path
 
 from otx.data.folder import IMAGE_SUFFIXES
 from otx.errors import UsageError
+from otx.files import STAGING, atomic, cannot_write
 from otx.inference.classify import classify, softmax
 from otx.inference.predictor import Logits, Predictor
 from otx.results import Prediction
-from otx.workspace import STAGING, atomic, cannot_write
 
 COLUMNS = ("path", "label", "probability", "error")
 

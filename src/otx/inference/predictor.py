@@ -10,8 +10,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from otx.errors import ModelError, UsageError
-from otx.inference.runtime import compile_exactly, compile_for_photos, last_line, openvino_core
+from otx.errors import ModelError, UsageError, last_line
+from otx.inference.runtime import compile_exactly, compile_for_photos, openvino_core
 from otx.limits import limit_onnx
 from otx.memory import is_out_of_memory, keep_freed_memory
 from otx.model.card import ModelCard

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from otx.errors import ModelError, UsageError
-from otx.inference.runtime import last_line, openvino_core
+from otx.errors import ModelError, UsageError, last_line
+from otx.inference.runtime import openvino_core
 from otx.limits import limit_onnx, limit_torch
 from otx.memory import keep_freed_memory
 from otx.model.card import ModelCard

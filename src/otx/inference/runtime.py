@@ -177,12 +177,6 @@ def _interpolate(image: Any, preprocessing: Preprocessing) -> Any:
     return opset10.interpolate(image, size, scales=unused, axes=[1, 2], mode="linear", shape_calculation_mode="sizes")
 
 
-def last_line(error: Exception) -> str:
-    """What an error of a runtime says in the end, after its own file names and conditions."""
-    lines = [line for line in str(error).splitlines() if line.strip()]
-    return lines[-1].strip()[:200] if lines else type(error).__name__
-
-
 def save_ir(model: Any, path: Path, *, half: bool) -> None:
     """Write an IR, its weights in 16 bit where `half`.
 

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from otx.errors import ModelError, StorageError, UsageError
-from otx.workspace import atomic
+from otx.files import atomic
 
 CHECKSUM_KEY = "otx_seal"
 SIZE = 16

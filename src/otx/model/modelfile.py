@@ -7,11 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from otx.errors import ModelError
+from otx.errors import ModelError, first_line
+from otx.files import atomic
 from otx.limits import limit_torch
 from otx.model.card import ModelCard
 from otx.model.checksum import CHECKSUM_KEY, EMPTY, verify_checksum, with_checksum
-from otx.workspace import atomic
+from otx.networks.build import build_network
+from otx.networks.weights_file import load_tensors
 
 if TYPE_CHECKING:
     import torch
@@ -59,8 +61,6 @@ def load_model(path: Path) -> tuple[nn.Module, ModelCard]:
     Raises:
         ModelError: the file cannot be used.
     """
-    from otx.networks.build import build_network
-
     limit_torch()
     card = read_card(path)
     state = _state(path)
@@ -71,7 +71,7 @@ def load_model(path: Path) -> tuple[nn.Module, ModelCard]:
     try:
         network.load_state_dict(state)
     except RuntimeError as error:
-        raise ModelError(f"the weights in {path} are not those of {card.network}: {_line(error)}") from error
+        raise ModelError(f"the weights in {path} are not those of {card.network}: {first_line(error)}") from error
     return network.eval(), card
 
 
@@ -90,8 +90,6 @@ def _state(path: Path) -> dict[str, torch.Tensor]:
 
 
 def _read_checkpoint(path: Path) -> dict[str, Any]:
-    from otx.networks.weights_file import load_tensors
-
     try:
         data = load_tensors(path)
     except Exception as error:  # a damaged file raises whatever the decoder stumbles over
@@ -152,9 +150,4 @@ def _onnx_card(path: Path) -> Any:
 
 
 def _damaged(path: Path, error: Exception) -> ModelError:
-    return ModelError(f"{path} is damaged, or no model file: {_line(error)}", fix=TRAIN_AGAIN)
-
-
-def _line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0][:200] if lines else type(error).__name__
+    return ModelError(f"{path} is damaged, or no model file: {first_line(error)}", fix=TRAIN_AGAIN)

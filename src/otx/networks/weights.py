@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from otx.errors import ModelError
+from otx.errors import ModelError, first_line
 from otx.networks.build import create, head_names
 from otx.networks.weights_file import COUNTER, OTHER_FIX, read_state
 
@@ -106,10 +106,9 @@ def _quiet_hub() -> Iterator[None]:
 
 
 def _unreachable(source: str, error: Exception) -> str:
-    reason = str(error).strip().splitlines()
     return (
         f"The pretrained weights {source} cannot be had from the Hugging Face hub "
-        f"({type(error).__name__}: {reason[0][:160] if reason else 'no reason given'}). "
+        f"({type(error).__name__}: {first_line(error)}). "
         "Starting from random weights, which needs more images and more epochs. "
         "To begin from a file, give --model.weights FILE (safetensors); to say that random is meant, "
         "--model.pretrained false."

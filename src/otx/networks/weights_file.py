@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from otx.errors import ModelError
+from otx.errors import ModelError, first_line
 from otx.networks.table import FINGERPRINTS, MODELS, TIMM_PREFIX
 
 if TYPE_CHECKING:
@@ -131,11 +131,7 @@ def read_state(path: Path) -> dict[str, torch.Tensor]:
         else:
             data = load_tensors(path)
     except Exception as error:  # damaged files raise whatever the decoder stumbles over
-        reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise ModelError(
-            f"{path} cannot be read as weights: {reason[0][:200]}",
-            fix=WEIGHTS_FIX,
-        ) from error
+        raise ModelError(f"{path} cannot be read as weights: {first_line(error)}", fix=WEIGHTS_FIX) from error
     for key in ("state_dict_ema", "state_dict", "model_ema", "model"):
         if isinstance(data, Mapping) and isinstance(data.get(key), Mapping):
             data = data[key]

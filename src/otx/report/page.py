@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from otx.catalogue import to_options
 from otx.errors import UsageError
+from otx.files import check_output, write_text
 from otx.recipe import from_dict
 from otx.report import plots
 from otx.report.figures import (
@@ -30,7 +31,6 @@ from otx.report.pictures import exhibits, explainer, thumbnail, thumbnails
 from otx.report.record import Measurement, Record, lr_drops, read_record
 from otx.report.sentences import summarise
 from otx.results import StopReason
-from otx.workspace import check_output, write_text
 from otx.yaml_text import dump_yaml
 
 if TYPE_CHECKING:

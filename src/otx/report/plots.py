@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from typing import Any
 
-from otx.errors import RunError
+from otx.errors import RunError, first_line
 from otx.evaluation.metrics import CalibrationBin
 from otx.report.figures import ThresholdRow
 from otx.results import EpochResult
@@ -66,7 +66,7 @@ def draw(name: str, **values: Any) -> str:
     try:
         drawn = vl_convert.vegalite_to_svg({**fill(name, **values), "config": _template("config")})
     except ValueError as error:
-        raise RunError(f"a plot cannot be drawn: {str(error).splitlines()[0]}") from error
+        raise RunError(f"a plot cannot be drawn: {first_line(error)}") from error
     return str(drawn).replace(BASE, 'href="#')
 
 

@@ -20,11 +20,12 @@ from lightning.pytorch.callbacks import EarlyStopping
 
 from otx.errors import StorageError, UsageError
 from otx.events import Progress, Reporter
+from otx.files import write_csv
 from otx.recipe import EarlyStoppingSettings
 from otx.results import EpochResult
 from otx.signals import SecondSigterm, name_of
 from otx.training.module import Classifier
-from otx.workspace import RunFolder, write_csv
+from otx.workspace import RunFolder
 
 STOPS = (signal.SIGINT, signal.SIGTERM)
 COLUMNS = tuple(field.name for field in dataclasses.fields(EpochResult))

@@ -12,6 +12,7 @@ import torch
 from otx.data.transport import workers_in_words
 from otx.errors import OtxError, StoppedError, StorageError, TrainingError
 from otx.events import Reporter
+from otx.files import cannot_write
 from otx.model.card import ModelCard
 from otx.model.modelfile import save_model
 from otx.results import EpochResult, StopReason
@@ -23,7 +24,7 @@ from otx.training.devices import Compute
 from otx.training.inputs import Inputs
 from otx.training.module import Classifier
 from otx.training.trainer import make_trainer, quiet
-from otx.workspace import RunFolder, cannot_write
+from otx.workspace import RunFolder
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from otx.data.loader import loader_note
 from otx.data.split_file import write_split
 from otx.errors import StoppedError, UsageError
 from otx.events import Reporter, SilentReporter, heartbeat
+from otx.files import clear_leftovers, write_csv, write_json, write_text
 from otx.findings import CheckResult
 from otx.model.card import ModelCard
 from otx.model.modelfile import save_model
@@ -39,16 +40,7 @@ from otx.training.objective import choose_objective
 from otx.training.prepare import prepare_network, prepare_process
 from otx.training.starting_point import StartingPoint, TrainingRequest, choose_start, load_base
 from otx.training.usable_images import leave_out_unreadable, load_images
-from otx.workspace import (
-    RunFolder,
-    clear_leftovers,
-    new_folder,
-    set_latest,
-    stamp,
-    write_csv,
-    write_json,
-    write_text,
-)
+from otx.workspace import RunFolder, new_folder, set_latest, stamp
 from otx.yaml_text import dump_yaml
 
 LIBRARIES = ("otx", "torch", "timm", "lightning", "torchvision")

@@ -19,10 +19,11 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
+from otx.files import atomic
 from otx.recipe import Recipe
 from otx.training.compute import Launcher, Shard, meeting_place
 from otx.training.devices import Compute
-from otx.workspace import RunFolder, atomic
+from otx.workspace import RunFolder
 
 PRECISIONS = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
 

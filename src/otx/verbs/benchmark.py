@@ -14,6 +14,7 @@ import numpy as np
 from otx.data.decode import decode_image
 from otx.errors import DataError, ImageError, RunError, UsageError
 from otx.events import Progress, Reporter
+from otx.files import check_output, write_json
 from otx.inference.footprint import memory_growth
 from otx.inference.measure import Feed, Latency, Noise, Photos, measure_latency, measure_rates
 from otx.inference.predict import find_images
@@ -27,7 +28,6 @@ from otx.verbs.env import processor_name
 from otx.verbs.predict import Sources, as_list
 from otx.verbs.probe import Crashed, NoAnswer, ask
 from otx.verbs.session import Session
-from otx.workspace import check_output, write_json
 
 NUM_PHOTOS = 64
 MEMORY_SECONDS = 300.0

@@ -11,11 +11,11 @@ from otx.data.digits import resolve_data_root
 from otx.data.load import load_dataset, split_options
 from otx.evaluation.mislabelled import list_mislabelled
 from otx.events import heartbeat
+from otx.files import TABLES, check_output
 from otx.findings import CheckResult
 from otx.model.trained import TrainedModel
 from otx.recipe import Recipe
 from otx.verbs.session import Session, check_exists
-from otx.workspace import TABLES, check_output
 
 
 def run(session: Session, *, data_root: Path | None, checkpoint: Path | None, output: Path | None) -> CheckResult:

@@ -21,6 +21,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from otx.files import check_output, write_json
 from otx.machine import available_cores, cpu_quota, memory_limit, visible_cores
 from otx.places import cache_folder
 from otx.results import Environment
@@ -35,7 +36,6 @@ from otx.verbs.libraries import (
 )
 from otx.verbs.probe import UNKNOWN, Crashed, NoAnswer, ask, attempt, in_words
 from otx.verbs.session import Session
-from otx.workspace import check_output, write_json
 
 LIBRARIES = (
     ("torch", "torchvision", "timm", "lightning", "torchmetrics", "safetensors"),

@@ -8,9 +8,10 @@ from otx.errors import UsageError
 from otx.events import heartbeat
 from otx.export.bundle import check_deploy, write_deploy_folder
 from otx.export.export import ExportRequest, export_model
+from otx.files import check_folder
 from otx.results import ExportResult
 from otx.verbs.session import Session
-from otx.workspace import check_folder, set_latest
+from otx.workspace import set_latest
 
 
 def run(

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from otx.errors import UsageError
 from otx.events import Progress, Reporter, heartbeat
+from otx.files import TABLES, check_output
 from otx.inference.predict import Unfinished, find_images, predict, write_as_they_come
 from otx.results import Prediction
 from otx.verbs.session import Session
-from otx.workspace import TABLES, check_output
 
 Sources = str | Path | Iterable[str | Path]
 REPORT_EVERY = 32

@@ -6,12 +6,13 @@ from pathlib import Path
 
 from otx.errors import UsageError
 from otx.events import heartbeat
+from otx.files import write_text
 from otx.report.compare import names_of, render_comparison
 from otx.report.page import check_page, write_report
 from otx.report.record import read_record
 from otx.verbs.predict import Sources, as_list
 from otx.verbs.session import Session
-from otx.workspace import latest_run, new_folder, run_of, write_text
+from otx.workspace import latest_run, new_folder, run_of
 
 
 def run(session: Session, runs: Sources | None, *, output: Path | None) -> Path:

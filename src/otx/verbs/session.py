@@ -11,11 +11,12 @@ from typing import Any
 from otx.data.dataset import DataRequest
 from otx.errors import OtxError, UsageError
 from otx.events import Reporter, heartbeat
+from otx.files import check_folder
 from otx.inference.predictor import Predictor, load_predictor
 from otx.model.modelfile import read_card
 from otx.model.trained import TrainedModel
 from otx.recipe import Recipe, from_dict
-from otx.workspace import DEFAULT_WORK_DIR, check_folder, find_work_dir, latest_folder, latest_run
+from otx.workspace import DEFAULT_WORK_DIR, find_work_dir, latest_folder, latest_run
 
 
 @dataclass

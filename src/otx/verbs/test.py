@@ -8,11 +8,12 @@ from pathlib import Path
 from otx.data.dataset import ImageSet
 from otx.evaluation.evaluate import compare_with_base, evaluate, write_test
 from otx.events import heartbeat
+from otx.files import check_output, write_json
 from otx.model.trained import TrainedModel
 from otx.report.page import write_report
 from otx.results import OldAndNew, TestResult
 from otx.verbs.session import Session
-from otx.workspace import check_output, new_folder, set_latest, write_json
+from otx.workspace import new_folder, set_latest
 
 
 def run(session: Session, *, checkpoint: Path | None, data_root: str | Path | None, output: Path | None) -> TestResult:
