@@ -24,8 +24,8 @@ from torch.utils.data import DataLoader
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
-from otx.data.dataset import Subset
-from otx.data.loader import ImageSubset, normalise, val_loader
+from otx.data.dataset import ImageSet, Split, Subset
+from otx.data.loader import Batching, ImageSubset, normalise, val_loader
 from otx.data.preprocessing import Preprocessing
 from otx.memory import keep_freed_memory
 from otx.networks.table import IMAGENET_MEAN, IMAGENET_STD
@@ -59,8 +59,8 @@ def otx_loader(root: Path, workers: int) -> Any:
     keep_freed_memory()  # as a training does
     mean, std = ([255 * value for value in values] for values in (IMAGENET_MEAN, IMAGENET_STD))
     size = Preprocessing(SIZE, SIZE, (mean[0], mean[1], mean[2]), (std[0], std[1], std[2]))
-    images = ImageSubset(root, Subset(paths, tuple(folder.targets)), size, max_pixels=10**9)
-    loader = val_loader(images, batch_size=BATCH, rank=0, world_size=1, num_workers=workers, pin_memory=False)
+    images = ImageSubset(ImageSet(root, Subset(paths, tuple(folder.targets)), Split.TRAIN, 10**9), size)
+    loader = val_loader(images, Batching(BATCH, workers))
     return ((normalise(batch.images, MEAN, STD), batch.labels) for batch in loader)
 
 

@@ -17,8 +17,9 @@ from pathlib import Path
 
 import torch
 
+from otx.data.dataset import ImageSet, Split
 from otx.data.load import load_dataset
-from otx.data.loader import Augmentation, ImageSubset, train_loader
+from otx.data.loader import Augmentation, Batching, ImageSubset, train_loader
 from otx.data.preprocessing import Preprocessing
 from otx.data.transport import Batch, Item
 
@@ -35,9 +36,8 @@ def files(items: Sequence[Item]) -> Batch:
 def rate(options: argparse.Namespace, workers: int, way: str) -> float:
     data = load_dataset(options.data)
     flat = Preprocessing(options.size, options.size, (0, 0, 0), (1, 1, 1))
-    images = ImageSubset(data.root, data.train, flat, max_pixels=10**8, augmentation=CROP, cache=2**30)
-    where = {"seed": 0, "rank": 0, "world_size": 1, "num_workers": workers, "pin_memory": False}
-    loader = train_loader(images, batch_size=options.batch, balanced=False, efficient=False, **where)
+    images = ImageSubset(ImageSet(data.root, data.train, Split.TRAIN, 10**8), flat, augmentation=CROP, cache=2**30)
+    loader = train_loader(images, Batching(options.batch, workers), balanced=False, efficient=False, seed=0)
     if way == "files":
         loader.collate_fn = files
     seconds = []

@@ -9,11 +9,12 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType
 
 # timeout(1) sends the signal to its child and to the child's group, torchrun hands on what the group got as well
 SAME_SECONDS = 2.0
+AGAIN_SECONDS = 0.02
 SS_DISABLE = 2
 
 
@@ -75,13 +76,49 @@ def terminable() -> Iterator[None]:
                 seen.append(number)
                 # without a thread or a file to spare there is no second one
                 with contextlib.suppress(OSError, RuntimeError):
-                    watching.callback(SecondSigterm().close)
+                    if not second:
+                        second.append(SecondSigterm())
+                        watching.callback(second[0].close)
                 raise Terminated
 
         seen: list[int] = []
+        second: list[SecondSigterm] = []
+        watching.enter_context(_lost_ones_again(seen.clear))
         signal.signal(signal.SIGTERM, end)
         watching.callback(signal.signal, signal.SIGTERM, signal.SIG_DFL)
         yield
+
+
+@contextlib.contextmanager
+def _lost_ones_again(forget: Callable[[], None]) -> Iterator[None]:
+    """Let an interruption come again that comes within a destructor or the callback of a weak reference.
+
+    Python lets no exception out of these: it prints it, and goes on as if nothing had happened.
+    """
+    owner, show = os.getpid(), sys.unraisablehook
+
+    def keep(lost: sys.UnraisableHookArgs) -> None:
+        if os.getpid() != owner or not isinstance(lost.exc_value, KeyboardInterrupt):
+            show(lost)
+            return
+        forget()
+        with contextlib.suppress(RuntimeError):
+            threading.Timer(AGAIN_SECONDS, _interrupt, [signal_of(lost.exc_value)]).start()
+
+    sys.unraisablehook = keep
+    try:
+        yield
+    finally:
+        sys.unraisablehook = show
+
+
+def _interrupt(number: signal.Signals) -> None:
+    """Send a signal to the main thread."""
+    main = threading.main_thread().ident
+    if hasattr(signal, "pthread_kill") and main is not None:
+        signal.pthread_kill(main, number)
+    else:
+        signal.raise_signal(number)
 
 
 def outlive_signals() -> None:

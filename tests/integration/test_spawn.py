@@ -17,8 +17,8 @@ import pytest
 
 from images import write_classes
 from otx import Engine
-from otx.data.dataset import Subset
-from otx.data.loader import Augmentation, ImageSubset, count_workers, train_loader
+from otx.data.dataset import ImageSet, Split, Subset
+from otx.data.loader import Augmentation, Batching, ImageSubset, count_workers, train_loader
 from otx.data.preprocessing import Preprocessing
 from otx.machine import available_cores, memory_limit
 from otx.memory import drop_freed_memory, keep_freed_memory
@@ -131,7 +131,7 @@ def make_subset(root: Path) -> ImageSubset:
     subset = Subset(names, tuple([0] * 8 + [1] * 8))
     flat = Preprocessing(32, 32, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
     augmentation = Augmentation((0.5, 1.0), (0.75, 1.3), 0.5)
-    return ImageSubset(root, subset, flat, max_pixels=10**6, augmentation=augmentation, cache=10**6)
+    return ImageSubset(ImageSet(root, subset, Split.TRAIN, 10**6), flat, augmentation=augmentation, cache=10**6)
 
 
 @pytest.fixture
@@ -144,8 +144,8 @@ def spawning() -> Iterator[None]:
 
 def test_a_spawned_process_loads_images_and_keeps_none(data: Path, spawning: None) -> None:
     images = make_subset(data)
-    options = {"batch_size": 4, "balanced": True, "efficient": True, "seed": 0, "rank": 0, "world_size": 1}
-    here, there = (train_loader(images, **options, num_workers=count, pin_memory=False) for count in (0, 1))
+    options = {"balanced": True, "efficient": True, "seed": 0}
+    here, there = (train_loader(images, Batching(4, num_workers=count), **options) for count in (0, 1))
     first, *_ = there
     expected, *_ = here
     assert first.images.shape == (4, 3, 32, 32)

@@ -13,11 +13,13 @@ from numpy.typing import NDArray
 from images import write_classes
 from otx import machine
 from otx.data.cache import MEGABYTE, ImageCache, memory_budget
+from otx.data.dataset import ImageSet, Split
 from otx.data.decode import decode_image
 from otx.data.load import load_dataset
 from otx.data.loader import (
     Augmentation,
     Batch,
+    Batching,
     ImageSubset,
     ProgressiveResize,
     SampleRequest,
@@ -101,21 +103,15 @@ def batches(folder: Path, *, cache: int, workers: int) -> list[list[Batch]]:
     data = load_dataset(folder)
     bends = Augmentation((0.2, 1.0), (0.75, 1.33), 0.5)
     images = ImageSubset(
-        data.root, data.train, NETWORK_INPUT, max_pixels=10**6, augmentation=bends, reduces=True, cache=cache
+        ImageSet(data.root, data.train, Split.TRAIN, 10**6),
+        NETWORK_INPUT,
+        augmentation=bends,
+        reduces=True,
+        cache=cache,
     )
-    still = ImageSubset(data.root, data.val, NETWORK_INPUT, max_pixels=10**6, cache=cache)
-    loader = train_loader(
-        images,
-        batch_size=4,
-        balanced=False,
-        efficient=False,
-        seed=1,
-        rank=0,
-        world_size=1,
-        num_workers=workers,
-        pin_memory=False,
-    )
-    others = val_loader(still, batch_size=4, rank=0, world_size=1, num_workers=workers, pin_memory=False)
+    still = ImageSubset(ImageSet(data.root, data.val, Split.VAL, 10**6), NETWORK_INPUT, cache=cache)
+    loader = train_loader(images, Batching(4, workers), balanced=False, efficient=False, seed=1)
+    others = val_loader(still, Batching(4, workers))
     seen = [list(loader), list(others)]
     if cache:
         for path in (*data.train.paths, *data.val.paths):
@@ -151,7 +147,7 @@ def test_large_files_are_decoded_by_as_many_processes_as_there_are_cores(
 ) -> None:
     root = write_classes(tmp_path, {"ant": 60, "bee": 60})
     data = load_dataset(root)
-    images = ImageSubset(root, data.train, NETWORK_INPUT, max_pixels=10**6)
+    images = ImageSubset(ImageSet(root, data.train, Split.TRAIN, 10**6), NETWORK_INPUT)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2}, raising=False)
     monkeypatch.setattr(machine, "CGROUPS", tmp_path / "none")
     assert (count_workers(None, images), count_workers(0, images), count_workers(5, images)) == (2, 0, 5)
@@ -159,7 +155,7 @@ def test_large_files_are_decoded_by_as_many_processes_as_there_are_cores(
         with (root / path).open("ab") as file:
             file.truncate(3_000_000)
     assert count_workers(None, images) == 3
-    assert count_workers(None, ImageSubset(root, data.val, NETWORK_INPUT, max_pixels=10**6)) == 0
+    assert count_workers(None, ImageSubset(ImageSet(root, data.val, Split.VAL, 10**6), NETWORK_INPUT)) == 0
 
 
 def test_what_is_closed_keeps_nothing() -> None:
@@ -180,7 +176,11 @@ def test_large_images_to_train_on_are_kept_small(
     bends = Augmentation((0.2, 1.0), (0.75, 1.33), 0.5)
     for reduces in (True, False):
         images = ImageSubset(
-            root, data.train, NETWORK_INPUT, max_pixels=10**6, augmentation=bends, reduces=reduces, cache=MEGABYTE
+            ImageSet(root, data.train, Split.TRAIN, 10**6),
+            NETWORK_INPUT,
+            augmentation=bends,
+            reduces=reduces,
+            cache=MEGABYTE,
         )
         images[SampleRequest(0, 1, (16, 16))]
         kept = images.cache.get(0)

@@ -14,8 +14,9 @@ PROGRAM = """
 import os, sys
 import numpy as np
 from pathlib import Path
+from otx.data.dataset import ImageSet, Split
 from otx.data.load import load_dataset
-from otx.data.loader import ImageSubset, val_loader
+from otx.data.loader import Batching, ImageSubset, val_loader
 from otx.data.preprocessing import Preprocessing
 from otx.memory import keep_freed_memory
 
@@ -26,8 +27,8 @@ keep_freed_memory()
 data = load_dataset(sys.argv[1])
 large = np.ones(400 << 20, np.uint8)
 del large
-images = ImageSubset(data.root, data.train, Preprocessing(8, 8, (0, 0, 0), (1, 1, 1)), max_pixels=10**6)
-batches = iter(val_loader(images, batch_size=4, rank=0, world_size=1, num_workers=1, pin_memory=False))
+images = ImageSubset(ImageSet(data.root, data.train, Split.TRAIN, 10**6), Preprocessing(8, 8, (0, 0, 0), (1, 1, 1)))
+batches = iter(val_loader(images, Batching(4, num_workers=1)))
 next(batches)
 (child,) = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text().split()
 print(resident(os.getpid()), resident(child))

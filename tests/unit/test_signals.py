@@ -24,6 +24,21 @@ with terminable():
         time.sleep(float(sys.argv[1]))
         print("clean", flush=True)
 """
+IN_DESTRUCTOR = """
+import time
+from otx.signals import terminable
+class Slow:
+    def __del__(self):
+        print("ready", flush=True)
+        time.sleep(60)
+with terminable():
+    try:
+        slow = Slow()
+        del slow
+        time.sleep(60)
+    except KeyboardInterrupt as stop:
+        print(type(stop).__name__, flush=True)
+"""
 WORKER = """
 import os, sys, time
 from otx.signals import outlive_signals
@@ -42,7 +57,9 @@ print(os.waitpid(pid, 0)[1], flush=True)
 
 def begin(program: str, *arguments: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-c", program, *arguments]
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
     assert process.stdout is not None
     return process
 
@@ -71,6 +88,15 @@ def test_a_second_signal_later_ends_the_process_at_once() -> None:
     process.terminate()
     assert process.communicate(timeout=30)[0] == ""
     assert process.returncode == 143
+
+
+@pytest.mark.parametrize(("number", "name"), [(signal.SIGTERM, "Terminated"), (signal.SIGINT, "KeyboardInterrupt")])
+def test_a_signal_that_comes_within_a_destructor_is_not_lost(number: int, name: str) -> None:
+    process = begin(IN_DESTRUCTOR)
+    assert read(process) == "ready"
+    process.send_signal(number)
+    assert process.communicate(timeout=30) == (f"{name}\n", "")
+    assert process.returncode == 0
 
 
 @pytest.mark.skipif(not hasattr(signal, "sigwaitinfo"), reason="this system does not say who sent a signal")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 
 import numpy as np
@@ -34,9 +35,20 @@ class Subset:
         return Subset.of(kept)
 
 
+class Split(StrEnum):
+    """The splits of a data set, as results name them."""
+
+    TRAIN = "training split"
+    VAL = "validation split"
+    TEST = "test split"
+
+
 @dataclass(frozen=True)
 class ImageSet:
-    """Labelled images to go through: where they lie, which they are (in words), the most pixels that are decoded."""
+    """Labelled images to go through: where they lie, which they are, the most pixels that are decoded.
+
+    `split` is a `Split`, or says in words which images of another folder they are.
+    """
 
     root: Path
     subset: Subset

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from torchvision.transforms import v2
 
 from otx.data.cache import ImageCache
-from otx.data.dataset import Subset
+from otx.data.dataset import ImageSet
 from otx.data.decode import decode_image
 from otx.data.preprocessing import Preprocessing, opencv, reduced
 from otx.data.sampler import BalancedSampler, EpochSampler, RandomSampler
@@ -89,20 +88,19 @@ class ImageSubset(Dataset[tuple[torch.Tensor | None, int, str]]):
 
     def __init__(
         self,
-        root: Path,
-        subset: Subset,
+        images: ImageSet,
         preprocessing: Preprocessing,
         *,
-        max_pixels: int,
         augmentation: Augmentation | None = None,
         reduces: bool = False,
         cache: int = 0,
     ) -> None:
-        self.root, self.subset, self.preprocessing, self.max_pixels = root, subset, preprocessing, max_pixels
+        self.root, self.subset, self.max_pixels = images.root, images.subset, images.max_pixels
+        self.preprocessing = preprocessing
         self.augmentation = augmentation
         is_reduced = reduces and augmentation is not None
         self.reduce_to = 2 * max(preprocessing.height, preprocessing.width) if is_reduced else None
-        self.cache = ImageCache(len(subset.paths), cache)
+        self.cache = ImageCache(len(images), cache)
 
     def __len__(self) -> int:
         return len(self.subset.paths)
@@ -171,24 +169,38 @@ def _transform(augmentation: Augmentation, size: tuple[int, int]) -> v2.Transfor
     return v2.Compose([crop, v2.RandomHorizontalFlip(augmentation.flip)])
 
 
+@dataclass(frozen=True)
+class Batching:
+    """How images become batches, and which of them are for this process.
+
+    Args:
+        size: images in a batch.
+        num_workers: processes that decode; None: as many as suit the images and the machine.
+        pin_memory: put batches where a GPU fetches them faster.
+        rank, world_size: the number of this process among those of a training, and how many there are.
+    """
+
+    size: int
+    num_workers: int | None = None
+    pin_memory: bool = False
+    rank: int = 0
+    world_size: int = 1
+
+
 class SeededSampler(Sampler[SampleRequest]):
     """Gives each draw of another sampler a seed of its own, which depends on seed, epoch and place alone.
 
-    So the augmentation of an image does not depend on the number of workers, nor on whether a run was resumed. The size
-    that images are cut to depends on the epoch.
+    So the augmentation of an image does not depend on the number of workers, nor on whether a run was resumed.
+
+    Args:
+        size: height and width that images are cut to in an epoch, counted from 0.
     """
 
     def __init__(
-        self,
-        inner: EpochSampler,
-        seed: int,
-        rank: int,
-        world_size: int,
-        full: tuple[int, int],
-        growth: ProgressiveResize,
+        self, inner: EpochSampler, seed: int, batching: Batching, size: Callable[[int], tuple[int, int]]
     ) -> None:
-        self.inner, self.seed, self.rank, self.world_size = inner, seed, rank, world_size
-        self.full, self.growth, self.epoch = full, growth, 0
+        self.inner, self.seed, self.size, self.epoch = inner, seed, size, 0
+        self.rank, self.world_size = batching.rank, batching.world_size
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
@@ -198,7 +210,7 @@ class SeededSampler(Sampler[SampleRequest]):
         return len(self.inner)
 
     def __iter__(self) -> Iterator[SampleRequest]:
-        size = self.growth.size(self.full, self.epoch)
+        size = self.size(self.epoch)
         for place, index in enumerate(self.inner):
             key = (self.seed, self.epoch, place * self.world_size + self.rank)
             yield SampleRequest(index, int(np.random.SeedSequence(key).generate_state(1)[0]), size)
@@ -207,8 +219,8 @@ class SeededSampler(Sampler[SampleRequest]):
 class ShardSampler(Sampler[SampleRequest]):
     """Every image once, in order, dealt over the processes without overlap and without filling up."""
 
-    def __init__(self, numbers: Sequence[int], rank: int, world_size: int) -> None:
-        self.numbers = numbers[rank::world_size]
+    def __init__(self, numbers: Sequence[int], batching: Batching) -> None:
+        self.numbers = numbers[batching.rank :: batching.world_size]
 
     def __len__(self) -> int:
         return len(self.numbers)
@@ -241,64 +253,45 @@ def loader_note(images: ImageSubset, batch_size: int, num_workers: int | None, p
 
 def train_loader(
     images: ImageSubset,
+    batching: Batching,
     *,
-    batch_size: int,
     balanced: bool,
     efficient: bool,
     seed: int,
-    rank: int,
-    world_size: int,
-    num_workers: int | None,
-    pin_memory: bool,
     growth: ProgressiveResize = FULL_SIZE,
 ) -> DataLoader[Batch]:
     """Batches of an epoch's draws; a last batch of a single image is left out, since batch norm cannot take it."""
     inner: EpochSampler
+    places = {"rank": batching.rank, "world_size": batching.world_size}
     if balanced:
-        inner = BalancedSampler(images.subset.labels, seed=seed, efficient=efficient, rank=rank, world_size=world_size)
+        inner = BalancedSampler(images.subset.labels, seed=seed, efficient=efficient, **places)
     else:
-        inner = RandomSampler(len(images), seed=seed, rank=rank, world_size=world_size)
+        inner = RandomSampler(len(images), seed=seed, **places)
     full = (images.preprocessing.height, images.preprocessing.width)
-    sampler = SeededSampler(inner, seed, rank, world_size, full, growth)
-    alone = len(sampler) > batch_size and len(sampler) % batch_size == 1
-    workers = allowed_workers(count_workers(num_workers, images), world_size)
-    return _loader(images, sampler, batch_size, workers, pin_memory, drop_last=alone)
+    sampler = SeededSampler(inner, seed, batching, functools.partial(growth.size, full))
+    alone = len(sampler) > batching.size and len(sampler) % batching.size == 1
+    return _loader(images, sampler, batching, drop_last=alone)
 
 
-def val_loader(
-    images: ImageSubset,
-    *,
-    batch_size: int,
-    rank: int,
-    world_size: int,
-    num_workers: int | None,
-    pin_memory: bool,
-    numbers: Sequence[int] | None = None,
-) -> DataLoader[Batch]:
+def val_loader(images: ImageSubset, batching: Batching, numbers: Sequence[int] | None = None) -> DataLoader[Batch]:
     """Batches of images as they are, in order: all of them, or those of `numbers`."""
-    sampler = ShardSampler(range(len(images)) if numbers is None else numbers, rank, world_size)
-    workers = allowed_workers(count_workers(num_workers, images), world_size)
-    return _loader(images, sampler, batch_size, workers, pin_memory, drop_last=False)
+    sampler = ShardSampler(range(len(images)) if numbers is None else numbers, batching)
+    return _loader(images, sampler, batching, drop_last=False)
 
 
 def _loader(
-    images: ImageSubset,
-    sampler: Sampler[SampleRequest],
-    batch_size: int,
-    workers: int,
-    pin_memory: bool,
-    *,
-    drop_last: bool,
+    images: ImageSubset, sampler: Sampler[SampleRequest], batching: Batching, *, drop_last: bool
 ) -> DataLoader[Batch]:
+    workers = allowed_workers(count_workers(batching.num_workers, images), batching.world_size)
     # also where somebody else has used it before in this process
     opencv().setNumThreads(1)
     loader: DataLoader[Any] = _Loader(
         images,
-        batch_size=batch_size,
+        batch_size=batching.size,
         sampler=sampler,
         num_workers=workers,
-        collate_fn=Collate(Slots(workers, images.batch_bytes(batch_size))),
-        pin_memory=pin_memory,
+        collate_fn=Collate(Slots(workers, images.batch_bytes(batching.size))),
+        pin_memory=batching.pin_memory,
         drop_last=drop_last,
         persistent_workers=workers > 0,
         worker_init_fn=_begin_worker,

@@ -62,46 +62,52 @@ class NetworkInputs:
             return None, label
 
 
+@dataclass(frozen=True)
+class Int8Request:
+    """What an INT8 file is made with.
+
+    Args:
+        calibration: images of the training split, from which the ranges of the activations are read.
+        validation: images that judge.
+        max_drop: how much of the validation accuracy may be lost (0 to 1); layers are turned back to floats until it
+            holds. None: the drop is measured only.
+        batch_size: the fixed batch size of the file; a free one crashes on processors with AMX
+            (openvinotoolkit/openvino#37577).
+    """
+
+    calibration: NetworkInputs
+    validation: NetworkInputs
+    max_drop: float | None = None
+    batch_size: int = 1
+
+
 def optimize_model(
-    variants: dict[str, Path],
-    output_dir: Path,
-    calibration: NetworkInputs,
-    validation: NetworkInputs,
-    *,
-    max_drop: float | None,
-    reporter: Reporter,
-    batch_size: int = 1,
+    variants: dict[str, Path], output_dir: Path, request: Int8Request, reporter: Reporter
 ) -> OptimizeResult:
     """Quantise an IR to INT8, measure it beside its other precisions, and move it into `output_dir`.
 
     Args:
         variants: IRs of the same model by precision; the first one is quantised, and what the drop is measured from.
-        calibration: images of the training split, from which the ranges of the activations are read.
-        validation: images that judge.
-        max_drop: how much of the validation accuracy may be lost (0 to 1); layers are turned back to floats until it
-            holds. None: the drop is measured only.
-        batch_size: the fixed batch size of the INT8 file; a free one crashes on processors with AMX
-            (openvinotoolkit/openvino#37577).
 
     Raises:
         DataError: there is no image to calibrate or to judge with.
         RunError: OpenVINO or NNCF crashed, or the memory was full.
         UsageError: the folder cannot be written to.
     """
-    if len(calibration) == 0 or len(validation) == 0:
+    num_calibration, num_validation = len(request.calibration), len(request.validation)
+    if num_calibration == 0 or num_validation == 0:
         raise DataError("INT8 needs training images to calibrate with and validation images to judge it")
-    reporter.note(f"Calibrating on {len(calibration)} images of the training split.")
+    reporter.note(f"Calibrating on {num_calibration} images of the training split.")
     with export_staging(output_dir) as staging:
         path = staging / f"{NAME}.xml"
         source = next(iter(variants.values()))
-        asked = Quantization(source, path, calibration, validation, max_drop, batch_size)
-        run_in_child(_write_int8, asked, reporter=reporter)
-        measured = run_in_child(_measure, {**variants, "INT8": path}, validation, reporter=reporter)
+        run_in_child(_write_int8, source, path, request, reporter=reporter)
+        measured = run_in_child(_measure, {**variants, "INT8": path}, request.validation, reporter=reporter)
         move_into_place(staging, output_dir, [f"{NAME}.bin", f"{NAME}.xml"])
     path = output_dir / f"{NAME}.xml"
     kept = [*measured[:-1], replace(measured[-1], path=path)]
     drop = kept[0].top1 - kept[-1].top1
-    result = OptimizeResult(path, drop, max_drop, len(calibration), len(validation), tuple(kept))
+    result = OptimizeResult(path, drop, request.max_drop, num_calibration, num_validation, tuple(kept))
     write_json(output_dir / f"{NAME}.json", result.to_dict())
     judge(result, reporter)
     return result
@@ -117,57 +123,43 @@ def judge(result: OptimizeResult, reporter: Reporter) -> None:
         reporter.warn(f"{lost}. --max_drop 0.01 turns layers back to floats until it loses no more than that.")
 
 
-@dataclass(frozen=True)
-class Quantization:
-    """What is asked of `_write_int8`, see `optimize_model`."""
-
-    source: Path
-    path: Path
-    calibration: NetworkInputs
-    validation: NetworkInputs
-    max_drop: float | None
-    batch_size: int
-
-
-def _write_int8(watch: Watch, asked: Quantization) -> None:
+def _write_int8(watch: Watch, source: Path, path: Path, asked: Int8Request) -> None:
     """Quantise an IR, for a process of its own."""
-    watch.step("quantising", asked.source, "nncf", "openvino")
-    model = openvino_core().read_model(asked.source)
+    watch.step("quantising", source, "nncf", "openvino")
+    model = openvino_core().read_model(source)
     fix_batch(model, 1)
     with _quiet_nncf(), only_core(), heartbeat(watch, "quantising"):
-        small = _quantize(model, asked.calibration, asked.validation, asked.max_drop, _is_transformer(model))
+        small = _quantize(model, asked, transformer=_is_transformer(model))
     fix_batch(small, asked.batch_size)
     settings = {"preset": "mixed", "subset_size": len(asked.calibration), "max_drop": asked.max_drop}
-    _describe(small, read_card(asked.source), settings)
-    _save(small, asked.path)
+    _describe(small, read_card(source), settings)
+    _save(small, path)
 
 
-def _quantize(
-    model: Any, calibration: NetworkInputs, validation: NetworkInputs, max_drop: float | None, transformer: bool
-) -> Any:
+def _quantize(model: Any, asked: Int8Request, *, transformer: bool) -> Any:
     import nncf
 
-    inputs = [image for image, _ in calibration]
+    inputs = [image for image, _ in asked.calibration]
     options = {
         "preset": nncf.QuantizationPreset.MIXED,
         "subset_size": len(inputs),
         "model_type": nncf.ModelType.TRANSFORMER if transformer else None,
     }
-    if max_drop is None:
+    if asked.max_drop is None:
         return _compress(nncf.quantize(model, nncf.Dataset(inputs), **options))
-    examples = list(validation)
+    examples = list(asked.validation)
     small = nncf.quantize_with_accuracy_control(
         model,
         calibration_dataset=nncf.Dataset(inputs),
         validation_dataset=nncf.Dataset(examples),
         validation_fn=_hits,
-        max_drop=max_drop,
+        max_drop=asked.max_drop,
         drop_type=nncf.DropType.ABSOLUTE,
         **options,
     )
     packed = _compress(small.clone())
     accuracy = [_hits(compile_exactly(each, ("logits",)), examples)[0] for each in (model, packed)]
-    return packed if accuracy[0] - accuracy[1] <= max_drop else small
+    return packed if accuracy[0] - accuracy[1] <= asked.max_drop else small
 
 
 def _compress(model: Any) -> Any:

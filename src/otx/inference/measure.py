@@ -67,6 +67,22 @@ class Photos:
 
 
 @dataclass(frozen=True)
+class Meter:
+    """How files are measured.
+
+    Args:
+        feed: makes what a runner is fed with.
+        seconds: how long each figure of each file is measured.
+        on_round: told how many rounds of turns are done.
+    """
+
+    device: str
+    feed: Callable[[Runner], Feed]
+    seconds: float
+    on_round: OnRound
+
+
+@dataclass(frozen=True)
 class Latency:
     """Of `count` batches of one image, one at a time, by one runner."""
 
@@ -85,43 +101,33 @@ class Rate:
     why_not: str = ""
 
 
-def measure_latency(
-    files: Mapping[str, Path], device: str, feed: Callable[[Runner], Feed], seconds: float, on_round: OnRound
-) -> dict[str, Latency]:
+def measure_latency(files: Mapping[str, Path], meter: Meter) -> dict[str, Latency]:
     """How long each file takes for one image at a time.
 
     Raises:
         ModelError, UsageError: a file cannot be used, or takes no batch of one.
         RunError: a runtime cannot compute it.
     """
-    runners = {name: _ready(path, device, 1, None) for name, path in files.items()}
-    works = {name: _timed_one_by_one(runner, feed(runner)) for name, runner in runners.items()}
-    measured = measure_in_turns(works, seconds, on_round=on_round)
+    runners = {name: _ready(path, meter.device, 1, None) for name, path in files.items()}
+    works = {name: _timed_one_by_one(runner, meter.feed(runner)) for name, runner in runners.items()}
+    measured = measure_in_turns(works, meter.seconds, on_round=meter.on_round)
     return {
         name: Latency(float(np.median(times) * 1e3), float(np.percentile(times, 95) * 1e3), len(times), runners[name])
         for name, times in measured.items()
     }
 
 
-def measure_rates(
-    files: Mapping[str, Path],
-    device: str,
-    batch: int,
-    streams: str,
-    feed: Callable[[Runner], Feed],
-    seconds: float,
-    on_round: OnRound,
-) -> dict[str, Rate]:
+def measure_rates(files: Mapping[str, Path], meter: Meter, *, batch: int, streams: str) -> dict[str, Rate]:
     """How many images a second each file computes in batches of a size; the median of the turns."""
     runners: dict[str, Runner] = {}
     rates: dict[str, Rate] = {}
     for name, path in files.items():
         try:
-            runners[name] = _ready(path, device, batch, streams)
+            runners[name] = _ready(path, meter.device, batch, streams)
         except OtxError as error:
             rates[name] = Rate(None, why_not=error.what)
-    works = {name: _timed_together(runner, feed(runner)) for name, runner in runners.items()}
-    for name, turns in measure_in_turns(works, seconds, on_round=on_round).items():
+    works = {name: _timed_together(runner, meter.feed(runner)) for name, runner in runners.items()}
+    for name, turns in measure_in_turns(works, meter.seconds, on_round=meter.on_round).items():
         rates[name] = Rate(float(np.median(turns)), runners[name].requests)
     return rates
 

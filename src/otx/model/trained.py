@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from otx.data.dataset import DataRequest, Dataset, ImageSet
+from otx.data.dataset import DataRequest, Dataset, ImageSet, Split
 from otx.data.decode import decode_image
 from otx.data.digits import resolve_data_root
 from otx.data.load import load_dataset, load_test_images, split_options
@@ -23,7 +23,6 @@ from otx.workspace import RunFolder, new_folder, run_of
 
 CHECK_IMAGES = 32
 NOISE_IMAGES = 8
-TEST_SPLIT = "test split"
 TORCH_FILES = (".safetensors", ".ckpt")
 
 
@@ -109,7 +108,7 @@ class TrainedModel:
         dataset = self.dataset(request)
         for note in dataset.notes:
             reporter.note(note)
-        return ImageSet(root, dataset.test, TEST_SPLIT, request.max_pixels)
+        return ImageSet(root, dataset.test, Split.TEST, request.max_pixels)
 
     def sample_images(self, request: DataRequest, reporter: Reporter) -> list[NDArray[np.uint8]]:
         """A few images (H, W, 3) to check an export with: test images, or noise where there are none."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from otx.data.dataset import Split
 from otx.errors import DataError, ModelError, UsageError
 from otx.evaluation.evaluate import PREDICTIONS, read_test
 from otx.model.card import ModelCard
@@ -17,8 +18,6 @@ from otx.model.modelfile import read_card
 from otx.plain import structured
 from otx.results import BadImage, EpochResult, ImageResult, StopReason, TestResult
 from otx.workspace import VALIDATION, RunFolder
-
-VALIDATION_SPLIT = "validation split"
 
 
 @dataclass(frozen=True)
@@ -80,7 +79,7 @@ class Record:
             return False
         own_test = any(subset == "test" for _, subset in self.sizes)
         subset = self.measurement.result.subset
-        return subset == VALIDATION_SPLIT or (subset == "test split" and bool(self.sizes) and not own_test)
+        return subset == Split.VAL or (subset == Split.TEST and bool(self.sizes) and not own_test)
 
     @property
     def classes(self) -> tuple[str, ...]:

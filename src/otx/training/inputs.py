@@ -9,8 +9,16 @@ from dataclasses import dataclass
 from torch.utils.data import DataLoader
 
 from otx.data.cache import memory_budget
-from otx.data.dataset import Dataset
-from otx.data.loader import Augmentation, ImageSubset, ProgressiveResize, count_workers, train_loader, val_loader
+from otx.data.dataset import Dataset, ImageSet, Split
+from otx.data.loader import (
+    Augmentation,
+    Batching,
+    ImageSubset,
+    ProgressiveResize,
+    count_workers,
+    train_loader,
+    val_loader,
+)
 from otx.data.preprocessing import Preprocessing
 from otx.data.transport import Batch
 from otx.recipe import Recipe
@@ -29,40 +37,26 @@ class Inputs:
         subset = recipe.data.train_subset
         return train_loader(
             self.train,
-            batch_size=int(subset.batch_size),
+            _batching(int(subset.batch_size), self.train, recipe, compute),
             balanced=subset.sampler == "balanced",
             efficient=subset.efficient,
             seed=recipe.seed,
-            rank=compute.shard.rank,
-            world_size=compute.shard.world_size,
-            num_workers=count_workers(recipe.data.num_workers, self.train, recipe.engine.num_devices),
-            pin_memory=compute.is_gpu,
             growth=progressive_resize(recipe),
         )
 
     def val_batches(self, recipe: Recipe, compute: Compute) -> DataLoader[Batch]:
         """All validation images of this process, in order."""
-        return val_loader(
-            self.val,
-            batch_size=recipe.data.val_subset.batch_size,
-            rank=compute.shard.rank,
-            world_size=compute.shard.world_size,
-            num_workers=count_workers(recipe.data.num_workers, self.val, recipe.engine.num_devices),
-            pin_memory=compute.is_gpu,
-        )
+        return val_loader(self.val, _batching(recipe.data.val_subset.batch_size, self.val, recipe, compute))
+
+
+def _batching(size: int, images: ImageSubset, recipe: Recipe, compute: Compute) -> Batching:
+    workers = count_workers(recipe.data.num_workers, images, recipe.engine.num_devices)
+    return Batching(size, workers, compute.is_gpu, compute.shard.rank, compute.shard.world_size)
 
 
 def plain_batches(images: ImageSubset, numbers: Sequence[int], recipe: Recipe) -> DataLoader[Batch]:
     """Some images as they are tested, by their numbers; all of them in this process."""
-    return val_loader(
-        images,
-        numbers=numbers,
-        batch_size=recipe.data.val_subset.batch_size,
-        rank=0,
-        world_size=1,
-        num_workers=recipe.data.num_workers,
-        pin_memory=False,
-    )
+    return val_loader(images, Batching(recipe.data.val_subset.batch_size, recipe.data.num_workers), numbers)
 
 
 @contextlib.contextmanager
@@ -83,15 +77,15 @@ def _inputs(dataset: Dataset, preprocessing: Preprocessing, recipe: Recipe) -> I
     # images to validate on are kept as the network gets them, so that few bytes hold them all
     val_budget = min(budget // 4, len(dataset.val) * 3 * preprocessing.height * preprocessing.width)
     train = ImageSubset(
-        dataset.root,
-        dataset.train,
+        ImageSet(dataset.root, dataset.train, Split.TRAIN, data.max_image_pixels),
         preprocessing,
-        max_pixels=data.max_image_pixels,
         augmentation=Augmentation(subset.augmentation.scale, subset.augmentation.ratio, subset.augmentation.flip),
         reduces=subset.reduce_large,
         cache=budget - val_budget,
     )
-    val = ImageSubset(dataset.root, dataset.val, preprocessing, max_pixels=data.max_image_pixels, cache=val_budget)
+    val = ImageSubset(
+        ImageSet(dataset.root, dataset.val, Split.VAL, data.max_image_pixels), preprocessing, cache=val_budget
+    )
     return Inputs(train, val)
 
 

@@ -16,7 +16,7 @@ from otx.errors import DataError, ImageError, RunError, UsageError
 from otx.events import Progress, Reporter
 from otx.files import check_output, write_json
 from otx.inference.footprint import memory_growth
-from otx.inference.measure import Feed, Latency, Noise, Photos, measure_latency, measure_rates
+from otx.inference.measure import Feed, Latency, Meter, Noise, Photos, measure_latency, measure_rates
 from otx.inference.predict import find_images
 from otx.inference.runners import AUTO, Runner, check_device, has_streams, runtime_of, weights_of
 from otx.inference.timing import ROUNDS
@@ -150,14 +150,15 @@ def benchmark(
     def on_round(figure: int, number: int) -> None:
         reporter.progress(Progress("measuring", figure * ROUNDS + number, (1 + len(figures)) * ROUNDS))
 
-    latencies = measure_latency(files, plan.device, feed, plan.seconds, partial(on_round, 0))
+    def meter(figure: int) -> Meter:
+        return Meter(plan.device, feed, plan.seconds, partial(on_round, figure))
+
+    latencies = measure_latency(files, meter(0))
     rates: dict[str, list[Throughput]] = {name: [] for name in files}
     for number, (batch, streams) in enumerate(figures, start=1):
         # a runtime without streams is measured once for each batch size
         some = {name: path for name, path in files.items() if has_streams(path) or streams == plan.streams[0]}
-        for name, rate in measure_rates(
-            some, plan.device, batch, streams, feed, plan.seconds, partial(on_round, number)
-        ).items():
+        for name, rate in measure_rates(some, meter(number), batch=batch, streams=streams).items():
             asked = streams if has_streams(files[name]) else ""
             rates[name].append(Throughput(batch, asked, rate.images_per_second, rate.requests, rate.why_not))
     measured = tuple(_row(name, path, latencies[name], rates[name], memory[name]) for name, path in files.items())

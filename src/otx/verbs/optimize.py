@@ -5,11 +5,11 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from otx.data.dataset import ImageSet, pick_evenly
+from otx.data.dataset import ImageSet, Split, pick_evenly
 from otx.errors import UsageError
 from otx.events import heartbeat
 from otx.export.export import ExportRequest, export_model
-from otx.export.optimize import NetworkInputs, halve, optimize_model, precision_of
+from otx.export.optimize import Int8Request, NetworkInputs, halve, optimize_model, precision_of
 from otx.model.trained import TrainedModel
 from otx.results import OptimizeResult
 from otx.verbs.session import Session
@@ -38,15 +38,13 @@ def run(
     with tempfile.TemporaryDirectory(prefix="otx.") as scratch:
         with heartbeat(session.reporter, "exporting"):
             variants = _variants(session, model, Path(scratch), explain=explain)
-        result = optimize_model(
-            variants,
-            folder,
-            NetworkInputs(ImageSet(dataset.root, calibration, "training split", request.max_pixels), size),
-            NetworkInputs(ImageSet(dataset.root, dataset.val, "validation split", request.max_pixels), size),
-            max_drop=max_drop,
-            reporter=session.reporter,
-            batch_size=batch_size,
+        int8 = Int8Request(
+            NetworkInputs(ImageSet(dataset.root, calibration, Split.TRAIN, request.max_pixels), size),
+            NetworkInputs(ImageSet(dataset.root, dataset.val, Split.VAL, request.max_pixels), size),
+            max_drop,
+            batch_size,
         )
+        result = optimize_model(variants, folder, int8, session.reporter)
     set_latest(session.work_dir, "optimize", folder)
     return result
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from signal import SIGINT
 from typing import Any
 
-from otx.data.dataset import ImageSet
+from otx.data.dataset import ImageSet, Split
 from otx.evaluation.evaluate import evaluate, write_test
 from otx.events import Reporter, heartbeat
 from otx.inference.predictor import load_predictor
@@ -78,7 +78,7 @@ def measure_validation(result: TrainResult, recipe: Recipe, reporter: Reporter) 
     dataset = model.dataset(request)
     measured, images = evaluate(
         load_predictor(model.path, recipe.engine.device),
-        ImageSet(dataset.root, dataset.val, "validation split", request.max_pixels),
+        ImageSet(dataset.root, dataset.val, Split.VAL, request.max_pixels),
         checkpoint=model.path,
         batch_size=recipe.data.val_subset.batch_size,
         reporter=reporter,
