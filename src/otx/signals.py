@@ -12,6 +12,8 @@ import time
 from collections.abc import Callable, Iterator
 from types import FrameType
 
+from otx.errors import StoppedError
+
 # timeout(1) sends the signal to its child and to the child's group, torchrun hands on what the group got as well
 SAME_SECONDS = 2.0
 AGAIN_SECONDS = 0.02
@@ -62,7 +64,11 @@ class SecondSigterm:
 
 @contextlib.contextmanager
 def terminable() -> Iterator[None]:
-    """Let SIGTERM raise Terminated in the main thread, where nobody has asked for something else to happen."""
+    """Let SIGTERM raise Terminated in the main thread, where nobody has asked for something else to happen.
+
+    A library that calls Python may make an error of its own out of an interruption, Ctrl-C too: the interruption is
+    what is raised here.
+    """
     is_main = threading.current_thread() is threading.main_thread()
     if not is_main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
         yield
@@ -72,8 +78,8 @@ def terminable() -> Iterator[None]:
 
         def end(number: int, frame: FrameType | None) -> None:
             # a data worker that was just forked still has this handler
-            if os.getpid() == owner and not seen:
-                seen.append(number)
+            if os.getpid() == owner and Terminated not in seen:
+                seen.append(Terminated)
                 # without a thread or a file to spare there is no second one
                 with contextlib.suppress(OSError, RuntimeError):
                     if not second:
@@ -81,12 +87,31 @@ def terminable() -> Iterator[None]:
                         watching.callback(second[0].close)
                 raise Terminated
 
-        seen: list[int] = []
+        def press(number: int, frame: FrameType | None) -> None:
+            seen.append(KeyboardInterrupt)
+            raise KeyboardInterrupt
+
+        seen: list[type[KeyboardInterrupt]] = []
         second: list[SecondSigterm] = []
         watching.enter_context(_lost_ones_again(seen.clear))
-        signal.signal(signal.SIGTERM, end)
-        watching.callback(signal.signal, signal.SIGTERM, signal.SIG_DFL)
+        watching.enter_context(_handled(signal.SIGTERM, end))
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            watching.enter_context(_handled(signal.SIGINT, press))
+        try:
+            yield
+        except Exception as error:
+            if not seen or isinstance(error, StoppedError):
+                raise
+            raise seen[0] from error
+
+
+@contextlib.contextmanager
+def _handled(number: signal.Signals, handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    before = signal.signal(number, handler)
+    try:
         yield
+    finally:
+        signal.signal(number, before)
 
 
 @contextlib.contextmanager

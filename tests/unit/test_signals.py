@@ -39,6 +39,19 @@ with terminable():
     except KeyboardInterrupt as stop:
         print(type(stop).__name__, flush=True)
 """
+IN_LIBRARY = """
+import time
+from otx.signals import terminable
+try:
+    with terminable():
+        try:
+            print("ready", flush=True)
+            time.sleep(60)
+        except BaseException:
+            raise RuntimeError("Terminated: <EMPTY MESSAGE>")
+except KeyboardInterrupt as stop:
+    print(type(stop).__name__, flush=True)
+"""
 WORKER = """
 import os, sys, time
 from otx.signals import outlive_signals
@@ -90,9 +103,12 @@ def test_a_second_signal_later_ends_the_process_at_once() -> None:
     assert process.returncode == 143
 
 
+@pytest.mark.parametrize("program", [IN_DESTRUCTOR, IN_LIBRARY])
 @pytest.mark.parametrize(("number", "name"), [(signal.SIGTERM, "Terminated"), (signal.SIGINT, "KeyboardInterrupt")])
-def test_a_signal_that_comes_within_a_destructor_is_not_lost(number: int, name: str) -> None:
-    process = begin(IN_DESTRUCTOR)
+def test_a_signal_is_not_lost_in_a_destructor_nor_in_the_error_of_a_library(
+    number: int, name: str, program: str
+) -> None:
+    process = begin(program)
     assert read(process) == "ready"
     process.send_signal(number)
     assert process.communicate(timeout=30) == (f"{name}\n", "")
