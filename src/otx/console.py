@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from otx.events import Progress
 from otx.findings import CheckResult, ImageRef
 from otx.results import (
+    BEFORE_TRAINING,
     EpochResult,
     ExplainResult,
     ExportResult,
@@ -183,7 +184,7 @@ def show_training(result: TrainResult) -> None:
 
 
 def _epoch(number: int) -> str:
-    return f"epoch {number + 1}" if number >= 0 else "the fitted classifier, before the first epoch"
+    return "the fitted classifier, before the first epoch" if number == BEFORE_TRAINING else f"epoch {number + 1}"
 
 
 def show_test(result: TestResult) -> None:

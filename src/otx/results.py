@@ -23,9 +23,12 @@ class ModelEntry(Result):
     recipe_path: Path
 
 
+BEFORE_TRAINING = -1
+
+
 @dataclass(frozen=True)
 class EpochResult(Result):
-    """One epoch of training, counted from 0; -1 is a network with a fitted classifier, before the first.
+    """One epoch of training, counted from 0; BEFORE_TRAINING is a network whose classifier was fitted, and no more.
 
     `seconds` is the whole epoch, `images_per_second` its training part alone.
     """
@@ -39,6 +42,11 @@ class EpochResult(Result):
     seconds: float
     is_best: bool
 
+    @property
+    def is_trained(self) -> bool:
+        """Whether it is an epoch of training, and not what came before the first."""
+        return self.epoch != BEFORE_TRAINING
+
 
 class StopReason(StrEnum):
     """Why a training ended, as `run.json` has it under `stop`; the sentence for people is beside it."""
@@ -50,12 +58,20 @@ class StopReason(StrEnum):
     SIGTERM = "sigterm"
 
     @classmethod
-    def of(cls, summary: Mapping[str, Any]) -> StopReason:
-        """The reason in a `run.json`; those written before there was `stop` have the sentence alone."""
+    def of(cls, summary: Mapping[str, Any], max_epochs: int) -> StopReason:
+        """The reason in a `run.json`; of one written before there was `stop`, it follows from its figures.
+
+        Args:
+            max_epochs: that of the run's recipe.
+        """
         if "stop" in summary:
             return cls(summary["stop"])
-        sentences = {"all ": cls.ALL_EPOCHS, "early stopping": cls.EARLY_STOPPING, "only the": cls.CLASSIFIER_ONLY}
-        return next((own for start, own in sentences.items() if summary["stop_reason"].startswith(start)), cls.CTRL_C)
+        if summary["interrupted"]:
+            return cls.CTRL_C
+        done = sum(epoch["epoch"] != BEFORE_TRAINING for epoch in summary["epochs"])
+        if done >= max_epochs:
+            return cls.ALL_EPOCHS if done else cls.CLASSIFIER_ONLY
+        return cls.EARLY_STOPPING
 
     @property
     def exit_code(self) -> int:

@@ -44,11 +44,11 @@ def record(
     measurement: Measurement | None,
     sizes: dict[str, int] | None = None,
     epochs: tuple[EpochResult, ...] = (),
-    reason: str = "",
+    stop: str = "",
 ) -> Record:
     counts = Counter({(name, "train"): count for name, count in (sizes or {}).items()})
     counts += Counter({(name, "test"): 1 for name in sizes or {}})
-    summary = {"stop_reason": reason} if reason else None
+    summary = {"stop": stop} if stop else None
     return Record(RunFolder(Path("run")), None, summary, epochs, counts, (), measurement, None)
 
 
@@ -111,7 +111,7 @@ def test_a_weak_class_that_is_not_small_is_to_be_looked_at() -> None:
 
 
 def test_a_training_that_was_still_rising_says_so() -> None:
-    run = record(measured([[9, 1], [0, 10]], ("a", "b")), {"a": 9, "b": 9}, epochs(0.5, 0.7), "all 2 epochs are done")
+    run = record(measured([[9, 1], [0, 10]], ("a", "b")), {"a": 9, "b": 9}, epochs(0.5, 0.7), "all_epochs")
     said = summarise(run)
     assert said.sentences[2] == "It was still getting better when the training ended: more epochs would help most."
     assert "--max_epochs 4" in said.grounds

@@ -8,6 +8,7 @@ import pytest
 
 from otx.errors import UsageError
 from otx.files import atomic, write_csv, write_text
+from otx.results import StopReason
 from otx.workspace import find_work_dir, latest_run, new_folder, run_of, set_latest
 
 
@@ -64,3 +65,20 @@ def test_the_run_of_a_file_is_found_from_anywhere_inside(tmp_path: Path) -> None
     assert found is not None
     assert found.path == tmp_path / "run"
     assert run_of(tmp_path / "elsewhere" / "model.safetensors") is None
+
+
+@pytest.mark.parametrize(
+    ("numbers", "interrupted", "max_epochs", "stop"),
+    [
+        ([-1, 0, 1], False, 2, StopReason.ALL_EPOCHS),
+        ([-1, 0, 1], False, 9, StopReason.EARLY_STOPPING),
+        ([-1], False, 0, StopReason.CLASSIFIER_ONLY),
+        ([0, 1], True, 2, StopReason.CTRL_C),
+    ],
+)
+def test_why_a_run_of_before_ended_follows_from_its_figures(
+    numbers: list[int], interrupted: bool, max_epochs: int, stop: StopReason
+) -> None:
+    summary = {"interrupted": interrupted, "epochs": [{"epoch": number} for number in numbers]}
+    assert StopReason.of(summary, max_epochs) is stop
+    assert StopReason.of({**summary, "stop": "sigterm"}, max_epochs) is StopReason.SIGTERM

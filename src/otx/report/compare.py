@@ -135,7 +135,7 @@ def _facts(runs: Sequence[Record]) -> list[tuple[str, tuple[str, ...]]]:
         ("network", of(lambda r: r.card.network if r.card else "")),
         ("began from", of(lambda r: r.card.origin if r.card else "")),
         ("training images", of(lambda r: f"{sum(n for (_, subset), n in r.sizes.items() if subset == 'train'):,}")),
-        ("epochs", of(lambda r: sum(epoch.epoch >= 0 for epoch in r.epochs))),
+        ("epochs", of(lambda r: sum(epoch.is_trained for epoch in r.epochs))),
         ("best epoch", of(lambda r: r.best.epoch + 1 if r.best else "")),
         ("its validation accuracy", of(lambda r: f"{r.best.val_accuracy:.4f}" if r.best else "")),
         ("training time", of(lambda r: f"{sum(epoch.seconds for epoch in r.epochs):,.0f} s" if r.epochs else "")),

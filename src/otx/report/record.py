@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from otx.catalogue import load_recipe
 from otx.data.dataset import Split
 from otx.errors import DataError, ModelError, UsageError
 from otx.evaluation.evaluate import PREDICTIONS, read_test
@@ -65,7 +66,11 @@ class Record:
     @property
     def stop(self) -> StopReason | None:
         """Why the training ended, if it has."""
-        return None if self.summary is None else StopReason.of(self.summary)
+        if self.summary is None:
+            return None
+        # needed for old runs alone; a folder may have lost its recipe
+        known = load_recipe(self.folder.config).max_epochs if self.folder.config.is_file() else len(self.epochs)
+        return StopReason.of(self.summary, known)
 
     @property
     def best(self) -> EpochResult | None:

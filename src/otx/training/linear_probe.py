@@ -26,7 +26,7 @@ from otx.errors import TrainingError
 from otx.events import Progress, Reporter, heartbeat
 from otx.limits import limited_blas
 from otx.recipe import Recipe
-from otx.results import EpochResult
+from otx.results import BEFORE_TRAINING, EpochResult
 from otx.training.batch_size import in_memory
 from otx.training.devices import Compute
 from otx.training.inputs import Inputs, plain_batches
@@ -131,7 +131,7 @@ def compute_features(
 def fit_linear_probe(network: Any, train: Features, val: Features, num_classes: int) -> EpochResult:
     """Replace the classifier by the logistic regression with the lowest loss on the validation features.
 
-    Every class of `train` weighs the same. Returns the figures of what comes before the first epoch, as epoch -1.
+    Every class of `train` weighs the same. Returns the figures of what comes before the first epoch.
     """
     started = time.perf_counter()
     fits = [_regression(*train, num_classes, penalty) for penalty in PENALTIES]
@@ -144,7 +144,7 @@ def fit_linear_probe(network: Any, train: Features, val: Features, num_classes: 
         head.weight.copy_(torch.from_numpy(weight))
         head.bias.copy_(torch.from_numpy(bias))
     return EpochResult(
-        epoch=-1,
+        epoch=BEFORE_TRAINING,
         train_loss=_measure(fits[best], train)[0],
         val_loss=losses[best][0],
         val_accuracy=losses[best][1],

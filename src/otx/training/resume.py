@@ -55,13 +55,14 @@ def check_resumable(run: RunFolder, recipe: Recipe) -> None:
     if not run.has_ended(with_report=recipe.report):
         return
     summary = json.loads(run.summary.read_text(encoding="utf-8"))
-    done, stop = count_epochs(run.metrics) if run.metrics.is_file() else 0, StopReason.of(summary)
+    own = load_recipe(run.config)
+    done, stop = count_epochs(run.metrics) if run.metrics.is_file() else 0, StopReason.of(summary, own.max_epochs)
     more = f"{run.resume_command} --max_epochs {max(done, recipe.max_epochs) + 10}"
     if done >= recipe.max_epochs:
         raise UsageError(
             f"{run.path} has already trained {done} of {recipe.max_epochs} epochs", fix=f"give a larger number: {more}"
         )
-    if stop is StopReason.EARLY_STOPPING and not _asks_for_more(recipe, load_recipe(run.config), summary):
+    if stop is StopReason.EARLY_STOPPING and not _asks_for_more(recipe, own, summary):
         patience = recipe.training.early_stopping.patience or 0
         raise UsageError(
             f"{run.path} is complete: early stopping ended it after {done} of {recipe.max_epochs} epochs",
