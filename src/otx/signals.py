@@ -9,7 +9,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from types import FrameType
 
 from otx.errors import StoppedError
@@ -17,6 +17,7 @@ from otx.errors import StoppedError
 # timeout(1) sends the signal to its child and to the child's group, torchrun hands on what the group got as well
 SAME_SECONDS = 2.0
 AGAIN_SECONDS = 0.02
+IMPORTS = "<frozen importlib._bootstrap>"
 SS_DISABLE = 2
 
 
@@ -66,79 +67,93 @@ class SecondSigterm:
 def terminable() -> Iterator[None]:
     """Let SIGTERM raise Terminated in the main thread, where nobody has asked for something else to happen.
 
-    A library that calls Python may make an error of its own out of an interruption, Ctrl-C too: the interruption is
-    what is raised here.
+    Ctrl-C raises KeyboardInterrupt as ever. Where a library makes an error of its own out of either, it is still the
+    interruption that is raised here.
     """
     is_main = threading.current_thread() is threading.main_thread()
     if not is_main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
         yield
         return
-    owner = os.getpid()
-    with contextlib.ExitStack() as watching:
-
-        def end(number: int, frame: FrameType | None) -> None:
-            # a data worker that was just forked still has this handler
-            if os.getpid() == owner and Terminated not in seen:
-                seen.append(Terminated)
-                # without a thread or a file to spare there is no second one
-                with contextlib.suppress(OSError, RuntimeError):
-                    if not second:
-                        second.append(SecondSigterm())
-                        watching.callback(second[0].close)
-                raise Terminated
-
-        def press(number: int, frame: FrameType | None) -> None:
-            seen.append(KeyboardInterrupt)
-            raise KeyboardInterrupt
-
-        seen: list[type[KeyboardInterrupt]] = []
-        second: list[SecondSigterm] = []
-        watching.enter_context(_lost_ones_again(seen.clear))
-        watching.enter_context(_handled(signal.SIGTERM, end))
+    with contextlib.ExitStack() as opened:
+        stops = _Interruptions(opened)
+        opened.callback(setattr, sys, "unraisablehook", sys.unraisablehook)
+        sys.unraisablehook = stops.keep
+        opened.callback(signal.signal, signal.SIGTERM, signal.signal(signal.SIGTERM, stops.end))
         if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-            watching.enter_context(_handled(signal.SIGINT, press))
+            opened.callback(signal.signal, signal.SIGINT, signal.signal(signal.SIGINT, stops.press))
         try:
             yield
         except Exception as error:
-            if not seen or isinstance(error, StoppedError):
+            if not stops.raised or isinstance(error, StoppedError):
                 raise
-            raise seen[0] from error
+            raise stops.raised[0] from error
 
 
-@contextlib.contextmanager
-def _handled(number: signal.Signals, handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
-    before = signal.signal(number, handler)
-    try:
-        yield
-    finally:
-        signal.signal(number, before)
+class _Interruptions:
+    """Raises signals in the main thread, where Python and the libraries let an exception through.
 
-
-@contextlib.contextmanager
-def _lost_ones_again(forget: Callable[[], None]) -> Iterator[None]:
-    """Let an interruption come again that comes within a destructor or the callback of a weak reference.
-
-    Python lets no exception out of these: it prints it, and goes on as if nothing had happened.
+    Args:
+        opened: what is closed when signals are not listened to any more.
     """
-    owner, show = os.getpid(), sys.unraisablehook
 
-    def keep(lost: sys.UnraisableHookArgs) -> None:
-        if os.getpid() != owner or not isinstance(lost.exc_value, KeyboardInterrupt):
-            show(lost)
+    def __init__(self, opened: contextlib.ExitStack) -> None:
+        self.raised: list[type[KeyboardInterrupt]] = []
+        self._opened, self._owner, self._second = opened, os.getpid(), False
+        self._imports, self._show = _count_imports(sys._getframe()), sys.unraisablehook
+
+    def end(self, number: int, frame: FrameType | None) -> None:
+        """Handle SIGTERM; several at once are one."""
+        # a data worker that was just forked still has this handler
+        if os.getpid() == self._owner and Terminated not in self.raised and not self._is_later(number, frame):
+            self.raised.append(Terminated)
+            # without a thread or a file to spare there is no second one
+            with contextlib.suppress(OSError, RuntimeError):
+                if not self._second:
+                    self._opened.callback(SecondSigterm().close)
+                    self._second = True
+            raise Terminated
+
+    def press(self, number: int, frame: FrameType | None) -> None:
+        """Handle Ctrl-C."""
+        if not self._is_later(number, frame):
+            self.raised.append(KeyboardInterrupt)
+            raise KeyboardInterrupt
+
+    def _is_later(self, number: int, frame: FrameType | None) -> bool:
+        """Whether an import is under way, and the signal comes again: C++ code that imports may end the process."""
+        return _count_imports(frame) > self._imports and _send_later(signal.Signals(number))
+
+    def keep(self, lost: sys.UnraisableHookArgs) -> None:
+        """Let an interruption come again that came within a destructor or the callback of a weak reference.
+
+        Python lets no exception out of these: it shows it, and goes on as if nothing had happened.
+        """
+        if os.getpid() != self._owner or not isinstance(lost.exc_value, KeyboardInterrupt):
+            self._show(lost)
             return
-        forget()
-        with contextlib.suppress(RuntimeError):
-            threading.Timer(AGAIN_SECONDS, _interrupt, [signal_of(lost.exc_value)]).start()
+        self.raised.clear()
+        _send_later(signal_of(lost.exc_value))
 
-    sys.unraisablehook = keep
+
+def _count_imports(frame: FrameType | None) -> int:
+    """How many imports are under way, one within the other, where a thread runs a frame."""
+    count = 0
+    while frame is not None:
+        count += frame.f_code.co_filename == IMPORTS
+        frame = frame.f_back
+    return count
+
+
+def _send_later(number: signal.Signals) -> bool:
+    """Send a signal to the main thread in a moment; False where there is no thread to spare for that."""
     try:
-        yield
-    finally:
-        sys.unraisablehook = show
+        threading.Timer(AGAIN_SECONDS, _send, [number]).start()
+    except RuntimeError:
+        return False
+    return True
 
 
-def _interrupt(number: signal.Signals) -> None:
-    """Send a signal to the main thread."""
+def _send(number: signal.Signals) -> None:
     main = threading.main_thread().ident
     if hasattr(signal, "pthread_kill") and main is not None:
         signal.pthread_kill(main, number)

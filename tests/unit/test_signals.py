@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -38,6 +39,24 @@ with terminable():
         time.sleep(60)
     except KeyboardInterrupt as stop:
         print(type(stop).__name__, flush=True)
+"""
+IN_IMPORT = """
+import sys, time
+from otx.signals import terminable
+with terminable():
+    try:
+        import slow_to_import
+        time.sleep(60)
+    except KeyboardInterrupt as stop:
+        print(type(stop).__name__, "slow_to_import" in sys.modules, flush=True)
+"""
+SLOW_TO_IMPORT = """
+import time
+print("ready", flush=True)
+begun = time.monotonic()
+while time.monotonic() < begun + 1:
+    time.sleep(0.1)
+print("imported", flush=True)
 """
 IN_LIBRARY = """
 import time
@@ -113,6 +132,16 @@ def test_a_signal_is_not_lost_in_a_destructor_nor_in_the_error_of_a_library(
     process.send_signal(number)
     assert process.communicate(timeout=30) == (f"{name}\n", "")
     assert process.returncode == 0
+
+
+@pytest.mark.parametrize(("number", "name"), [(signal.SIGTERM, "Terminated"), (signal.SIGINT, "KeyboardInterrupt")])
+def test_an_import_is_not_interrupted_but_what_follows_is(number: int, name: str, tmp_path: Path) -> None:
+    (tmp_path / "slow_to_import.py").write_text(SLOW_TO_IMPORT)
+    process = begin(f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n{IN_IMPORT}")
+    assert read(process) == "ready"
+    process.send_signal(number)
+    said, complained = process.communicate(timeout=30)
+    assert (said.splitlines(), complained) == (["imported", f"{name} True"], "")
 
 
 @pytest.mark.skipif(not hasattr(signal, "sigwaitinfo"), reason="this system does not say who sent a signal")
