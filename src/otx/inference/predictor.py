@@ -16,6 +16,7 @@ from otx.limits import limit_onnx
 from otx.memory import is_out_of_memory, keep_freed_memory
 from otx.model.card import ModelCard
 from otx.model.modelfile import load_model, read_card
+from otx.networks.head import classifier_input
 
 Pixels = NDArray[np.uint8]
 Logits = NDArray[np.float32]
@@ -85,10 +86,12 @@ class TorchPredictor:
         return self._run(self._network, images)[0]
 
     def features(self, images: Sequence[Pixels]) -> Features:
-        network: Any = self._network
-        return self._run(lambda batch: network.forward_head(network.forward_features(batch), pre_logits=True), images)[
-            0
-        ]
+        return self._run(self._classifier_input, images)[0]
+
+    def _classifier_input(self, batch: Any) -> Any:
+        with classifier_input(self._network) as entered:
+            self._network(batch)
+        return entered[0]
 
     def explain(self, images: Sequence[Pixels], algorithm: str = "auto") -> tuple[Logits, Maps]:
         if algorithm not in self._explained:

@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn import functional
 
 from otx.errors import UsageError
+from otx.networks.head import pooled
 
 
 class Explained(nn.Module):
@@ -43,7 +44,7 @@ class Explained(nn.Module):
             maps = self._recipro_cam(features)
         else:
             maps = self._activation_map(features)[:, None].expand(-1, logits.shape[1], -1, -1)
-        return logits, stretch(maps), self.network.forward_head(features, pre_logits=True)
+        return logits, stretch(maps), pooled(self.network, features)
 
     def _features(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """What enters the last block (transformers only), and what enters the head."""

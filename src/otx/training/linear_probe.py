@@ -25,6 +25,8 @@ from otx.data.transport import Batch
 from otx.errors import TrainingError
 from otx.events import Progress, Reporter, heartbeat
 from otx.limits import limited_blas
+from otx.model.regression import fit_regression
+from otx.networks.head import classifier_input
 from otx.recipe import Recipe
 from otx.results import BEFORE_TRAINING, EpochResult
 from otx.training.batch_size import in_memory
@@ -34,7 +36,6 @@ from otx.training.starting_point import StartingPoint
 
 MAX_IMAGES = 10_000
 PENALTIES = (1.0, 10.0, 100.0)
-MAX_STEPS = 200
 
 Features = tuple[NDArray[np.float32], NDArray[np.int64]]
 
@@ -110,10 +111,8 @@ def compute_features(
     """
     rows: list[NDArray[np.float32]] = []
     labels: list[NDArray[np.int64]] = []
-    entered: list[torch.Tensor] = []
-    hook = network.get_classifier().register_forward_pre_hook(lambda _, given: entered.append(given[0]))
     network.eval()
-    try:
+    with classifier_input(network) as entered:
         for batch in loader:
             if len(batch.labels) == 0:
                 continue
@@ -122,9 +121,7 @@ def compute_features(
             rows.append(entered.pop().float().cpu().numpy())
             labels.append(batch.labels.numpy())
             on_progress(sum(map(len, labels)))
-    finally:
-        hook.remove()
-        network.train()
+    network.train()
     return np.concatenate(rows), np.concatenate(labels)
 
 
@@ -134,54 +131,23 @@ def fit_linear_probe(network: Any, train: Features, val: Features, num_classes: 
     Every class of `train` weighs the same. Returns the figures of what comes before the first epoch.
     """
     started = time.perf_counter()
-    fits = [_regression(*train, num_classes, penalty) for penalty in PENALTIES]
+    width = train[0].shape[1]
+    fits = [fit_regression(*train, num_classes, penalty=penalty / width, balanced=True) for penalty in PENALTIES]
     with limited_blas():
-        losses = [_measure(fit, val) for fit in fits]
-    best = min(range(len(fits)), key=lambda index: losses[index][0])
+        best = min(fits, key=lambda fit: fit.measure(*val)[0])
+        train_loss, _ = best.measure(*train)
+        val_loss, val_accuracy = best.measure(*val)
     head = network.get_classifier()
-    weight, bias = fits[best]
     with torch.no_grad():
-        head.weight.copy_(torch.from_numpy(weight))
-        head.bias.copy_(torch.from_numpy(bias))
+        head.weight.copy_(torch.from_numpy(best.weight))
+        head.bias.copy_(torch.from_numpy(best.bias))
     return EpochResult(
         epoch=BEFORE_TRAINING,
-        train_loss=_measure(fits[best], train)[0],
-        val_loss=losses[best][0],
-        val_accuracy=losses[best][1],
+        train_loss=train_loss,
+        val_loss=val_loss,
+        val_accuracy=val_accuracy,
         lr=0.0,
         images_per_second=0.0,
         seconds=time.perf_counter() - started,
         is_best=True,
     )
-
-
-def _regression(
-    rows: NDArray[np.float32], labels: NDArray[np.int64], num_classes: int, penalty: float
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Weights (C, D) and biases (C,) of a multinomial logistic regression."""
-    features, targets = torch.from_numpy(rows), torch.from_numpy(labels)
-    scale = features.square().mean().sqrt().clamp_min(1e-6)
-    features = features / scale
-    counts = torch.bincount(targets, minlength=num_classes).clamp_min(1)
-    share = (1 / counts[targets]) / (counts > 0).sum()
-    share = share / share.sum()
-    weight = torch.zeros(num_classes, features.shape[1], requires_grad=True)
-    bias = torch.zeros(num_classes, requires_grad=True)
-    optimizer = torch.optim.LBFGS([weight, bias], max_iter=MAX_STEPS, line_search_fn="strong_wolfe")
-
-    def closure() -> torch.Tensor:
-        optimizer.zero_grad()
-        entropy = nn.functional.cross_entropy(features @ weight.T + bias, targets, reduction="none")
-        loss = (share * entropy).sum() + penalty * weight.square().sum() / 2 / features.shape[1]
-        loss.backward()  # type: ignore[no-untyped-call]
-        return loss
-
-    optimizer.step(closure)  # type: ignore[no-untyped-call]
-    return (weight / scale).detach().numpy(), bias.detach().numpy()
-
-
-def _measure(fit: tuple[NDArray[np.float32], NDArray[np.float32]], data: Features) -> tuple[float, float]:
-    """Cross-entropy in nats, and top-1."""
-    logits = torch.from_numpy(data[0] @ fit[0].T + fit[1])
-    labels = torch.from_numpy(data[1])
-    return float(nn.functional.cross_entropy(logits, labels)), float((logits.argmax(1) == labels).float().mean())

@@ -17,6 +17,7 @@ from otx.data.loader import normalise
 from otx.data.transport import Batch
 from otx.errors import DataError, TrainingError
 from otx.networks.build import head_names
+from otx.networks.head import classifier_input
 from otx.recipe import OptimizerSettings, Recipe
 from otx.training.acceleration.cpu_kernels import kernel_choices_of, set_kernel_choices
 from otx.training.frozen import freeze_statistics
@@ -72,15 +73,8 @@ class Classifier(L.LightningModule):
 
         No gradient goes through the features: a loss that divides by them could be lowered by making them larger.
         """
-        network: Any = self.network
-        entered: list[torch.Tensor] = []
-        head = network.get_classifier()
-        head = head[0] if isinstance(head, (tuple, list)) else head
-        hook = head.register_forward_pre_hook(lambda _, given: entered.append(given[0]))
-        try:
+        with classifier_input(self.network) as entered:
             logits = self(images)
-        finally:
-            hook.remove()
         return logits, entered[0].detach().float()
 
     def on_fit_start(self) -> None:
