@@ -50,6 +50,14 @@ def small(photos: Path, work_dir: Path, recorder: Recorder | None = None, **chan
     return Engine(photos, model=SMALL_MODEL, work_dir=work_dir, overrides={**SMALL, **changes}, reporter=recorder)
 
 
+def test_a_training_needs_no_tensorboard(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "tensorboard", None)  # as where it is not installed
+    result = small(photos, tmp_path, max_epochs=1).train()
+    assert result.model_path.is_file()
+    assert (result.run_dir / "checkpoints" / "last.ckpt").is_file()
+    assert not (result.run_dir / "tensorboard").exists()
+
+
 def test_the_run_folder_holds_what_is_promised(trained: Engine, photos: Path) -> None:
     run = latest_run(trained.work_dir)
     for name in ("model.safetensors", "configs.yaml", "metrics.csv", "run.json", "checkpoints/last.ckpt"):

@@ -8,6 +8,7 @@ import logging
 import threading
 import warnings
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,7 @@ def make_trainer(recipe: Recipe, run: RunFolder, compute: Compute, callbacks: li
         deterministic=recipe.deterministic,
         callbacks=[*callbacks, _checkpoints(run)],
         plugins=[AtomicCheckpoints(), processes],
-        logger=TensorBoardLogger(str(run.path), name="tensorboard", version=""),
+        logger=_logger(run),
         default_root_dir=str(run.path),
         use_distributed_sampler=False,
         num_sanity_val_steps=0,
@@ -67,6 +68,12 @@ def make_trainer(recipe: Recipe, run: RunFolder, compute: Compute, callbacks: li
     # again; it cannot be asked to leave SIGTERM alone
     trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
     return trainer
+
+
+def _logger(run: RunFolder) -> TensorBoardLogger | bool:
+    """Writes what TensorBoard shows, where it is installed."""
+    is_there = find_spec("tensorboard") is not None
+    return is_there and TensorBoardLogger(str(run.path), name="tensorboard", version="")
 
 
 def _checkpoints(run: RunFolder) -> ModelCheckpoint:
