@@ -210,8 +210,9 @@ def _engine(given: dict[str, Any]) -> Any:
 
 def _show(name: str, result: Any, given: dict[str, Any]) -> int:
     """Show the result of a verb; returns the exit code."""
-    from otx import console, console_machine
+    from otx import console, console_machine, console_progress
 
+    console_progress.clear_line()
     if name == "predict":
         worked = console.show_predictions(result, console.ROWS_SHOWN if given.get("output") else None)
         return 0 if worked else 1
@@ -240,7 +241,7 @@ def _show(name: str, result: Any, given: dict[str, Any]) -> int:
 
 
 def _reporter() -> Any:
-    from otx.console import ConsoleReporter
+    from otx.console_progress import ConsoleReporter
 
     return ConsoleReporter()
 

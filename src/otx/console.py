@@ -1,19 +1,17 @@
-"""What a person sees: the pen of `cli.py`. Results go to standard output, everything else to standard error."""
+"""What a person sees of a result, on standard output, and of an error, on standard error."""
 
 from __future__ import annotations
 
 import shlex
 import sys
-import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from otx.events import Progress
+from otx.console_progress import clear_line
 from otx.findings import CheckResult, ImageRef
 from otx.results import (
     BEFORE_TRAINING,
-    EpochResult,
     ExplainResult,
     ExportResult,
     ModelEntry,
@@ -33,13 +31,13 @@ WIDE = 150
 MAX_MATRIX = 20
 ROWS_SHOWN = 50
 FINDINGS_SHOWN = 10
-SILENCE_SECONDS = 30.0
 
 
 def console() -> Console:
     """A rich console on standard output; wide where no terminal sets a width, and without markup in names."""
     from rich.console import Console
 
+    clear_line()
     return Console(width=None if sys.stdout.isatty() else WIDE, markup=False, highlight=False, soft_wrap=False)
 
 
@@ -54,83 +52,6 @@ def table(title: str, columns: Sequence[tuple[str, str]], rows: Iterable[Sequenc
     for row in rows:
         grid.add_row(*(Text(cell) for cell in row))
     return grid
-
-
-class ConsoleReporter:
-    """One live line on a terminal, elsewhere a line after 30 s of silence; notes, warnings and epochs everywhere."""
-
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._live = sys.stderr.isatty()
-        self._header = False
-        self._clock = clock
-        self._written = self._began = clock()
-        self._what, self._first = "", 0
-
-    def note(self, text: str) -> None:
-        self._line(text)
-
-    def warn(self, text: str) -> None:
-        self._line(f"warning: {text}")
-
-    def progress(self, progress: Progress) -> None:
-        if self._live:
-            sys.stderr.write(f"\r\x1b[K{_bar(progress)[:118]}")
-            sys.stderr.flush()
-            return
-        now = self._clock()
-        if progress.what != self._what or progress.done < self._first:
-            self._what, self._first, self._began = progress.what, progress.done, now
-        if now - self._written >= SILENCE_SECONDS:
-            self._line(_sentence(progress, self._seconds_left(progress, now)))
-
-    def _seconds_left(self, progress: Progress, now: float) -> float | None:
-        """What was reported, else as long as the rest takes at the speed since this work was first heard of."""
-        done = progress.done - self._first
-        if progress.seconds_left is not None or done <= 0:
-            return progress.seconds_left
-        return (now - self._began) / done * (progress.total - progress.done)
-
-    def epoch(self, result: EpochResult, max_epochs: int) -> None:
-        if not self._header:
-            self._header = True
-            self._line("   epoch    loss  val accuracy  val loss        lr  images/s      time")
-        best = " best" if result.is_best else ""
-        self._line(
-            f"{result.epoch + 1:>4}/{max_epochs:<4} {result.train_loss:>6.3f}  {result.val_accuracy:>12.4f}  "
-            f"{result.val_loss:>8.3f}  {result.lr:>8.2g}  {result.images_per_second:>8.1f}  "
-            f"{_time(result.seconds):>8}{best}"
-        )
-
-    def _line(self, text: str) -> None:
-        start = "\r\x1b[K" if self._live else ""
-        print(f"{start}{text}", file=sys.stderr, flush=True)
-        self._written = self._clock()
-
-    def clear(self) -> None:
-        if self._live:
-            sys.stderr.write("\r\x1b[K")
-            sys.stderr.flush()
-
-
-def _bar(progress: Progress) -> str:
-    """A piece of work on the live line of a terminal."""
-    if progress.total == 0:
-        return f"{progress.what} ... {progress.detail}"
-    bar = "#" * int(20 * progress.done / progress.total)
-    left = "" if progress.seconds_left is None else f", {progress.seconds_left:.0f} s left"
-    return f"{progress.what} [{bar:<20}] {progress.done}/{progress.total} {progress.detail}{left}"
-
-
-def _sentence(progress: Progress, seconds_left: float | None) -> str:
-    """A piece of work on a line of its own: `checking images: 512 of 2048, 25 %, 1 min 30 s left`."""
-    if progress.total == 0:
-        return f"{progress.what}: still at work, {progress.detail}"
-    parts = [f"{progress.done} of {progress.total}", f"{100 * progress.done / progress.total:.0f} %"]
-    if progress.detail:
-        parts.append(progress.detail)
-    if seconds_left is not None:
-        parts.append(f"{_time(seconds_left)} left")
-    return f"{progress.what}: {', '.join(parts)}"
 
 
 def show_check(result: CheckResult) -> None:
@@ -298,11 +219,8 @@ def show_demo(url: str, *, browser: bool) -> None:
 
 
 def show_error(text: str) -> None:
+    clear_line()
     print(f"error: {text}", file=sys.stderr)
-
-
-def _time(seconds: float) -> str:
-    return f"{seconds:.1f} s" if seconds < 60 else f"{int(seconds // 60)} min {int(seconds % 60)} s"
 
 
 def _short(path: str) -> str:

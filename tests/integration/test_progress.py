@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from images import write_classes
-from otx.console import ConsoleReporter
+from otx.console_progress import ConsoleReporter
 from otx.events import Progress, SilentReporter, heartbeat
 
 
@@ -80,17 +81,39 @@ def test_a_library_at_work_is_told_by_how_long_it_has_been(clock: Clock, capsys:
     assert capsys.readouterr().err == "quantising: still at work, 31 s\n"
 
 
-def test_on_a_terminal_there_is_one_live_line(
-    clock: Clock, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
-    reporter = ConsoleReporter(clock)
-    clock.now += 100
-    reporter.progress(Progress("epoch 1/2", 5, 10, "loss 0.500, 7 images/s", seconds_left=4))
-    reporter.progress(Progress("quantising", 0, 0, "31 s"))
-    first, second = capsys.readouterr().err.split("\r\x1b[K")[1:]
-    assert first == "epoch 1/2 [##########          ] 5/10 loss 0.500, 7 images/s, 4 s left"
-    assert second == "quantising ... 31 s"
+TERMINAL = """
+from otx.cli import _show
+from otx.console_progress import ConsoleReporter
+from otx.events import Progress
+reporter = ConsoleReporter()
+reporter.progress(Progress("epoch 1/2", 5, 10, "loss 0.500, 7 images/s", seconds_left=4))
+reporter.progress(Progress("quantising " * 5, 0, 0, "31 s"))
+reporter.note("A note.")
+reporter.progress(Progress("exporting", 0, 0, "3 s"))
+_show("report", "report.html", {})
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no pty")
+@pytest.mark.parametrize("columns", [80, 40])
+def test_one_live_line_as_wide_as_the_terminal_makes_way_for_what_is_printed(columns: int) -> None:
+    import pty
+
+    ours, theirs = pty.openpty()
+    environment = {**os.environ, "COLUMNS": str(columns), "TERM": "xterm"}
+    command = [sys.executable, "-c", TERMINAL]
+    done = subprocess.run(command, stdout=theirs, stderr=theirs, env=environment, timeout=60, check=False)
+    shown = os.read(ours, 10_000).decode()
+    assert done.returncode == 0, shown
+    # a hidden cursor would stay hidden where the process is killed
+    assert "\x1b[?25l" not in shown
+    plain = re.sub(r"\x1b\[[\d;]*m", "", shown)
+    epoch, quantising, note, exporting, report = plain.split("\r\x1b[K")[1:]
+    detail, end = ("loss 0.500, 7 images/s, 4 s left", " ... 31 s") if columns == 80 else ("lo…", "…")
+    assert re.fullmatch(rf"epoch 1/2 \S{{20}} +5/10 {detail}", epoch)
+    assert quantising.startswith("quantising quantising ") and quantising.endswith(end)
+    assert max(len(epoch), len(quantising)) <= columns
+    assert (note, exporting, report) == ("A note.\r\n", "exporting ... 3 s", "report.html\r\n")
 
 
 class Beats(SilentReporter):
@@ -116,7 +139,8 @@ def test_a_process_without_a_terminal_tells_what_it_does(tmp_path: Path) -> None
     """A real training whose standard error is a pipe; half a minute is made a tenth of a second."""
     root = write_classes(tmp_path / "photos", {"a": 40, "b": 40})
     program = (
-        "import sys; from otx import cli, console; console.SILENCE_SECONDS = 0.1; sys.exit(cli.main(sys.argv[1:]))"
+        "import sys; from otx import cli, console_progress; "
+        "console_progress.SILENCE_SECONDS = 0.1; sys.exit(cli.main(sys.argv[1:]))"
     )
     options = ["--model", "timm/test_resnet", "--model.pretrained=false", "--data.input_size=32", "--report=false"]
     options += ["--max_epochs=1", "--data.num_workers=0", "--data.train_subset.batch_size=2"]

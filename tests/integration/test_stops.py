@@ -27,7 +27,7 @@ TINY = {**SMALL, "data.train_subset.batch_size": 4, "engine.device": "cpu", "tra
 # imports once, then one child a stage: it sends a signal to its own group when it gets there, as timeout(1) does
 PROGRAM = """
 import json, os, signal, sys
-from otx import console
+from otx import console_progress
 from otx.cli import main
 import otx.report.page, otx.evaluation.evaluate
 from otx.training.module import Classifier
@@ -45,12 +45,12 @@ def once(owner, name, number):
     setattr(owner, name, spy)
 
 def when_said(start, number):
-    real = console.ConsoleReporter.note
+    real = console_progress.ConsoleReporter.note
     def note(self, text):
         real(self, text)
         if start in text:
             send(number)
-    console.ConsoleReporter.note = note
+    console_progress.ConsoleReporter.note = note
 
 SPOTS = {
     "images": lambda number: when_said("images to train", number),
