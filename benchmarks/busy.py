@@ -69,7 +69,8 @@ def main() -> None:
         make(data, options.images)
         for turn in range(options.runs):
             for loops in (0, *options.busy):
-                for way in options.ways:
+                # the first of a turn is not always the same: a machine is slower when it has just been idle, or warm
+                for way in options.ways[:: 1 if turn % 2 == 0 else -1]:
                     work = Path(scratch) / f"{way} {loops} {turn}"
                     with busy(loops), threads(way):
                         found = rates_of_otx(options.network, data, work, options.epochs, start)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from otx.data.digits import is_digits, resolve_data_root
-from otx.data.folder import glimpse
+from otx.data.layout import glimpse
 from otx.data.load import check_classes
 from otx.data.split_file import check_split_file
 from otx.errors import UsageError

@@ -37,6 +37,8 @@ from otx.files import cannot_write, write_text
 
 DEFAULT_WORK_DIR = "otx-workspace"
 LATEST = ".latest"
+MARKER = ".otx"
+RUN_FILES = ("split.csv", "configs.yaml")
 MODEL_FILE = "model.safetensors"
 VALIDATION = "validation"
 
@@ -115,15 +117,53 @@ def new_folder(parent: Path) -> Path:
     """
     name = stamp(time.time())
     try:
+        is_new = not parent.exists()
         parent.mkdir(parents=True, exist_ok=True)
         for attempt in range(1000):
             folder = parent / (name if attempt == 0 else f"{name}_{attempt}")
             with contextlib.suppress(FileExistsError):
                 folder.mkdir()
+                # what lies inside a marked folder needs no mark
+                if not is_own(parent) and not is_own(parent.parent):
+                    mark_own(parent if is_new else folder)
                 return folder
     except OSError as error:
         raise cannot_write(f"to {parent}", error, "choose another --work_dir") from error
     raise UsageError(f"a thousand runs were started in {parent} within a second")
+
+
+def mark_own(folder: Path) -> None:
+    """Leave a file in a folder that otx made, by which a scan for photos knows it."""
+    with contextlib.suppress(OSError):
+        (folder / MARKER).write_text(
+            "otx wrote this folder: its pictures are not taken for photos.\n", encoding="utf-8"
+        )
+
+
+def mark_if_new(folder: Path) -> Path:
+    """Make a folder that a person named, marked as ours where nothing is in it yet.
+
+    Raises:
+        UsageError, StorageError: it cannot be written to.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not any(folder.iterdir()):
+            mark_own(folder)
+    except OSError as error:
+        raise cannot_write(f"to {folder}", error, "choose another --output") from error
+    return folder
+
+
+def is_own(folder: Path) -> bool:
+    """Whether otx wrote a folder: a marked one, a run, or the work directory of an older version."""
+    if (folder / MARKER).is_file() or all((folder / name).is_file() for name in RUN_FILES):
+        return True
+    if not (folder / LATEST).is_dir():
+        return False
+    with os.scandir(folder) as entries:
+        inner = [entry for entry in entries if entry.is_dir() and not entry.name.startswith(".")]
+    return all(entry.name == "reports" or is_own(Path(entry.path)) for entry in inner)
 
 
 def set_latest(work_dir: Path, verb: str, folder: Path) -> None:
@@ -202,6 +242,6 @@ def latest_run(work_dir: Path) -> RunFolder:
 def run_of(file: Path) -> RunFolder | None:
     """The run folder that a model, checkpoint or exported file lies in, if it lies in one."""
     for folder in list(file.resolve().parents)[:3]:
-        if (folder / "split.csv").is_file() and (folder / "configs.yaml").is_file():
+        if all((folder / name).is_file() for name in RUN_FILES):
             return RunFolder(folder)
     return None

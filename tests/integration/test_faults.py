@@ -209,7 +209,7 @@ def test_two_runs_at_once_in_one_work_directory(data: Path, tmp_path: Path) -> N
     command = [sys.executable, "-m", "otx", "train", *common]
     both = [subprocess.Popen([*command, "--seed", str(seed)], stderr=subprocess.PIPE) for seed in (0, 1)]
     assert [process.communicate(timeout=900)[1] is None or process.returncode for process in both] == [0, 0]
-    runs = [path for path in (tmp_path / "ws").iterdir() if path.name != ".latest"]
+    runs = [path for path in (tmp_path / "ws").iterdir() if not path.name.startswith(".")]
     assert len(runs) == 2
     assert latest_run(tmp_path / "ws").path in [run.resolve() for run in runs]
     found = {json.loads((run / "run.json").read_text())["epochs"][-1]["val_loss"] for run in runs}

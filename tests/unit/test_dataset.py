@@ -122,7 +122,12 @@ def _make(tmp_path: Path, folders: dict[str, int]) -> Path:
             {"train/ant": 3, "train/bee": 3, "val/ant": 3, "val/bee": 3, "val/bees": 1},
             "val/ has classes that train/ does not know: bees: did you mean 'bee'",
         ),
-        ({"train/ant": 3, "train/bee": 3, "test/ant": 3, "test/bee": 0}, "class folders with no image in .*test: bee"),
+        ({"train/ant": 3, "train/bee": 0, "test/ant": 3, "test/bee": 3}, "class folders with no image in .*train: bee"),
+        ({"train/ant": 3, "train/bee": 3, "bus": 3}, "has train/, which looks like the training images, beside bus"),
+        (
+            {"one/ant": 3, "one/bee": 3, "two/ant": 3, "two/bee": 3},
+            r"one, two in .* the same folders each \(ant, bee\)",
+        ),
         ({"val/ant": 3, "val/bee": 3, "test/ant": 3}, "has test/, val/ but no train/"),
         ({"train/ant": 3, "train/bee": 3, "val/ant": 1, "valid/ant": 1}, "has both val/ and valid/"),
     ],

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from images import write_image
-from otx.data.folder import IMAGE_SUFFIXES, scan, shorten
+from otx.data.folder import IMAGE_SUFFIXES, shorten
+from otx.data.layout import scan
 from otx.data.load import load_dataset, load_test_images
 from otx.errors import DataError
 
@@ -56,7 +57,8 @@ def test_a_file_of_another_suffix_is_no_image(name: str, tmp_path: Path) -> None
     (tmp_path / "ant" / name).write_bytes(b"x")
     folder = scan(tmp_path)
     assert folder.splits["all"]["ant"] == ["ant/0.png"]
-    assert folder.left_out.notes() == ["Left out: 1 file of another kind than images."]
+    suffix = Path(name).suffix or "without a suffix"
+    assert folder.left_out.notes() == [f"Left out: 1 file of another kind than images (1 {suffix})."]
 
 
 def test_a_hidden_folder_is_left_out_with_all_it_holds(tmp_path: Path) -> None:
@@ -87,7 +89,7 @@ def test_a_link_to_nothing_stays_so_that_decoding_names_it(tmp_path: Path) -> No
 
 
 def test_links_that_lead_to_one_another_end(tmp_path: Path) -> None:
-    make(tmp_path, {"ant/left": 1, "ant/right": 1})
+    make(tmp_path, {"ant/left": 1, "ant/right": 1, "bee": 1})
     (tmp_path / "ant" / "left" / "on").symlink_to(tmp_path / "ant" / "right", target_is_directory=True)
     (tmp_path / "ant" / "right" / "back").symlink_to(tmp_path / "ant" / "left", target_is_directory=True)
     found = scan(tmp_path).splits["all"]["ant"]
@@ -111,7 +113,12 @@ def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
         ({"train/a": 1}, {"train": "train"}),
         ({"train": 1, "bus": 1}, {}),
         ({"val": 1, "bus": 1}, {}),
-        ({"training/a": 1, "bus": 1}, {}),
+        ({"training": 1, "bus": 1}, {}),
+        ({"Training/a": 1, "Testing/a": 1}, {"train": "Training", "test": "Testing"}),
+        ({"seg_train/a": 1, "seg_test/a": 1, "seg_pred": 2}, {"train": "seg_train", "test": "seg_test"}),
+        ({"train_set/a": 1, "dev-images/a": 1}, {"train": "train_set", "val": "dev-images"}),
+        ({"trains/a": 1, "tests/a": 1, "bus": 1}, {}),
+        ({"seg_train/seg_train/a": 1, "test/images/a": 1}, {"train": "seg_train/seg_train", "test": "test/images"}),
     ],
 )
 def test_split_folders_are_recognised_and_class_folders_are_not_taken_for_them(

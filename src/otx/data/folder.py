@@ -1,146 +1,116 @@
-"""Look at a folder of images: which layout it has, which classes, which files."""
+"""Walk through folders of images: which files are images, and what is left out."""
 
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from otx.data.paths import Paths
 from otx.errors import DataError
+from otx.workspace import is_own
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif")
-SPLIT_NAMES = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+# folders and files that systems and programs keep beside the ones of people, in lower case
+SYSTEM_NAMES = {
+    "__macosx", "@eadir", "$recycle.bin", "lost+found", "system volume information", "#recycle", "__pycache__",
+    "thumbs.db", "desktop.ini", "ehthumbs.db",
+}  # fmt: skip
 NAMED_AT_MOST = 10
 
 
 @dataclass
 class LeftOut:
-    """How many files were left out, by reason."""
+    """How many files were left out, by reason.
+
+    Attributes:
+        system: folders and files of the system, such as `__MACOSX/`; a folder counts once.
+        own: folders that otx wrote.
+        other: files that are no images, by their suffix.
+        loose: images beside the class folders.
+    """
 
     hidden: int = 0
-    other: int = 0
+    system: int = 0
+    own: list[str] = field(default_factory=list)
+    other: Counter[str] = field(default_factory=Counter)
     loose: int = 0
 
     def notes(self) -> list[str]:
-        """A sentence for each kind of file that was left out."""
+        """A sentence for each kind of what was left out."""
         kinds = (
             (self.hidden, "hidden"),
-            (self.other, "of another kind than images"),
+            (self.system, "of the system, such as __MACOSX or Thumbs.db"),
+            (self.other.total(), f"of another kind than images ({self._suffixes()})"),
             (self.loose, "beside the class folders, in none of them"),
         )
-        return [f"Left out: {count} file{'s' if count > 1 else ''} {kind}." for count, kind in kinds if count]
+        counted = [f"Left out: {count} file{'s' if count > 1 else ''} {kind}." for count, kind in kinds if count]
+        return [*counted, *([f"Left out, since otx wrote it: {shorten(self.own)}."] if self.own else [])]
 
-
-@dataclass(frozen=True)
-class Folder:
-    """What was found: for each of `train`, `val`, `test` (or `all`) the images of each class, relative to the root."""
-
-    root: Path
-    splits: dict[str, dict[str, Paths]]
-    folder_names: dict[str, str] = field(default_factory=dict)
-    left_out: LeftOut = field(default_factory=LeftOut)
+    def _suffixes(self) -> str:
+        return shorten(f"{count} {suffix or 'without a suffix'}" for suffix, count in self.other.most_common())
 
 
 FindImages = Callable[[str, str, LeftOut], list[str]]
 
 
-def scan(root: Path) -> Folder:
-    """Find the images of a folder.
+def class_folders(root: Path, split: str, left_out: LeftOut, find: FindImages) -> dict[str, Paths]:
+    """The images of each class folder, classes sorted as `torchvision.datasets.ImageFolder` sorts them.
 
-    Raises:
-        DataError: it is no folder, cannot be read, or holds no class folders.
+    Args:
+        split: the folder of a split, relative to the root; empty where the class folders lie in the root itself.
+        find: `all_images` or `first_image`.
     """
-    return _scan(root, _all_images)
-
-
-def glimpse(root: Path) -> Folder:
-    """`scan` for one image of each class: enough to see what is wrong with a layout, of a million files too.
-
-    Raises:
-        DataError: as for `scan`.
-    """
-    return _scan(root, _first_image)
-
-
-def _scan(root: Path, find: FindImages) -> Folder:
-    if not root.exists():
-        raise DataError(
-            f"there is no folder {root}", fix="--data_root takes a folder with one sub-folder for each class"
-        )
-    if not root.is_dir():
-        raise DataError(
-            f"{root} is a file, not a folder", fix="--data_root takes a folder with one sub-folder for each class"
-        )
-    left_out = LeftOut()
-    folders = _sub_folders(root, left_out)
-    names = _split_folders(root, folders)
-    if names is None:
-        return Folder(root, {"all": _classes(root, "", left_out, find)}, {}, left_out)
-    left_out.other = left_out.loose = 0
-    splits = {split: _classes(root, name, left_out, find) for split, name in names.items()}
-    return Folder(root, splits, names, left_out)
-
-
-def _sub_folders(root: Path, left_out: LeftOut) -> list[str]:
-    folders, images = [], 0
-    for entry in _entries(root):
-        if not entry.name.startswith(".") and entry.is_dir():
-            folders.append(entry.name)
-        elif _is_image(entry.name):
-            images += 1
-    if not folders and not images:
-        raise DataError(f"{root} is empty", fix="put one folder of images for each class into it")
-    if not folders:
-        raise DataError(
-            f"{root} holds {images} images but no class folders",
-            fix=f"sort them: {root}/CLASS_A/..., {root}/CLASS_B/...",
-        )
-    return folders
-
-
-def _split_folders(root: Path, folders: Iterable[str]) -> dict[str, str] | None:
-    """The folder of each split, where a folder has such; None for plain class folders."""
-    names: dict[str, str] = {}
-    for folder in sorted(folders):
-        split = SPLIT_NAMES.get(folder.lower())
-        if split is None:
-            continue
-        if split in names:
-            raise DataError(
-                f"{root} has both {names[split]}/ and {folder}/, which mean the same", fix="keep one of them"
-            )
-        names[split] = folder
-    others = [folder for folder in folders if folder.lower() not in SPLIT_NAMES]
-    if "train" in names and _has_sub_folder(root / names["train"]):
-        return {split: names[split] for split in ("train", "val", "test") if split in names}
-    if names and not others and all(_has_sub_folder(root / name) for name in names.values()):
-        found = ", ".join(f"{name}/" for name in names.values())
-        raise DataError(f"{root} has {found} but no train/", fix=f"name the folder of the training images {root}/train")
-    return None
-
-
-def _has_sub_folder(folder: Path) -> bool:
-    return any(not entry.name.startswith(".") and entry.is_dir() for entry in _entries(folder))
-
-
-def _classes(root: Path, split: str, left_out: LeftOut, find: FindImages) -> dict[str, Paths]:
-    """The images of each class folder, classes sorted as `torchvision.datasets.ImageFolder` sorts them."""
     place = root / split if split else root
     classes: dict[str, Paths] = {}
-    for entry in sorted(_entries(place), key=lambda entry: entry.name):
-        if entry.name.startswith("."):
-            left_out.hidden += 1
-        elif entry.is_dir():
+    for entry in sorted(entries(place), key=lambda entry: entry.name):
+        if is_left_out(entry, left_out):
+            continue
+        if entry.is_dir():
             _check_name(place, entry.name)
             prefix = f"{split}/{entry.name}" if split else entry.name
             classes[entry.name] = Paths(find(entry.path, prefix, left_out))
-        elif _is_image(entry.name):
+        elif is_image(entry.name):
             left_out.loose += 1
         else:
-            left_out.other += 1
+            left_out.other[_suffix(entry.name)] += 1
     return classes
+
+
+def is_left_out(entry: os.DirEntry[str], left_out: LeftOut) -> bool:
+    """Whether an entry is hidden, of the system, or a folder that otx wrote; it is counted then."""
+    if entry.name[0] == ".":
+        left_out.hidden += 1
+    elif entry.name.lower() in SYSTEM_NAMES:
+        left_out.system += 1
+    elif entry.is_dir() and is_own(Path(entry.path)):
+        left_out.own.append(f"{entry.name}/")
+    else:
+        return False
+    return True
+
+
+def look(folder: Path) -> tuple[list[str], int]:
+    """The names of the folders in a folder that may hold photos, and the number of images beside them."""
+    left_out = LeftOut()
+    shown = [entry for entry in entries(folder) if not is_left_out(entry, left_out)]
+    folders = [entry.name for entry in shown if entry.is_dir()]
+    return folders, sum(is_image(entry.name) and not entry.is_dir() for entry in shown)
+
+
+def folders_alone(folder: Path) -> set[str]:
+    """The names of the folders in a folder that holds no image beside them, else nothing; one image is looked for."""
+    names, left_out = set(), LeftOut()
+    for entry in lazily(folder):
+        if is_left_out(entry, left_out):
+            continue
+        if entry.is_dir():
+            names.add(entry.name)
+        elif is_image(entry.name):
+            return set()
+    return names
 
 
 def _check_name(place: Path, name: str) -> None:
@@ -153,19 +123,19 @@ def _check_name(place: Path, name: str) -> None:
         ) from error
 
 
-def _all_images(folder: str, prefix: str, left_out: LeftOut) -> list[str]:
+def all_images(folder: str, prefix: str, left_out: LeftOut) -> list[str]:
     return sorted(_images(folder, prefix, left_out, {os.path.realpath(folder)}))
 
 
-def _first_image(folder: str, prefix: str, left_out: LeftOut) -> list[str]:
+def first_image(folder: str, prefix: str, left_out: LeftOut) -> list[str]:
     """The first image that the file system names, in a list; folders inside are looked into last."""
     waiting, visited = [(folder, prefix)], {os.path.realpath(folder)}
     while waiting:
         place, name = waiting.pop()
-        for entry in _lazily(place):
-            if entry.name.startswith("."):
+        for entry in lazily(place):
+            if is_left_out(entry, left_out):
                 continue
-            if _is_image(entry.name) and (entry.is_file() or not entry.is_dir()):
+            if is_image(entry.name) and (entry.is_file() or not entry.is_dir()):
                 return [f"{name}/{entry.name}"]
             real = os.path.realpath(entry.path) if entry.is_dir() else ""
             if real and real not in visited:
@@ -175,40 +145,50 @@ def _first_image(folder: str, prefix: str, left_out: LeftOut) -> list[str]:
 
 
 def _images(folder: str, prefix: str, left_out: LeftOut, visited: set[str]) -> list[str]:
-    entries = _entries(Path(folder))
-    shown = [entry for entry in entries if entry.name[0] != "."]
-    left_out.hidden += len(entries) - len(shown)
-    # of a million files, the call for each would take a tenth of the time
+    there = entries(Path(folder))
+    # asked of each name and not of each entry: of a million files, a call for each would take a tenth of the time
+    shown = [entry for entry in there if entry.name[0] != "." and entry.name.lower() not in SYSTEM_NAMES]
+    if len(shown) < len(there):
+        hidden = sum(entry.name[0] == "." for entry in there)
+        left_out.hidden += hidden
+        left_out.system += len(there) - len(shown) - hidden
     images = [
         f"{prefix}/{name}"
         for entry in shown
-        if ((name := entry.name).endswith(IMAGE_SUFFIXES) or _is_image(name)) and entry.is_file()
+        if ((name := entry.name).endswith(IMAGE_SUFFIXES) or is_image(name)) and entry.is_file()
     ]
     if len(images) == len(shown):
         return images
     for entry in shown:
         if entry.is_dir():
+            if is_own(Path(entry.path)):
+                left_out.own.append(f"{prefix}/{entry.name}/")
+                continue
             # a link that leads back would never end
             real = os.path.realpath(entry.path)
             if real not in visited:
                 images += _images(entry.path, f"{prefix}/{entry.name}", left_out, visited | {real})
-        elif _is_image(entry.name) and entry.is_symlink() and not entry.is_file():
+        elif is_image(entry.name) and entry.is_symlink() and not entry.is_file():
             # a link to nothing is left to decoding, which names it
             images.append(f"{prefix}/{entry.name}")
-        elif not (_is_image(entry.name) and entry.is_file()):
-            left_out.other += 1
+        elif not (is_image(entry.name) and entry.is_file()):
+            left_out.other[_suffix(entry.name)] += 1
     return images
 
 
-def _is_image(name: str) -> bool:
+def is_image(name: str) -> bool:
     return name.lower().endswith(IMAGE_SUFFIXES)
 
 
-def _entries(folder: Path) -> list[os.DirEntry[str]]:
-    return list(_lazily(folder))
+def _suffix(name: str) -> str:
+    return os.path.splitext(name)[1].lower()  # noqa: PTH122 - hot
 
 
-def _lazily(folder: str | Path) -> Iterator[os.DirEntry[str]]:
+def entries(folder: Path) -> list[os.DirEntry[str]]:
+    return list(lazily(folder))
+
+
+def lazily(folder: str | Path) -> Iterator[os.DirEntry[str]]:
     try:
         with os.scandir(folder) as entries:
             yield from entries

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from otx.data.dataset import SUBSETS, Dataset, Subset
-from otx.data.folder import Folder, scan, shorten
+from otx.data.folder import shorten
+from otx.data.layout import Folder, scan, scan_for_test
 from otx.data.paths import Paths
 from otx.data.split import split_class
 from otx.data.split_file import TEST_IS_VAL, dataset_of_split_file, lacking
@@ -39,8 +40,8 @@ def load_dataset(
     Raises:
         DataError: the folder or the split file cannot be used; nothing was started.
     """
-    root = Path(root)
-    folder = scan(root)
+    folder = scan(Path(root))
+    root = folder.root
     if split_file is not None:
         return dataset_of_split_file(folder, split_file, min_classes)
     train = folder.splits.get("train", folder.splits.get("all", {}))
@@ -52,7 +53,7 @@ def load_dataset(
         "val_share": 0.0 if "val" in folder.splits else val_share,
     }
     subsets = _deal(folder, train, classes, seed, shares)
-    notes = folder.left_out.notes()
+    notes = folder.all_notes()
     if not need_test and "test" not in folder.splits:
         subsets["test"] = subsets["val"]
         notes.append(TEST_IS_VAL)
@@ -96,14 +97,12 @@ def check_classes(folder: Folder, train: dict[str, Paths], min_classes: int) -> 
     Args:
         train: those of the images to train on, one of the folder's splits.
     """
-    for split, classes in folder.splits.items():
-        empty = [name for name, paths in classes.items() if not paths]
-        place = folder.root / folder.folder_names.get(split, "")
-        if empty:
-            raise DataError(
-                f"class folders with no image in {place}: {shorten(empty)}",
-                fix="put images into them, or remove the folders",
-            )
+    empty = [name for name, paths in train.items() if not paths]
+    if empty:
+        raise DataError(
+            f"class folders with no image in {folder.root / folder.folder_names.get('train', '')}: {shorten(empty)}",
+            fix="put images into them, or remove the folders",
+        )
     if len(train) < min_classes:
         names = shorten(train) or "none"
         raise DataError(
@@ -140,8 +139,8 @@ def load_test_images(root: str | Path, classes: tuple[str, ...]) -> tuple[Subset
     Raises:
         DataError: the folder cannot be used, or holds classes the model does not know.
     """
-    root = Path(root)
-    folder = scan_for_test(root)
+    folder = scan_for_test(Path(root))
+    root = folder.root
     split = next(name for name in ("test", "val", "all", "train") if name in folder.splits)
     found = folder.splits[split]
     unknown = [name for name in found if name not in classes]
@@ -152,19 +151,6 @@ def load_test_images(root: str | Path, classes: tuple[str, ...]) -> tuple[Subset
     if not items:
         raise DataError(f"there is no image in {root}")
     return Subset.of(items), "all images" if split == "all" else f"its {folder.folder_names[split]}/ folder"
-
-
-def scan_for_test(root: Path) -> Folder:
-    """`scan`, for a folder that may have `test/` or `val/` without `train/`."""
-    for name in ("test", "val", "valid", "validation"):
-        if (root / name).is_dir() and not (root / "train").is_dir():
-            inner = scan(root / name)
-            if "all" in inner.splits:
-                paths = {
-                    label: Paths([f"{name}/{path}" for path in items]) for label, items in inner.splits["all"].items()
-                }
-                return Folder(root, {"test": paths}, {"test": name}, inner.left_out)
-    return scan(root)
 
 
 def refuse_if_too_many_bad(dataset: Dataset, bad: Iterable[BadImage]) -> None:

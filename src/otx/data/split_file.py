@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from otx.data.dataset import SUBSETS, Dataset, Subset
-from otx.data.folder import Folder, shorten
+from otx.data.folder import shorten
+from otx.data.layout import Folder
 from otx.errors import DataError, nearest
 from otx.files import write_csv
 
@@ -92,7 +93,7 @@ def dataset_of_split_file(folder: Folder, split_file: Path, min_classes: int) ->
     subsets = {
         subset: Subset.of([(path, index[name]) for _, path, name, own in rows if own == subset]) for subset in SUBSETS
     }
-    notes = folder.left_out.notes()
+    notes = folder.all_notes()
     if not subsets["test"]:
         subsets["test"] = subsets["val"]
         notes.append(TEST_IS_VAL)

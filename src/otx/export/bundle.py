@@ -11,6 +11,7 @@ from otx.files import staged_folder, take_place, write_text
 from otx.inference.classify import softmax
 from otx.inference.overlay import write_png
 from otx.inference.predictor import Pixels, load_predictor
+from otx.workspace import mark_own
 
 # the oldest versions that otx itself is used with (pyproject.toml)
 REQUIREMENTS = "openvino>=2025.3\nopenvino-model-api>=0.4.7\npillow>=11.3\n"
@@ -102,4 +103,5 @@ def write_deploy_folder(exported: Path, folder: Path, sample: Pixels) -> None:
             version=version("otx"),
         )
         write_text(beside / "README.md", readme)
+        mark_own(beside)
         take_place(beside, folder)

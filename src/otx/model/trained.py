@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from otx.data.dataset import DataRequest, Dataset, ImageSet, Split
 from otx.data.decode import decode_image
 from otx.data.digits import resolve_data_root
+from otx.data.layout import go_down
 from otx.data.load import load_dataset, load_test_images, split_options
 from otx.data.split_file import read_split
 from otx.errors import DataError, ImageError, InputError
@@ -72,7 +73,8 @@ class TrainedModel:
             DataError: that one is gone.
         """
         if request.root is not None:
-            return resolve_data_root(request.root)
+            root = resolve_data_root(request.root)
+            return go_down(root) if root.is_dir() else root
         if not self.trained_on.is_dir():
             raise DataError(
                 f"the folder the model was trained on is gone: {self.trained_on}", fix="give --data_root FOLDER"

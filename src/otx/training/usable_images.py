@@ -33,8 +33,8 @@ def load_images(recipe: Recipe, run: RunFolder | None, reporter: Reporter, *, mi
     with heartbeat(reporter, "reading the folder"):
         dataset = load_dataset(root, **options, min_classes=min_classes)
     reporter.note(
-        f"{root}: {len(dataset.classes)} classes, {len(dataset.train)} images to train, {len(dataset.val)} to validate,"
-        f" {len(dataset.test)} to test ({dataset.layout})."
+        f"{dataset.root}: {len(dataset.classes)} classes, {len(dataset.train)} images to train, "
+        f"{len(dataset.val)} to validate, {len(dataset.test)} to test ({dataset.layout})."
     )
     for note in dataset.notes:
         reporter.note(note)

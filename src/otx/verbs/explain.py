@@ -11,7 +11,7 @@ from otx.model.trained import TrainedModel
 from otx.results import ExplainResult
 from otx.verbs.predict import Sources, as_list
 from otx.verbs.session import Session
-from otx.workspace import new_folder, set_latest
+from otx.workspace import mark_if_new, new_folder, set_latest
 
 
 def run(
@@ -29,7 +29,7 @@ def run(
     session.check_room(model, output)
     subjects = _test_subjects(session, model) if sources is None else list(subjects_of(find_images(as_list(sources))))
     predictor = session.predictor(model.path)
-    folder = output or new_folder(model.output_folder(session.work_dir) / "explain")
+    folder = mark_if_new(output) if output else new_folder(model.output_folder(session.work_dir) / "explain")
     explanations = []
     rows = explain(predictor, subjects, folder, targets=targets, algorithm=algorithm, max_pixels=session.max_pixels)
     for row in rows:

@@ -1,0 +1,234 @@
+"""Recognise how a folder of images is laid out: split folders, class folders, or folders around them."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from otx.data.folder import (
+    FindImages,
+    LeftOut,
+    all_images,
+    class_folders,
+    first_image,
+    folders_alone,
+    is_image,
+    look,
+    shorten,
+)
+from otx.data.paths import Paths
+from otx.errors import DataError
+
+SPLIT_WORDS = {
+    "train": "train", "training": "train",
+    "val": "val", "valid": "val", "validation": "val", "validate": "val", "dev": "val",
+    "test": "test", "testing": "test",
+}  # fmt: skip
+# what people put beside these words: seg_train, test_set, train_images
+FILLERS = {"", "seg", "set", "data", "dataset", "image", "images", "img", "imgs", "photos", "split", "folder"}
+NO_LABELS = {"unknown", "unlabeled", "unlabelled", "all", "none"}
+
+
+@dataclass(frozen=True)
+class Folder:
+    """What was found: for each of `train`, `val`, `test` (or `all`) the images of each class, relative to the root.
+
+    Attributes:
+        root: the folder that was given, or one below it.
+        folder_names: the folder of each split, relative to the root.
+        notes: how the folder was understood, in sentences, where that is not plain to see.
+    """
+
+    root: Path
+    splits: dict[str, dict[str, Paths]]
+    folder_names: dict[str, str] = field(default_factory=dict)
+    left_out: LeftOut = field(default_factory=LeftOut)
+    notes: tuple[str, ...] = ()
+
+    def all_notes(self) -> list[str]:
+        """The notes, and what was left out."""
+        return [*self.notes, *self.left_out.notes()]
+
+
+def scan(root: Path) -> Folder:
+    """Find the images of a folder.
+
+    Raises:
+        DataError: it is no folder, cannot be read, holds no class folders, or may mean two things.
+    """
+    return _scan(root, all_images)
+
+
+def glimpse(root: Path) -> Folder:
+    """`scan` for one image of each class: enough to see what is wrong with a layout, of a million files too.
+
+    Raises:
+        DataError: as for `scan`.
+    """
+    return _scan(root, first_image)
+
+
+def go_down(root: Path) -> Path:
+    """The folder that holds the class or split folders: `photos/dataset/images` where each holds nothing but the next.
+
+    A folder with one class folder, whose photos lie in folders, is not told apart from that, but has no second class:
+    it stays as it is unless at least two folders are found below.
+    """
+    place, visited = root, {os.path.realpath(root)}
+    while True:
+        folders, images = look(place)
+        if len(folders) != 1 or images:
+            return place if len(folders) > 1 else root
+        if split_of(folders[0]) is not None and look(place / folders[0])[0]:
+            return place
+        place = place / folders[0]
+        if os.path.realpath(place) in visited:
+            return root
+        visited.add(os.path.realpath(place))
+
+
+def split_of(name: str) -> str | None:
+    """`train`, `val` or `test` where the name of a folder means a split: `Training`, `seg_test`, `valid_set`."""
+    words = [word.removesuffix("set") for word in re.split(r"[\W_\d]+", name.lower())]
+    found = [SPLIT_WORDS[word] for word in words if word in SPLIT_WORDS]
+    return found[0] if len(found) == 1 and all(word in SPLIT_WORDS or word in FILLERS for word in words) else None
+
+
+def _check_exists(given: Path) -> None:
+    fix = "--data_root takes a folder with one sub-folder for each class"
+    if not given.exists():
+        raise DataError(f"there is no folder {given}", fix=fix)
+    if not given.is_dir():
+        raise DataError(f"{given} is a file, not a folder", fix=fix)
+
+
+def _scan(given: Path, find: FindImages) -> Folder:
+    _check_exists(given)
+    root = go_down(given)
+    notes = [] if root == given else [f"{given} holds one folder and nothing beside it: its images are in {root}."]
+    folders = _check_sub_folders(root)
+    names = _split_folders(root, folders)
+    left_out = LeftOut()
+    if not names:
+        _refuse_splits(root, folders)
+        classes = class_folders(root, "", left_out, find)
+        return Folder(root, {"all": classes}, {}, left_out, tuple(notes))
+    notes += _beside(root, folders)
+    splits: dict[str, dict[str, Paths]] = {}
+    for split, name in list(names.items()):
+        found = class_folders(root, name, left_out, find)
+        if split == "train" or _has_labels(found, splits.get("train", found)):
+            splits[split] = found
+        else:
+            notes += _unlabelled(root, names.pop(split))
+            left_out.loose = 0
+    return Folder(root, splits, names, left_out, tuple(notes))
+
+
+def _check_sub_folders(root: Path) -> list[str]:
+    folders, images = look(root)
+    if not folders and not images:
+        raise DataError(f"{root} is empty", fix="put one folder of images for each class into it")
+    if not folders:
+        raise DataError(
+            f"{root} holds {images} images but no class folders",
+            fix=f"sort them: {root}/CLASS_A/..., {root}/CLASS_B/...",
+        )
+    return folders
+
+
+def _split_folders(root: Path, folders: Collection[str]) -> dict[str, str]:
+    """The folder of each split, relative to the root, where a folder has such; none for plain class folders."""
+    named = {folder: split for folder in sorted(folders) if (split := split_of(folder)) is not None}
+    inside = {folder: look(root / folder) for folder in named}
+    filled = {folder: split for folder, split in named.items() if inside[folder][0]}
+    names: dict[str, str] = {}
+    for folder, split in filled.items():
+        if split in names:
+            raise DataError(
+                f"{root} has both {names[split]}/ and {folder}/, which mean the same", fix="keep one of them"
+            )
+        names[split] = folder
+    if "train" not in names:
+        if names and len(filled) == len(folders):
+            found = ", ".join(f"{name}/" for name in names.values())
+            raise DataError(
+                f"{root} has {found} but no train/", fix=f"name the folder of the training images {root}/train"
+            )
+        return {}
+    _refuse_a_class_called_train(root, names, [folder for folder in folders if folder not in named])
+    for folder, split in named.items():
+        names.setdefault(split, folder)  # photos without class folders
+    return {split: _inner(root, names[split]) for split in ("train", "val", "test") if split in names}
+
+
+def _refuse_a_class_called_train(root: Path, names: Mapping[str, str], others: Sequence[str]) -> None:
+    """Raise DataError where `train/` may be one of the classes: it is the only split, beside folders of photos."""
+    photos = [folder for folder in others if look(root / folder)[1]] if len(names) == 1 else []
+    if photos:
+        raise DataError(
+            f"{root} has {names['train']}/, which looks like the training images, beside {shorten(photos)}, which look "
+            "like classes",
+            fix=f"rename {names['train']}/ if it is a class; if not, move the other folders away",
+        )
+
+
+def _inner(root: Path, name: str) -> str:
+    """The folder of a split that holds its classes: `seg_train/seg_train` or `train/images`, relative to the root."""
+    while True:
+        folders, images = look(root / name)
+        if len(folders) != 1 or images or not (split_of(folders[0]) or folders[0].lower() in FILLERS):
+            return name
+        name = f"{name}/{folders[0]}"
+
+
+def _beside(root: Path, folders: Collection[str]) -> list[str]:
+    """A note on what lies beside split folders."""
+    others = sorted(f"{folder}/" for folder in folders if split_of(folder) is None)
+    return [f"Left out, since it is beside the split folders: {shorten(others)}."] if others else []
+
+
+def _has_labels(found: Mapping[str, Paths], train: Collection[str]) -> bool:
+    """Whether a split has class folders; a single one such as `unknown/` is none."""
+    return any(name in train or name.lower() not in NO_LABELS for name in found)
+
+
+def _unlabelled(root: Path, name: str) -> list[str]:
+    """A note on images without labels, as in data sets of competitions."""
+    folder = root / name
+    count = sum(is_image(file) for _, _, files in os.walk(folder) for file in files)
+    without = f"{name}/ holds {count} images and no class folders: without labels, they are left out."
+    return [f"{without} `{shlex.join(['otx', 'predict', str(folder)])}` classifies them."] if count else []
+
+
+def _refuse_splits(root: Path, folders: Sequence[str]) -> None:
+    """Raise DataError where folders that would be classes hold the same folders each, and nothing else."""
+    first = folders_alone(root / folders[0])
+    if len(folders) < 2 or len(first) < 2 or any(folders_alone(root / folder) != first for folder in folders):
+        return
+    raise DataError(
+        f"{shorten(sorted(folders))} in {root} hold no images but the same folders each ({shorten(sorted(first))}): "
+        "they look like splits, not like classes",
+        fix=f"call them {root}/train, {root}/val and {root}/test, or give one of them: --data_root {root / folders[0]}",
+    )
+
+
+def scan_for_test(root: Path) -> Folder:
+    """`scan`, for a folder that may have `test/` or `val/` without `train/`."""
+    _check_exists(root)
+    root = go_down(root)
+    folders, _ = look(root)
+    named = {split_of(folder): folder for folder in sorted(folders) if look(root / folder)[0]}
+    for name in (named[split] for split in ("test", "val") if split in named and "train" not in named):
+        inner = scan(root / name)
+        if "all" in inner.splits:
+            prefix = inner.root.relative_to(root).as_posix()
+            found = {
+                label: Paths([f"{prefix}/{path}" for path in items]) for label, items in inner.splits["all"].items()
+            }
+            return Folder(root, {"test": found}, {"test": name}, inner.left_out, inner.notes)
+    return scan(root)
