@@ -1,4 +1,4 @@
-"""Look at a folder of images: which layout it has, which classes, which files."""
+"""Scan a folder of images for its layout, classes and files."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class LeftOut:
 
 @dataclass(frozen=True)
 class Folder:
-    """What was found: for each of `train`, `val`, `test` (or `all`) the images of each class, relative to the root."""
+    """The images of each class in `train`, `val`, `test` (or `all`), relative to the root."""
 
     root: Path
     splits: dict[str, dict[str, Paths]]
@@ -50,13 +50,13 @@ def scan(root: Path) -> Folder:
     """Find the images of a folder.
 
     Raises:
-        DataError: it is no folder, cannot be read, or holds no class folders.
+        DataError: it is not a folder, cannot be read, or holds no class folders.
     """
     return _scan(root, _all_images)
 
 
 def glimpse(root: Path) -> Folder:
-    """`scan` for one image of each class: enough to see what is wrong with a layout, of a million files too.
+    """`scan` for one image of each class: enough to check a layout, without listing a million files.
 
     Raises:
         DataError: as for `scan`.
@@ -101,7 +101,7 @@ def _sub_folders(root: Path, left_out: LeftOut) -> list[str]:
 
 
 def _split_folders(root: Path, folders: Iterable[str]) -> dict[str, str] | None:
-    """The folder of each split, where a folder has such; None for plain class folders."""
+    """The name of each split's folder; None if the root holds plain class folders."""
     names: dict[str, str] = {}
     for folder in sorted(folders):
         split = SPLIT_NAMES.get(folder.lower())
@@ -144,7 +144,7 @@ def _classes(root: Path, split: str, left_out: LeftOut, find: FindImages) -> dic
 
 
 def _check_name(place: Path, name: str) -> None:
-    """Raise DataError where the name of a class is no text."""
+    """Raise DataError if the name of a class is not valid UTF-8."""
     try:
         name.encode("utf-8")
     except UnicodeEncodeError as error:
@@ -158,7 +158,7 @@ def _all_images(folder: str, prefix: str, left_out: LeftOut) -> list[str]:
 
 
 def _first_image(folder: str, prefix: str, left_out: LeftOut) -> list[str]:
-    """The first image that the file system names, in a list; folders inside are looked into last."""
+    """A list of the first image found, if any; sub-folders are searched last."""
     waiting, visited = [(folder, prefix)], {os.path.realpath(folder)}
     while waiting:
         place, name = waiting.pop()
@@ -178,7 +178,7 @@ def _images(folder: str, prefix: str, left_out: LeftOut, visited: set[str]) -> l
     entries = _entries(Path(folder))
     shown = [entry for entry in entries if entry.name[0] != "."]
     left_out.hidden += len(entries) - len(shown)
-    # of a million files, the call for each would take a tenth of the time
+    # calling _is_image for each of a million files would take a tenth of the time
     images = [
         f"{prefix}/{name}"
         for entry in shown
@@ -188,12 +188,12 @@ def _images(folder: str, prefix: str, left_out: LeftOut, visited: set[str]) -> l
         return images
     for entry in shown:
         if entry.is_dir():
-            # a link that leads back would never end
+            # following a link to a parent folder would never end
             real = os.path.realpath(entry.path)
             if real not in visited:
                 images += _images(entry.path, f"{prefix}/{entry.name}", left_out, visited | {real})
         elif _is_image(entry.name) and entry.is_symlink() and not entry.is_file():
-            # a link to nothing is left to decoding, which names it
+            # a broken link is kept: decoding reports it
             images.append(f"{prefix}/{entry.name}")
         elif not (_is_image(entry.name) and entry.is_file()):
             left_out.other += 1
