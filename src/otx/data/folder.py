@@ -162,7 +162,7 @@ def _first_image(folder: str, prefix: str, left_out: LeftOut) -> list[str]:
     waiting, visited = [(folder, prefix)], {os.path.realpath(folder)}
     while waiting:
         place, name = waiting.pop()
-        for entry in _lazily(place):
+        for entry in _iterate_entries(place):
             if entry.name.startswith("."):
                 continue
             if _is_image(entry.name) and (entry.is_file() or not entry.is_dir()):
@@ -205,10 +205,10 @@ def _is_image(name: str) -> bool:
 
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:
-    return list(_lazily(folder))
+    return list(_iterate_entries(folder))
 
 
-def _lazily(folder: str | Path) -> Iterator[os.DirEntry[str]]:
+def _iterate_entries(folder: str | Path) -> Iterator[os.DirEntry[str]]:
     try:
         with os.scandir(folder) as entries:
             yield from entries

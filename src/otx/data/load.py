@@ -51,7 +51,7 @@ def load_dataset(
         "test_share": test_share if need_test else 0.0,
         "val_share": 0.0 if "val" in folder.splits else val_share,
     }
-    subsets = _deal(folder, train, classes, seed, shares)
+    subsets = _make_subsets(folder, train, classes, seed, shares)
     notes = folder.left_out.notes()
     if not need_test and "test" not in folder.splits:
         subsets["test"] = subsets["val"]
@@ -63,10 +63,10 @@ def load_dataset(
     return Dataset(root, classes, layout, subsets["train"], subsets["val"], subsets["test"], tuple(notes))
 
 
-def _deal(
+def _make_subsets(
     folder: Folder, train: dict[str, Paths], classes: tuple[str, ...], seed: int, shares: dict[str, float]
 ) -> dict[str, Subset]:
-    """The folder's own subsets, and those split off its training images. It empties `train`."""
+    """The folder's own subsets, and those split off its training images. Empties `train`."""
     parts = {name: (Paths(), array("l")) for name in SUBSETS}
     for label, name in enumerate(classes):
         # popped, so that its paths are not in memory twice

@@ -101,9 +101,9 @@ def _fill(data: bytes, place: tuple[int, int], others: Iterable[Path]) -> bytes:
 
 def _digest(data: bytes | mmap.mmap, place: tuple[int, int], others: Iterable[Path]) -> bytes:
     digest = hashlib.blake2b(digest_size=SIZE)
-    with memoryview(data) as view, view[: place[0]] as before, view[place[1] :] as behind:
+    with memoryview(data) as view, view[: place[0]] as before, view[place[1] :] as after:
         digest.update(before)
-        digest.update(behind)
+        digest.update(after)
     for path in others:
         with path.open("rb") as file:
             while piece := file.read(1 << 20):
