@@ -1,4 +1,4 @@
-"""Decoded images kept in memory that the processes of one training share, so that a photo is decoded once."""
+"""A cache of decoded images that the processes of one training share, so that each image is decoded once."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ MAX_SHARE = 8
 
 
 class ImageCache:
-    """Holds images (H, W, 3) uint8 by number, as many as fit; what does not fit is not kept.
+    """Holds images (H, W, 3) uint8 by number; an image that does not fit any more is not kept.
 
-    Memory is taken as images come. A process that was forked from the one that made the cache fills and reads the same
-    memory; one that was started otherwise gets an empty cache that keeps nothing.
+    Memory is used as images come in. Forked processes fill and read the same memory. A process that is not forked gets
+    a cache that keeps nothing.
 
     Args:
-        count: images there are, numbered from 0.
+        count: number of images; they are numbered from 0.
         capacity: bytes of memory at most.
     """
 
@@ -32,11 +32,11 @@ class ImageCache:
         self._count, self._capacity = count, 0
         if capacity == 0 or count == 0:
             return
-        # where the system promises no more memory than it has, or knows no semaphores, nothing is kept
+        # a system that does not overcommit memory, or has no semaphores, gets a cache that keeps nothing
         with contextlib.suppress(OSError, ImportError):
             self._lock = multiprocessing.get_context("fork").Lock() if hasattr(os, "fork") else multiprocessing.Lock()
             self._pixels: NDArray[np.uint8] = np.frombuffer(mmap.mmap(-1, capacity), np.uint8)
-            # of each image: where it lies (plus one, 0 where it is not there), height, width; last, the bytes in use
+            # a row per image: offset plus one (0: not in the cache), height, width; in the last row, the bytes in use
             self._table: NDArray[np.int64] = np.frombuffer(mmap.mmap(-1, 24 * (count + 1)), np.int64).reshape(-1, 3)
             self._capacity = capacity
 
@@ -44,13 +44,13 @@ class ImageCache:
         return ImageCache, (self._count, 0)
 
     def close(self) -> None:
-        """Give the memory back; nothing is kept any more."""
+        """Give the memory back; the cache keeps nothing from now on."""
         if self._capacity:
             self._capacity = 0
             del self._pixels, self._table
 
     def get(self, number: int) -> NDArray[np.uint8] | None:
-        """The image, as it lies in the shared memory: not to be written to."""
+        """A view of the image in the shared memory, not to be written to; None if it is not in the cache."""
         if self._capacity == 0:
             return None
         with self._lock:
@@ -60,7 +60,7 @@ class ImageCache:
         return self._pixels[place - 1 : place - 1 + height * width * 3].reshape(height, width, 3)
 
     def put(self, number: int, image: NDArray[np.uint8]) -> None:
-        """Keep an image, where there is room for it and it is not there."""
+        """Keep an image if there is room for it and it is not in the cache yet."""
         if self._capacity == 0:
             return
         height, width = image.shape[:2]
@@ -74,5 +74,5 @@ class ImageCache:
 
 
 def memory_budget(megabytes: int, processes: int) -> int:
-    """Bytes to keep decoded images in: what was asked for, but for all processes an eighth of this machine's memory."""
+    """Bytes of cache for each process: as asked for, but for all at most an eighth of this machine's memory."""
     return min(megabytes * MEGABYTE, memory_limit() // MAX_SHARE // processes)

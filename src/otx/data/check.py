@@ -1,4 +1,4 @@
-"""What is wrong with a folder of images, or unusual: found before anyone trains, with one glance at each image."""
+"""Find what is wrong or unusual in a folder of images before training; each image is read once."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ REPORT_EVERY = 64
 
 @dataclass(frozen=True, slots=True)
 class ImageSummary:
-    """What is kept of an image, half a kilobyte: its size in pixels, its kind, a digest of its file, a thumbnail.
+    """An image in half a kilobyte: its size in pixels, its kind, a digest of its file, a thumbnail.
 
     `thumb` holds 16 x 16 grey values. `kind` is "colour", "grey", "alpha channel" or one of Pillow's modes.
     """
@@ -46,7 +46,7 @@ class ImageSummary:
 
 @dataclass(frozen=True)
 class ScanResult:
-    """The looks at images by path, and the images that cannot be decoded."""
+    """Summaries of images by path (`looks`), and the images that cannot be decoded."""
 
     looks: dict[str, ImageSummary]
     bad: tuple[BadImage, ...]
@@ -60,10 +60,10 @@ def scan_images(
     max_pixels: int = MAX_PIXELS,
     on_progress: Callable[[int], None] | None = None,
 ) -> ScanResult:
-    """Decode images, given by their paths relative to `root`, each once and as small as will do.
+    """Decode each image once, as small as will do. The paths are relative to `root`.
 
     Args:
-        closely: the paths to keep a look of; of the others is only found out whether they can be decoded. None: all.
+        closely: the paths to summarise; the others are only checked for whether they can be decoded. None: all.
         on_progress: gets the number of images done.
     """
 
@@ -87,7 +87,7 @@ def scan_images(
 
 
 def summarise_image(path: Path, max_pixels: int = MAX_PIXELS) -> ImageSummary:
-    """Look at an image file.
+    """Summarise an image file.
 
     Raises:
         ImageError: it cannot be decoded, or has more than `max_pixels` pixels.
@@ -111,7 +111,7 @@ def _kind(seen: ImagePreview, small: NDArray[np.uint8]) -> str:
 
 @dataclass(frozen=True)
 class Copies:
-    """Images by their places and looks, thumbnails (N, 16, 16), and the groups of places of the same picture."""
+    """Images, their summaries and thumbnails (N, 16, 16), and groups of the indices of the same picture."""
 
     places: tuple[ImageRef, ...]
     looks: tuple[ImageSummary, ...]
@@ -119,7 +119,7 @@ class Copies:
     groups: tuple[tuple[int, ...], ...]
 
     def closest(self, wanted: Sequence[int], among: Sequence[int]) -> list[tuple[int, int, float]]:
-        """For each of the `wanted` the one of the `among` that is the same picture, if one is, and their likeness."""
+        """(index, index of its closest copy, likeness) for each of `wanted` that has a copy in `among`."""
         by_digest = {self.looks[item].digest: item for item in reversed(among)}
         found = []
         for item, (best, likeness) in zip(wanted, nearest(self.thumbs, wanted, among), strict=True):
@@ -136,9 +136,9 @@ class Copies:
 
 
 def find_copies(places: Iterable[ImageRef], looks: Mapping[str, ImageSummary]) -> Copies:
-    """Find files of the same picture: the same bytes, or the same but for size, quality and brightness.
+    """Find files of the same picture: the same bytes, or the same except for size, quality and brightness.
 
-    Images that are tiny or of one colour have too little in them to be alike: only the same bytes count.
+    Tiny images and those of one colour show too little to be compared: only the same bytes count.
     """
     places = tuple(place for place in places if place.path in looks)
     own = [looks[place.path] for place in places]
@@ -152,7 +152,7 @@ def find_copies(places: Iterable[ImageRef], looks: Mapping[str, ImageSummary]) -
 
 
 def find_leaks(copies: Copies) -> tuple[CopyPair, ...]:
-    """For each validation and test image that is a training image as well, the pair of them."""
+    """For each validation or test image that is also a training image, the pair."""
     pairs = []
     for group in copies.groups:
         train = [item for item in group if copies.places[item].subset == "train"]
@@ -163,7 +163,7 @@ def find_leaks(copies: Copies) -> tuple[CopyPair, ...]:
 
 
 def find_conflicts(copies: Copies) -> tuple[CopyPair, ...]:
-    """The same picture under two labels: each image of a group that is not filed as most of the group."""
+    """Pairs of copies under two labels: the first has the most common label of its group, the second does not."""
     pairs = []
     for group in copies.groups:
         labels = Counter(copies.places[item].label for item in group)
@@ -198,7 +198,7 @@ def check_dataset(dataset: Dataset, *, max_pixels: int = MAX_PIXELS, reporter: R
 
 
 def suspect(dataset: Dataset, seen: ScanResult) -> CheckResult:
-    """What is wrong with, or unusual about, the images of a data set that were looked at."""
+    """List what is wrong or unusual about the scanned images of a data set."""
     bad = {image.path for image in seen.bad}
     by_path = {place.path: place for place in image_refs(dataset) if place.path in seen.looks or place.path in bad}
     looks = sorted(seen.looks.items())

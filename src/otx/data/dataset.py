@@ -45,9 +45,9 @@ class Split(StrEnum):
 
 @dataclass(frozen=True)
 class ImageSet:
-    """Labelled images to go through: where they lie, which they are, the most pixels that are decoded.
+    """Labelled images in the folder `root`; those of more than `max_pixels` pixels are not decoded.
 
-    `split` is a `Split`, or says in words which images of another folder they are.
+    `split` is a `Split`, or says in words which images of another folder these are.
     """
 
     root: Path
@@ -59,7 +59,7 @@ class ImageSet:
         return len(self.subset)
 
     def items(self) -> Iterator[tuple[str, int]]:
-        """Path relative to the root, and label, of each."""
+        """(path relative to the root, label) of each image."""
         return zip(self.subset.paths, self.subset.labels, strict=True)
 
     def files(self) -> Iterator[Path]:
@@ -68,7 +68,7 @@ class ImageSet:
 
 @dataclass(frozen=True)
 class DataRequest:
-    """What was asked for of a model's images: another folder, another split; None: the model's own."""
+    """The folder and split file that the user asks for in place of a model's own; None: the model's own."""
 
     root: str | Path | None
     split_file: str | Path | None
@@ -77,7 +77,7 @@ class DataRequest:
 
 @dataclass(frozen=True)
 class Dataset:
-    """Images sorted into subsets. `layout` says how the folder was laid out, `notes` what a person should know."""
+    """Images sorted into subsets. `layout` says how the folder was laid out, `notes` what the user should know."""
 
     root: Path
     classes: tuple[str, ...]
@@ -88,7 +88,7 @@ class Dataset:
     notes: tuple[str, ...] = ()
 
     def with_classes(self, classes: tuple[str, ...]) -> Dataset:
-        """The same images, labelled by the places of their classes in another list, which knows all of them."""
+        """The same images, labelled by the index of their class in `classes`, which must have all of them."""
         if classes == self.classes:
             return self
         places = [classes.index(name) for name in self.classes]
@@ -102,7 +102,7 @@ class Dataset:
 
     @property
     def parts(self) -> dict[str, Subset]:
-        """The subsets by name; a test that is val is there once, as val."""
+        """The subsets by name; without test if it is the same as val."""
         names = SUBSETS[:2] if self.test == self.val else SUBSETS
         return {name: getattr(self, name) for name in names}
 
@@ -120,7 +120,7 @@ def pick_evenly(images: Subset, count: int, seed: int) -> Subset:
 
 
 def pick_numbers(images: Subset, count: int, seed: int) -> list[int]:
-    """The numbers of `count` of the images at random, as many of each class as there are; of a small class all.
+    """The numbers of `count` random images, equally many of each class; all images of a class that has too few.
 
     Args:
         seed: the same seed picks the same images.

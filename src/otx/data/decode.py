@@ -1,4 +1,4 @@
-"""Decode an image of any common kind into red, green and blue."""
+"""Decode images of any common format into RGB."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image as PilImage
 
 MAX_PIXELS = 100_000_000
-# four channels of 16 bit, and what is written about an image
+# four channels of 16 bits, and the metadata
 MAX_BYTES_A_PIXEL, MAX_BYTES_BESIDE = 8, 100_000_000
 WHITE = (255, 255, 255)
 GLANCE = 64
@@ -38,15 +38,16 @@ APPLICATIONS, EXIF, ADOBE = range(0xE0, 0xF0), 0xE1, 0xEE
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
 
-# Pillow's own limit is a warning at one size and an error at another; ours is stated, and checked before decoding
+# Pillow warns at one size and fails at another; we check a limit of our own before decoding
 Image.MAX_IMAGE_PIXELS = None
 
 
 def decode_image(source: str | Path | bytes, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
-    """Decode an image file, or its bytes, into (H, W, 3) uint8, red first, turned as its EXIF orientation says.
+    """Decode an image file, or its bytes, into RGB (H, W, 3) uint8, rotated by its EXIF orientation.
 
-    The kind is read from the content, whatever the name says. Of several frames the first counts. Transparent
-    pixels are laid over white. Grey of 16 bit is scaled to 8 bit (65535 becomes 255), floats from 0 to 1 or 0 to 255.
+    The format is read from the content, not the name. Only the first of several frames is decoded. Transparent pixels
+    are laid over white. Grey values of 16 bits are scaled to 8 bits (65535 becomes 255); floats may range from 0 to 1
+    or from 0 to 255.
 
     Raises:
         ImageError: it cannot be decoded, or has more than `max_pixels` pixels.
@@ -67,9 +68,9 @@ def decode_image(source: str | Path | bytes, max_pixels: int = MAX_PIXELS) -> ND
 
 @dataclass(frozen=True)
 class ImagePreview:
-    """An image seen from afar: its size, Pillow's `mode`, whether it has an alpha channel, a digest of its file.
+    """A small copy of an image, its size, Pillow's `mode`, whether it has an alpha channel, a digest of its file.
 
-    `pixels` (h, w, 3) uint8 are turned as its EXIF orientation says and smaller than the image where that saves time.
+    `pixels` (h, w, 3) uint8 are rotated by the EXIF orientation, and smaller than the image if that saves time.
     """
 
     width: int
@@ -81,7 +82,7 @@ class ImagePreview:
 
 
 def preview_image(path: Path, max_pixels: int = MAX_PIXELS) -> ImagePreview:
-    """Decode an image file just large enough to compare it; all of it is read, truncation is found.
+    """Decode an image file just large enough to compare it. All of it is read, so a truncated file is found.
 
     Raises:
         ImageError: it cannot be decoded, or has more than `max_pixels` pixels.
@@ -95,7 +96,7 @@ def preview_image(path: Path, max_pixels: int = MAX_PIXELS) -> ImagePreview:
             _check_size(*image.size, max_pixels)
             (width, height), mode = image.size, image.mode
             if image.format == "JPEG" and mode in ("RGB", "L"):
-                # down to an eighth of the size: every byte is still read, most of the arithmetic is saved
+                # down to an eighth of the size: this still reads every byte, but saves most of the arithmetic
                 image.draft(mode, (GLANCE, GLANCE))
             image.load()
             ImageOps.exif_transpose(image, in_place=True)
@@ -104,7 +105,7 @@ def preview_image(path: Path, max_pixels: int = MAX_PIXELS) -> ImagePreview:
 
 @contextlib.contextmanager
 def _errors_in_words() -> Iterator[None]:
-    """Whatever a damaged file makes a decoder raise becomes an ImageError; what it warns of is not said."""
+    """Turn any error of a decoder into an ImageError, and silence its warnings."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -115,12 +116,12 @@ def _errors_in_words() -> Iterator[None]:
         raise ImageError("no such file") from error
     except MemoryError as error:
         raise ImageError("not enough memory to decode it") from error
-    except Exception as error:  # damaged files raise whatever the decoder stumbles over
+    except Exception as error:  # a damaged file can make a decoder raise anything
         raise ImageError(_reason(error)) from error
 
 
 def _read(path: Path, max_pixels: int) -> bytes:
-    """The content of a file that may be an image; what is far larger, or has no end, is not read."""
+    """Read an image file. Refuse one too large for `max_pixels` pixels, and pipes and devices, which may never end."""
     state = path.stat()
     if not stat.S_ISREG(state.st_mode):
         raise ImageError("not a file")
@@ -132,10 +133,10 @@ def _read(path: Path, max_pixels: int) -> bytes:
 
 
 def _plain_jpeg(data: bytes, max_pixels: int) -> NDArray[np.uint8] | None:
-    """The pixels of a whole JPEG in colour that is not turned, by OpenCV: Pillow's values in less time.
+    """Decode a complete colour JPEG that needs no rotation with OpenCV: the same values as Pillow's in less time.
 
-    None for all others, and where OpenCV fails: Pillow knows more kinds, and says what is wrong. OpenCV fills what is
-    cut off with grey, so that the end of the file must be there.
+    None for all other files, and if OpenCV fails: Pillow reads more formats, and says what is wrong. OpenCV fills the
+    missing part of a truncated file with grey, so the end marker must be there.
     """
     size = _size_of_plain_jpeg(data)
     if size is None:
@@ -148,9 +149,9 @@ def _plain_jpeg(data: bytes, max_pixels: int) -> NDArray[np.uint8] | None:
 
 
 def _size_of_plain_jpeg(data: bytes) -> tuple[int, int] | None:
-    """Width and height of a JPEG with three colours as JFIF has them, from its first segments (ITU T.81, annex B).
+    """Width and height of a JPEG with the three channels of JFIF, from its first segments (ITU T.81, annex B).
 
-    None where a segment tells of other colours, or of a camera that may have been turned.
+    None if a segment may hold other colours (Adobe) or an orientation (EXIF).
     """
     if not data.startswith(START_OF_JPEG) or not data.endswith(END_OF_JPEG):
         return None
@@ -197,7 +198,7 @@ def _is_transparent(image: PilImage) -> bool:
 
 
 def _from_numbers(values: NDArray[np.generic]) -> NDArray[np.uint8]:
-    """Grey values of more than 8 bit, (H, W), as (H, W, 3) of 8 bit."""
+    """Convert grey values (H, W) of more than 8 bits to (H, W, 3) of 8 bits."""
     numbers = values.astype(np.float64)
     low, high = float(numbers.min()), float(numbers.max())
     if not low >= 0:
@@ -211,12 +212,12 @@ def _from_numbers(values: NDArray[np.generic]) -> NDArray[np.uint8]:
 
 
 def check_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> str | None:
-    """Why an image cannot be decoded, or None where it can. All of the file is read, truncation is found."""
+    """Why an image cannot be decoded, or None if it can. All of the file is read, so a truncated file is found."""
     try:
         with _errors_in_words(), Image.open(io.BytesIO(_read(Path(path), max_pixels))) as image:
             if image.format == "JPEG" and image.mode in ("RGB", "L"):
                 _check_size(*image.size, max_pixels)
-                # an eighth of the size: every byte is still read, most of the arithmetic is saved
+                # an eighth of the size: this still reads every byte, but saves most of the arithmetic
                 image.draft(image.mode, (1, 1))
                 image.load()
                 return None
@@ -234,7 +235,7 @@ def _is_empty(path: str | Path) -> bool:
 
 
 def ordered(work: Callable[[Item], Answer], items: Iterable[Item]) -> Iterator[Answer]:
-    """Map with a pool of threads: answers in order, and only a few items ahead, however many there are."""
+    """Map with a pool of threads: answers come in order, and only a few items are taken in advance."""
     threads = min(16, available_cores() + 1)
     source = iter(items)
     with ThreadPoolExecutor(threads) as pool:

@@ -1,4 +1,4 @@
-"""Handwritten digits, so that everything can be tried without a download: scikit-learn's 1,797 images of 8x8 pixels."""
+"""scikit-learn's 1,797 handwritten digits of 8x8 pixels, to try everything without a download."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ def resolve_data_root(data_root: str | Path | None) -> Path:
 
 
 def is_digits(data_root: str | Path | None) -> bool:
-    """Whether `--data_root` means the digits; a folder of that name here is itself."""
+    """Whether `--data_root` means the digits, and not a folder of that name in the working directory."""
     return str(data_root) == DIGITS and not Path(DIGITS).exists()
 
 
 def write_digits(folder: Path) -> Path:
-    """Write the digits as PNG files into class folders `0` to `9`; nothing is done where they are there already.
+    """Write the digits as PNG files into class folders `0` to `9`, unless they are there already.
 
     Raises:
         UsageError: scikit-learn is missing, or the folder cannot be written.

@@ -13,7 +13,7 @@ from otx.errors import DataError
 from otx.workspace import is_own
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif")
-# folders and files that systems and programs keep beside the ones of people, in lower case
+# what operating systems and programs put beside photos, in lower case
 SYSTEM_NAMES = {
     "__macosx", "@eadir", "$recycle.bin", "lost+found", "system volume information", "#recycle", "__pycache__",
     "thumbs.db", "desktop.ini", "ehthumbs.db",
@@ -39,7 +39,7 @@ class LeftOut:
     loose: int = 0
 
     def notes(self) -> list[str]:
-        """A sentence for each kind of what was left out."""
+        """A sentence for each kind of file that was left out."""
         kinds = (
             (self.hidden, "hidden"),
             (self.system, "of the system, such as __MACOSX or Thumbs.db"),
@@ -80,7 +80,7 @@ def class_folders(root: Path, split: str, left_out: LeftOut, find: FindImages) -
 
 
 def is_left_out(entry: os.DirEntry[str], left_out: LeftOut) -> bool:
-    """Whether an entry is hidden, of the system, or a folder that otx wrote; it is counted then."""
+    """Whether an entry is hidden, a system file, or a folder that otx wrote; counts it if so."""
     if entry.name[0] == ".":
         left_out.hidden += 1
     elif entry.name.lower() in SYSTEM_NAMES:
@@ -101,7 +101,7 @@ def look(folder: Path) -> tuple[list[str], int]:
 
 
 def folders_alone(folder: Path) -> set[str]:
-    """The names of the folders in a folder that holds no image beside them, else nothing; one image is looked for."""
+    """The names of the sub-folders, or nothing if there are images beside them. Stops at the first image."""
     names, left_out = set(), LeftOut()
     for entry in lazily(folder):
         if is_left_out(entry, left_out):
@@ -114,7 +114,7 @@ def folders_alone(folder: Path) -> set[str]:
 
 
 def _check_name(place: Path, name: str) -> None:
-    """Raise DataError where the name of a class is no text."""
+    """Raise DataError if the name of a class is not valid UTF-8."""
     try:
         name.encode("utf-8")
     except UnicodeEncodeError as error:
@@ -128,7 +128,7 @@ def all_images(folder: str, prefix: str, left_out: LeftOut) -> list[str]:
 
 
 def first_image(folder: str, prefix: str, left_out: LeftOut) -> list[str]:
-    """The first image that the file system names, in a list; folders inside are looked into last."""
+    """A list of the first image found, if any; sub-folders are searched last."""
     waiting, visited = [(folder, prefix)], {os.path.realpath(folder)}
     while waiting:
         place, name = waiting.pop()
@@ -146,7 +146,7 @@ def first_image(folder: str, prefix: str, left_out: LeftOut) -> list[str]:
 
 def _images(folder: str, prefix: str, left_out: LeftOut, visited: set[str]) -> list[str]:
     there = entries(Path(folder))
-    # asked of each name and not of each entry: of a million files, a call for each would take a tenth of the time
+    # a call of is_left_out for each of a million files would take a tenth of the time
     shown = [entry for entry in there if entry.name[0] != "." and entry.name.lower() not in SYSTEM_NAMES]
     if len(shown) < len(there):
         hidden = sum(entry.name[0] == "." for entry in there)

@@ -28,7 +28,7 @@ SPLIT_WORDS = {
     "val": "val", "valid": "val", "validation": "val", "validate": "val", "dev": "val",
     "test": "test", "testing": "test",
 }  # fmt: skip
-# what people put beside these words: seg_train, test_set, train_images
+# words that people add to these: seg_train, test_set, train_images
 FILLERS = {"", "seg", "set", "data", "dataset", "image", "images", "img", "imgs", "photos", "split", "folder"}
 NO_LABELS = {"unknown", "unlabeled", "unlabelled", "all", "none"}
 
@@ -40,7 +40,7 @@ class Folder:
     Attributes:
         root: the folder that was given, or one below it.
         folder_names: the folder of each split, relative to the root.
-        notes: how the folder was understood, in sentences, where that is not plain to see.
+        notes: sentences on how the folder was understood, if that is not obvious.
     """
 
     root: Path
@@ -73,10 +73,9 @@ def glimpse(root: Path) -> Folder:
 
 
 def go_down(root: Path) -> Path:
-    """The folder that holds the class or split folders: `photos/dataset/images` where each holds nothing but the next.
+    """The folder that holds the class or split folders: `photos/dataset/images` if each holds nothing but the next.
 
-    A folder with one class folder, whose photos lie in folders, is not told apart from that, but has no second class:
-    it stays as it is unless at least two folders are found below.
+    The root itself, unless at least two folders, or a split folder, are found below it.
     """
     place, visited = root, {os.path.realpath(root)}
     while True:
@@ -92,7 +91,7 @@ def go_down(root: Path) -> Path:
 
 
 def split_of(name: str) -> str | None:
-    """`train`, `val` or `test` where the name of a folder means a split: `Training`, `seg_test`, `valid_set`."""
+    """`train`, `val` or `test` if the name of a folder means a split: `Training`, `seg_test`, `valid_set`."""
     words = [word.removesuffix("set") for word in re.split(r"[\W_\d]+", name.lower())]
     found = [SPLIT_WORDS[word] for word in words if word in SPLIT_WORDS]
     return found[0] if len(found) == 1 and all(word in SPLIT_WORDS or word in FILLERS for word in words) else None
@@ -142,7 +141,7 @@ def _check_sub_folders(root: Path) -> list[str]:
 
 
 def _split_folders(root: Path, folders: Collection[str]) -> dict[str, str]:
-    """The folder of each split, relative to the root, where a folder has such; none for plain class folders."""
+    """The folder of each split, relative to the root; empty for plain class folders."""
     named = {folder: split for folder in sorted(folders) if (split := split_of(folder)) is not None}
     inside = {folder: look(root / folder) for folder in named}
     filled = {folder: split for folder, split in named.items() if inside[folder][0]}
@@ -167,7 +166,7 @@ def _split_folders(root: Path, folders: Collection[str]) -> dict[str, str]:
 
 
 def _refuse_a_class_called_train(root: Path, names: Mapping[str, str], others: Sequence[str]) -> None:
-    """Raise DataError where `train/` may be one of the classes: it is the only split, beside folders of photos."""
+    """Raise DataError if `train/` may be one of the classes: the only split, beside folders of photos."""
     photos = [folder for folder in others if look(root / folder)[1]] if len(names) == 1 else []
     if photos:
         raise DataError(
@@ -187,7 +186,7 @@ def _inner(root: Path, name: str) -> str:
 
 
 def _beside(root: Path, folders: Collection[str]) -> list[str]:
-    """A note on what lies beside split folders."""
+    """A note on the folders beside the split folders."""
     others = sorted(f"{folder}/" for folder in folders if split_of(folder) is None)
     return [f"Left out, since it is beside the split folders: {shorten(others)}."] if others else []
 
@@ -206,7 +205,7 @@ def _unlabelled(root: Path, name: str) -> list[str]:
 
 
 def _refuse_splits(root: Path, folders: Sequence[str]) -> None:
-    """Raise DataError where folders that would be classes hold the same folders each, and nothing else."""
+    """Raise DataError if all class folders hold the same sub-folders and no images: they are probably splits."""
     first = folders_alone(root / folders[0])
     if len(folders) < 2 or len(first) < 2 or any(folders_alone(root / folder) != first for folder in folders):
         return

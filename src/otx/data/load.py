@@ -33,12 +33,12 @@ def load_dataset(
     """Recognise the layout of a folder of images and split off what is missing.
 
     Args:
-        root: holds `train/`, `val/` (or `valid/`, `validation/`), `test/` with class folders, or class folders.
+        root: holds `train/`, `val/` (or `valid/`, `validation/`), `test/` with class folders, or only class folders.
         split_file: a CSV file (path, class, subset) that decides instead.
-        min_classes: 1 where the classes are added to those of a model.
+        min_classes: 1 if the classes are added to those of a model.
 
     Raises:
-        DataError: the folder or the split file cannot be used; nothing was started.
+        DataError: the folder or the split file cannot be used.
     """
     folder = scan(Path(root))
     root = folder.root
@@ -52,7 +52,7 @@ def load_dataset(
         "test_share": test_share if need_test else 0.0,
         "val_share": 0.0 if "val" in folder.splits else val_share,
     }
-    subsets = _deal(folder, train, classes, seed, shares)
+    subsets = _make_subsets(folder, train, classes, seed, shares)
     notes = folder.all_notes()
     if not need_test and "test" not in folder.splits:
         subsets["test"] = subsets["val"]
@@ -64,13 +64,13 @@ def load_dataset(
     return Dataset(root, classes, layout, subsets["train"], subsets["val"], subsets["test"], tuple(notes))
 
 
-def _deal(
+def _make_subsets(
     folder: Folder, train: dict[str, Paths], classes: tuple[str, ...], seed: int, shares: dict[str, float]
 ) -> dict[str, Subset]:
-    """The subsets of a folder: its own, and what is split off the images to train on, which are used up."""
+    """The folder's own subsets, and those split off its training images. Empties `train`."""
     parts = {name: (Paths(), array("l")) for name in SUBSETS}
     for label, name in enumerate(classes):
-        # what has been dealt out need not be held twice
+        # popped, so that its paths are not in memory twice
         split = split_class(train.pop(name), seed=seed, **shares)
         own = [(subset, folder.splits.get(subset, {}).get(name, ())) for subset in ("val", "test")]
         for subset, paths in [*zip(SUBSETS, split, strict=True), *own]:
@@ -92,10 +92,10 @@ def split_options(recipe: Recipe) -> dict[str, Any]:
 
 
 def check_classes(folder: Folder, train: dict[str, Paths], min_classes: int) -> None:
-    """Raise DataError where the classes of a folder's splits do not make a data set.
+    """Raise DataError if the classes of a folder's splits do not make a data set.
 
     Args:
-        train: those of the images to train on, one of the folder's splits.
+        train: the split to train on, one of the folder's.
     """
     empty = [name for name, paths in train.items() if not paths]
     if empty:
@@ -128,13 +128,13 @@ def check_classes(folder: Folder, train: dict[str, Paths], min_classes: int) -> 
 
 
 def load_test_images(root: str | Path, classes: tuple[str, ...]) -> tuple[Subset, str]:
-    """The images of a folder that a model was not trained on: those of `test/`, else of `val/`, else all.
+    """The images of a folder to test a model on: those of `test/`, else `val/`, else all class folders, else `train/`.
 
     Args:
         classes: the classes of the model; an image's label is the index of its folder's name in them.
 
     Returns:
-        The images, and in words which they are.
+        The images, and a description of which they are.
 
     Raises:
         DataError: the folder cannot be used, or holds classes the model does not know.
@@ -154,7 +154,7 @@ def load_test_images(root: str | Path, classes: tuple[str, ...]) -> tuple[Subset
 
 
 def refuse_if_too_many_bad(dataset: Dataset, bad: Iterable[BadImage]) -> None:
-    """Raise DataError where more than a tenth of the images of a class cannot be decoded."""
+    """Raise DataError if more than a tenth of the images of a class cannot be decoded."""
     label_of = {
         path: label
         for name in SUBSETS

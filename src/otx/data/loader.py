@@ -33,7 +33,7 @@ LARGE = 1_000_000
 
 @dataclass(frozen=True)
 class Augmentation:
-    """A random crop of a share `scale` of the image's area and of `ratio` width over height, then a random flip."""
+    """A random crop (share of the area in `scale`, width over height in `ratio`), then a flip of probability `flip`."""
 
     scale: tuple[float, float]
     ratio: tuple[float, float]
@@ -42,20 +42,20 @@ class Augmentation:
 
 @dataclass(frozen=True)
 class ProgressiveResize:
-    """Images to train on begin small and grow to the network's input: a step on small ones takes less time.
+    """Training images begin small and grow to the network's input size: a step on small images takes less time.
 
     Source: Tan and Le, EfficientNetV2: Smaller Models and Faster Training, ICML 2021, arXiv 2104.00298.
 
     Attributes:
         start: share of the height and width in the first epoch, above 0 to 1.
-        epochs: epochs until the whole size is reached.
+        epochs: epochs until the full size is reached.
     """
 
     start: float
     epochs: int
 
     def size(self, full: tuple[int, int], epoch: int) -> tuple[int, int]:
-        """Height and width in an epoch, counted from 0: multiples of 32, as networks halve their maps five times."""
+        """Height and width in an epoch, counted from 0: multiples of 32, as networks halve feature maps five times."""
         if epoch >= self.epochs:
             return full
         share = self.start + (1 - self.start) * epoch / self.epochs
@@ -67,9 +67,9 @@ FULL_SIZE = ProgressiveResize(1.0, 0)
 
 
 class SampleRequest(NamedTuple):
-    """What a data loader asks for: an image by its number; to train on, with a seed and the size it is cut to.
+    """A data loader's request for an image by its number; for training, with a seed and the size of the crop.
 
-    Without a size it is resized as the preprocessing says.
+    Without a size, the image is resized by the preprocessing.
     """
 
     number: int
@@ -78,12 +78,12 @@ class SampleRequest(NamedTuple):
 
 
 class ImageSubset(Dataset[tuple[torch.Tensor | None, int, str]]):
-    """The images of a subset. An item is asked for by a `Draw`.
+    """The images of a subset, indexed by `SampleRequest`.
 
     Args:
-        augmentation: of images to train on; None: there are none.
-        reduces: keep large images to train on at a reduced size, twice the network's input at the shorter side.
-        cache: bytes of memory to keep decoded images in; those that are not trained on are kept resized.
+        augmentation: for training images; None: these are not training images.
+        reduces: cache large training images at a reduced size, twice the network's input at the shorter side.
+        cache: bytes for a cache of decoded images; images other than training images are cached resized.
     """
 
     def __init__(
@@ -106,11 +106,11 @@ class ImageSubset(Dataset[tuple[torch.Tensor | None, int, str]]):
         return len(self.subset.paths)
 
     def mean_bytes(self) -> float:
-        """The mean size of a file, from a look at some of them."""
+        """Mean file size, from a sample of the files."""
         some = self.subset.paths[:: max(1, len(self) // FEW)]
         sizes = []
         for path in some:
-            with contextlib.suppress(OSError):  # decoding names it
+            with contextlib.suppress(OSError):  # decoding reports it
                 sizes.append((self.root / path).stat().st_size)
         return sum(sizes) / max(1, len(sizes))
 
@@ -120,7 +120,7 @@ class ImageSubset(Dataset[tuple[torch.Tensor | None, int, str]]):
     def __getitem__(self, draw: SampleRequest) -> tuple[torch.Tensor | None, int, str]:
         number, seed, size = draw
         path, label = self.subset.paths[number], self.subset.labels[number]
-        # of a large image to train on, a small one is kept, which is not what the network is tested on
+        # the cache holds large training images at a reduced size, but the network is tested on the full size
         as_tested = size is None and self.augmentation is not None
         pixels = None if as_tested else self.cache.get(number)
         if pixels is None:
@@ -134,12 +134,12 @@ class ImageSubset(Dataset[tuple[torch.Tensor | None, int, str]]):
         if size is None or self.augmentation is None:
             return _to_tensor(self.preprocessing.resize(pixels)), label, path
         with torch.random.fork_rng(devices=[]):
-            # torch.manual_seed seeds every kind of device there could be, which takes as long as the crop
+            # torch.manual_seed seeds every kind of device, which takes as long as the crop
             torch.default_generator.manual_seed(seed)
             return _transform(self.augmentation, size)(_to_tensor(pixels)), label, path
 
     def _kept(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """What of an image does not change from epoch to epoch."""
+        """The image to cache: after the steps that are the same in every epoch."""
         if self.augmentation is None:
             return self.preprocessing.resize(pixels)
         if self.reduce_to is None or min(pixels.shape[:2]) < 2 * self.reduce_to:
@@ -148,9 +148,9 @@ class ImageSubset(Dataset[tuple[torch.Tensor | None, int, str]]):
 
 
 def normalise(images: torch.Tensor, mean: torch.Tensor, std: torch.Tensor) -> torch.Tensor:
-    """Network input (N, 3, H, W), float and channels last, of images (N, 3, H, W) uint8; mean and std (3,).
+    """Turn images (N, 3, H, W) uint8 into network input (N, 3, H, W), float and channels last; mean and std (3,).
 
-    Whole rows of pixels are computed at once: three values at a time take three times as long.
+    It computes whole rows of pixels at once: three values at a time take three times as long.
     """
     count, channels, height, width = images.shape
     rows = images.permute(0, 2, 3, 1).reshape(count, height, width * channels).to(torch.float32, copy=True)
@@ -164,7 +164,7 @@ def _to_tensor(pixels: NDArray[np.uint8]) -> torch.Tensor:
 
 @functools.lru_cache(maxsize=16)
 def _transform(augmentation: Augmentation, size: tuple[int, int]) -> v2.Transform:
-    # no antialiasing: what the network learns from is resized as what it will be tested on
+    # no antialiasing: training images are resized like those that the network is tested on
     crop = v2.RandomResizedCrop(size, augmentation.scale, augmentation.ratio, antialias=False)
     return v2.Compose([crop, v2.RandomHorizontalFlip(augmentation.flip)])
 
@@ -176,8 +176,8 @@ class Batching:
     Args:
         size: images in a batch.
         num_workers: processes that decode; None: as many as suit the images and the machine.
-        pin_memory: put batches where a GPU fetches them faster.
-        rank, world_size: the number of this process among those of a training, and how many there are.
+        pin_memory: put batches into pinned memory, which a GPU reads faster.
+        rank, world_size: the number of this process in the training, from 0, and how many processes there are.
     """
 
     size: int
@@ -188,12 +188,12 @@ class Batching:
 
 
 class SeededSampler(Sampler[SampleRequest]):
-    """Gives each draw of another sampler a seed of its own, which depends on seed, epoch and place alone.
+    """Adds to each draw of another sampler its own seed, which depends only on the seed, the epoch and the position.
 
     So the augmentation of an image does not depend on the number of workers, nor on whether a run was resumed.
 
     Args:
-        size: height and width that images are cut to in an epoch, counted from 0.
+        size: gives the height and width of the crops in an epoch, counted from 0.
     """
 
     def __init__(
@@ -217,7 +217,7 @@ class SeededSampler(Sampler[SampleRequest]):
 
 
 class ShardSampler(Sampler[SampleRequest]):
-    """Every image once, in order, dealt over the processes without overlap and without filling up."""
+    """Every image once, in order, split over the processes without overlap and without padding."""
 
     def __init__(self, numbers: Sequence[int], batching: Batching) -> None:
         self.numbers = numbers[batching.rank :: batching.world_size]
@@ -230,10 +230,10 @@ class ShardSampler(Sampler[SampleRequest]):
 
 
 def count_workers(wanted: int | None, images: ImageSubset, processes: int = 1) -> int:
-    """Processes that decode: what was asked for, else one a spare core; none for a handful of images.
+    """How many workers decode: as many as asked for, else one for each spare core; none for a handful of images.
 
-    For large files one a core: the network waits for them, at least until they are decoded and kept. Of several
-    processes of a training on this machine, each has its share of the cores.
+    For large files one for each core: the network waits for them, at least until they are decoded and cached. Several
+    training processes on this machine share its cores.
     """
     if not can_start_workers():
         return 0
@@ -246,7 +246,7 @@ def count_workers(wanted: int | None, images: ImageSubset, processes: int = 1) -
 
 
 def loader_note(images: ImageSubset, batch_size: int, num_workers: int | None, processes: int) -> str:
-    """What a person should know of how batches will reach the network on this machine, or nothing."""
+    """What the user should know about how batches reach the network on this machine, or an empty text."""
     workers = count_workers(num_workers, images, processes)
     return transport_note(workers, images.batch_bytes(batch_size), processes)
 
@@ -260,7 +260,7 @@ def train_loader(
     seed: int,
     growth: ProgressiveResize = FULL_SIZE,
 ) -> DataLoader[Batch]:
-    """Batches of an epoch's draws; a last batch of a single image is left out, since batch norm cannot take it."""
+    """Batches to train on; a last batch of a single image is left out, since batch norm cannot take it."""
     inner: EpochSampler
     places = {"rank": batching.rank, "world_size": batching.world_size}
     if balanced:
@@ -274,7 +274,7 @@ def train_loader(
 
 
 def val_loader(images: ImageSubset, batching: Batching, numbers: Sequence[int] | None = None) -> DataLoader[Batch]:
-    """Batches of images as they are, in order: all of them, or those of `numbers`."""
+    """Batches without augmentation, in order: all images, or those of `numbers`."""
     sampler = ShardSampler(range(len(images)) if numbers is None else numbers, batching)
     return _loader(images, sampler, batching, drop_last=False)
 
@@ -283,7 +283,7 @@ def _loader(
     images: ImageSubset, sampler: Sampler[SampleRequest], batching: Batching, *, drop_last: bool
 ) -> DataLoader[Batch]:
     workers = allowed_workers(count_workers(batching.num_workers, images), batching.world_size)
-    # also where somebody else has used it before in this process
+    # again, since other code in this process may have changed it
     opencv().setNumThreads(1)
     loader: DataLoader[Any] = _Loader(
         images,
@@ -301,7 +301,7 @@ def _loader(
 
 class _Loader(DataLoader[Any]):
     def check_worker_number_rationality(self) -> None:
-        """PyTorch would warn of more workers than cores, each time; they are what a person asked for."""
+        """Do nothing: PyTorch would warn each time of more workers than cores, which the user asked for."""
 
 
 def _begin_worker(_: int) -> None:

@@ -1,8 +1,8 @@
-"""Which pictures are the same picture: copies under another name, in another size, of another JPEG quality.
+"""Find near duplicates: copies of a picture under another name, in another size or JPEG quality.
 
-Two steps. A perceptual hash finds candidates without comparing all with all: the signs of the 8 x 8 lowest frequencies
-of a grey 16 x 16 thumbnail. Candidates are then compared by the correlation of their thumbnails, which brightness and
-contrast do not change, but another photo of the same scene does.
+Two steps. A perceptual hash finds candidates without comparing all pairs: a bit for each of the 8 x 8 lowest
+frequencies of a grey 16 x 16 thumbnail. Candidates are then compared by the correlation of their thumbnails, which
+brightness and contrast do not change, but another photo of the same scene does.
 
 Source: Zauner, Implementation and Benchmarking of Perceptual Image Hash Functions, 2010 (the hash); Norouzi et al.,
 Fast Exact Search in Hamming Space with Multi-Index Hashing, arXiv 1307.2982 (the search).
@@ -28,7 +28,7 @@ Hashes = NDArray[np.uint64]
 
 
 def perceptual_hashes(thumbs: Thumbs) -> Hashes:
-    """The hash (N,) of grey thumbnails (N, 16, 16): a bit for each low frequency, set where it is above the median."""
+    """The hash (N,) of grey thumbnails (N, 16, 16): a bit for each low frequency, set if it is above the median."""
     places = np.pi * (np.arange(GRID) + 0.5) / GRID
     waves = np.cos(places * np.arange(LOW)[:, None]).astype(np.float32)
     hashes = [np.empty(0, np.uint64)]
@@ -40,7 +40,7 @@ def perceptual_hashes(thumbs: Thumbs) -> Hashes:
 
 
 def correlations(first: Thumbs, second: Thumbs) -> NDArray[np.float32]:
-    """How alike each two thumbnails of (N, 16, 16) and (N, 16, 16) are, -1 to 1; 0 where one is of one brightness."""
+    """Correlation (N,) of each two thumbnails of (N, 16, 16) and (N, 16, 16), -1 to 1; 0 if one is uniform."""
     answers = [np.empty(0, np.float32)]
     for a, b in zip(_chunks(first, CHUNK // 256), _chunks(second, CHUNK // 256), strict=True):
         answers.append((_standard(a) * _standard(b)).sum(axis=1))
@@ -54,9 +54,9 @@ def _standard(thumbs: Thumbs) -> NDArray[np.float32]:
 
 
 def group_alike(thumbs: Thumbs) -> list[list[int]]:
-    """Groups of two or more thumbnails (N, 16, 16) of the same picture, by their places; each group is sorted.
+    """Group thumbnails (N, 16, 16) of the same picture: sorted lists of two or more indices.
 
-    Thumbnails of one brightness are like nothing. Groups are chains: the ends of one may be less alike than neighbours.
+    Uniform thumbnails are in no group. Groups are chains: the ends of one may be less alike than neighbours.
     """
     rows = np.flatnonzero(thumbs.reshape(-1, GRID * GRID).std(axis=1, dtype=np.float32) > 0)
     hashes = perceptual_hashes(thumbs[rows])
@@ -71,7 +71,7 @@ def group_alike(thumbs: Thumbs) -> list[list[int]]:
 
 
 def _leaders(hashes: Hashes, thumbs: Thumbs) -> NDArray[np.intp]:
-    """For each thumbnail the first one of its hash that it is like: ten thousand copies are not compared in pairs."""
+    """For each thumbnail the first one of the same hash and picture: ten thousand copies are not compared in pairs."""
     leaders = np.arange(len(hashes))
     left = leaders
     while len(left):
@@ -84,10 +84,10 @@ def _leaders(hashes: Hashes, thumbs: Thumbs) -> NDArray[np.intp]:
 
 
 def close_pairs(hashes: Hashes) -> Iterator[NDArray[np.intp]]:
-    """Pairs (M, 2) of places in `hashes` (N,) that differ in 7 of 64 bits or fewer; a pair may come several times.
+    """Pairs (M, 2) of indices of `hashes` (N,) that differ in at most 7 of 64 bits; a pair may come several times.
 
-    Of four bands of 16 bits one differs in at most one bit then: each band is looked up as it is and with each bit
-    flipped, in a sorted list, so that the work grows with N and the pairs found, not with N squared.
+    At least one of the four bands of 16 bits then differs in at most one bit. So each band is looked up in a sorted
+    list, as it is and with each bit flipped, and the work grows with N and the pairs found, not with N squared.
     """
     flips = [0, *(1 << bit for bit in range(BAND_BITS))]
     for shift in range(0, 64, BAND_BITS):
@@ -96,13 +96,15 @@ def close_pairs(hashes: Hashes) -> Iterator[NDArray[np.intp]]:
         starts = np.searchsorted(keys[order], np.arange((1 << BAND_BITS) + 1, dtype=np.uint32))
         for flip in flips:
             wanted = keys ^ np.uint16(flip)
-            for pairs in _meetings(order, starts[wanted], starts[wanted.astype(np.uint32) + 1]):
+            for pairs in _matching_pairs(order, starts[wanted], starts[wanted.astype(np.uint32) + 1]):
                 near = np.bitwise_count(hashes[pairs[:, 0]] ^ hashes[pairs[:, 1]]) <= MAX_BITS
                 yield pairs[near]
 
 
-def _meetings(order: NDArray[np.intp], low: NDArray[np.intp], high: NDArray[np.intp]) -> Iterator[NDArray[np.intp]]:
-    """The pairs of each place i with `order[low[i]:high[i]]`, once each, some of the places at a time."""
+def _matching_pairs(
+    order: NDArray[np.intp], low: NDArray[np.intp], high: NDArray[np.intp]
+) -> Iterator[NDArray[np.intp]]:
+    """Pairs (i, j) with i < j and j in `order[low[i]:high[i]]`, in chunks (M, 2)."""
     counts = high - low
     ends = np.cumsum(counts)
     first = 0
@@ -117,7 +119,7 @@ def _meetings(order: NDArray[np.intp], low: NDArray[np.intp], high: NDArray[np.i
 
 
 def join(links: Iterable[tuple[int, int]]) -> list[list[int]]:
-    """Groups of two or more numbers that links tie together, each sorted, in the order of their first numbers."""
+    """Groups of two or more numbers that the links connect, each sorted, in the order of their first numbers."""
     parent: dict[int, int] = {}
 
     def top(item: int) -> int:
@@ -136,7 +138,7 @@ def join(links: Iterable[tuple[int, int]]) -> list[list[int]]:
 
 
 def nearest(thumbs: Thumbs, wanted: Sequence[int], among: Sequence[int]) -> list[tuple[int, float]]:
-    """For each of the `wanted` thumbnails the one `among` others it is most like, and how much, -1 to 1."""
+    """For each of the `wanted` thumbnails the most similar one of `among`, and their correlation, -1 to 1."""
     answers = []
     rows = _standard(thumbs[list(among)])
     for item in wanted:

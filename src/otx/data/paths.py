@@ -13,9 +13,9 @@ AT_ONCE = 1024
 
 
 class Paths(Sequence[str]):
-    """Paths one behind the other in a block of UTF-8: some forty bytes each, a list of strings takes over a hundred.
+    """Paths packed into a block of UTF-8: about forty bytes each, where a list of strings takes over a hundred.
 
-    It equals any sequence of the same paths. No path can hold the character that ends each.
+    It equals any sequence of the same paths. Each ends with a zero character, which no path can contain.
     """
 
     def __init__(self, paths: Sequence[str] = ()) -> None:
@@ -26,7 +26,7 @@ class Paths(Sequence[str]):
         """Add paths at the end."""
         if not paths:
             return
-        # file systems hand out names that are no valid UTF-8 as surrogates
+        # file names that are not valid UTF-8 come with surrogates
         text = (END.join(paths) + END).encode("utf-8", "surrogateescape")
         ends = np.flatnonzero(np.frombuffer(text, np.uint8) == 0) + len(self._text)
         self._ends.frombytes(ends.astype(np.int64).tobytes())

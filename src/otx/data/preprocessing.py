@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 @functools.cache
 def opencv() -> Any:
-    """OpenCV without threads of its own.
+    """OpenCV without its own threads.
 
-    They do not live on in a forked process, where the next call would wait for them for ever; images are decoded and
-    resized side by side in threads or processes of ours.
+    They do not survive in a forked process, where the next call would wait for them for ever. We decode and resize
+    images in parallel in our own threads or processes.
     """
     import cv2
 
@@ -24,10 +24,10 @@ def opencv() -> Any:
 
 
 def reduced(image: NDArray[np.uint8], shorter: int) -> NDArray[np.uint8]:
-    """An image (H, W, 3) with `shorter` pixels at its shorter side, picked from its own.
+    """Resize an image (H, W, 3) to `shorter` pixels at its shorter side, by nearest neighbours.
 
-    Picked, not averaged: `Preprocessing.resize` does not average either, and a network is to learn from images as
-    grainy as those that it is tested on.
+    It does not average, since `Preprocessing.resize` does not either: a network should learn from images as grainy as
+    those that it is tested on.
     """
     cv2 = opencv()
     height, width = image.shape[:2]
@@ -60,13 +60,13 @@ class Preprocessing:
     def resize(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Resize one image (H, W, 3) to (height, width, 3), bilinear without antialiasing.
 
-        It is the resize that openvino-model-api builds into a graph (`resize_type=standard`), so that an
-        exported model sees there what it sees here.
+        openvino-model-api builds the same resize into a graph (`resize_type=standard`), so an exported model sees the
+        same pixels there as here.
         """
         cv2 = opencv()
         if image.shape[:2] == (self.height, self.width):
             return image
-        # on 8 bit OpenCV rounds down, OpenVINO to the nearest: one pixel in eight would differ
+        # with 8 bits OpenCV rounds down, OpenVINO to the nearest: one pixel in eight would differ
         resized = cv2.resize(image.astype(np.float32), (self.width, self.height), interpolation=cv2.INTER_LINEAR)
         return np.asarray(np.rint(resized), np.uint8)
 

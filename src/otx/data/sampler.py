@@ -1,4 +1,4 @@
-"""Which images an epoch draws, and in which order: a function of seed and epoch."""
+"""Samplers: which images an epoch draws, and in which order, as a function of seed and epoch."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ SEEN = 0.999
 def images_per_class(class_counts: Sequence[int], *, efficient: bool) -> int:
     """How many images a balanced epoch draws from each class.
 
-    N/C of N images in C classes; in efficient mode no more than makes every image of the smallest class (n images)
-    appear with probability 0.999: ceil(log 0.001 / log(1 - 1/n)).
+    N/C for N images in C classes; in efficient mode at most ceil(log 0.001 / log(1 - 1/n)), so that each of the n
+    images of the smallest class appears with probability 0.999.
 
     Args:
         class_counts: images of each class, at least one each.
@@ -32,8 +32,8 @@ def images_per_class(class_counts: Sequence[int], *, efficient: bool) -> int:
 def balanced_epoch(labels: Sequence[int], *, per_class: int, seed: int, epoch: int) -> NDArray[np.int64]:
     """Indices of an epoch that draws `per_class` images of every class, shuffled.
 
-    A class with fewer images repeats whole permutations of itself, so that none of its images is drawn twice more
-    often than another; of a class with more images a random part is drawn.
+    A class with fewer images repeats whole permutations, so its images are drawn equally often, give or take one. A
+    random part is drawn of a class with more images.
     """
     rng = np.random.default_rng((seed, epoch))
     own = np.asarray(labels)
@@ -46,10 +46,10 @@ def balanced_epoch(labels: Sequence[int], *, per_class: int, seed: int, epoch: i
 
 
 class EpochSampler(Sampler[int]):
-    """Draws each epoch anew and deals it over the processes: parts of the same length, without overlap.
+    """Draws each epoch anew and splits it over the processes: parts of the same length, without overlap.
 
     Args:
-        count: indices of an epoch over all processes; what does not divide evenly is left out.
+        count: indices of an epoch over all processes; the remainder is left out if they do not divide evenly.
         rank: the number of this process, from 0 to `world_size` - 1.
     """
 

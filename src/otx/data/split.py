@@ -1,4 +1,4 @@
-"""Split the images of a class: which side an image is on follows from its path and the seed alone."""
+"""Split the images of a class by a hash of their paths and the seed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 
 def share_of(count: int, share: float) -> int:
-    """How many of `count` images a share is: rounded, at least one where two are there, never all."""
+    """How many images a share of `count` is: rounded, at least one if there are two, never all; none for share 0."""
     if share == 0 or count < 2:
         return 0
     return min(max(1, round(count * share)), count - 1)
@@ -22,7 +22,7 @@ def split_class(
     """Split the images of one class into train, val and test, each sorted.
 
     The images are ranked by a hash of seed and path. The lowest are test, the highest val, the rest train. So one
-    more image moves at most the image at each of the two boundaries, and its neighbours do not matter.
+    more image moves at most the image at each of the two boundaries.
 
     Args:
         paths: paths relative to the data root.
@@ -46,7 +46,7 @@ def _ranks(paths: Sequence[str], seed: int) -> NDArray[np.uint64]:
     digests = bytearray()
     for path in paths:
         digest = begun.copy()
-        # file systems hand out names that are no valid UTF-8 as surrogates
+        # file names that are not valid UTF-8 come with surrogates
         digest.update(path.encode("utf-8", "surrogateescape"))
         digests += digest.digest()
     return np.frombuffer(digests, ">u8")

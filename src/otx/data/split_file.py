@@ -20,7 +20,7 @@ TEST_IS_VAL = "There are no test images of their own: test is val."
 
 
 def write_split(dataset: Dataset, path: Path) -> None:
-    """Write which image is in which subset (path, class, subset); test that is val is written once, as val."""
+    """Write which image is in which subset (path, class, subset); test is left out if it is the same as val."""
     rows = (
         (item, dataset.classes[label], name)
         for name, subset in dataset.parts.items()
@@ -31,9 +31,9 @@ def write_split(dataset: Dataset, path: Path) -> None:
 
 @contextlib.contextmanager
 def _open_split(path: Path) -> Iterator[Any]:
-    """A CSV reader behind the header of a split file."""
+    """A CSV reader of the rows after the header of a split file."""
     try:
-        # names of files that are no UTF-8 are read as they were written
+        # file names that are not UTF-8 are read as they were written
         with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
             reader = csv.reader(file, strict=True)
             header = next(reader, None)
@@ -48,7 +48,7 @@ def _open_split(path: Path) -> Iterator[Any]:
 
 
 def check_split_file(path: Path) -> None:
-    """Raise DataError where a split file cannot be read, or does not begin as one."""
+    """Raise DataError if a split file cannot be read, or has another header."""
     with _open_split(path):
         pass
 
@@ -75,7 +75,7 @@ def dataset_of_split_file(folder: Folder, split_file: Path, min_classes: int) ->
     """The data set that a split file describes.
 
     Raises:
-        DataError: it lists what the folder does not have, an image twice, or too little.
+        DataError: it lists an image that the folder does not have, an image twice in a subset, or too few images.
     """
     rows = read_split(split_file)
     known = {path for classes in folder.splits.values() for paths in classes.values() for path in paths}

@@ -1,8 +1,8 @@
-"""How batches travel from the processes that decode to the one that trains: in memory of our own.
+"""Send batches from the workers that decode to the process that trains, in shared memory of our own.
 
-PyTorch's way is a file in /dev/shm and a file descriptor for each tensor. A container has 64 MB of /dev/shm, which a
-few batches fill, and where a process may open few files it runs out of those. An anonymous map that the workers
-inherit when they are forked needs neither.
+PyTorch needs a file in /dev/shm and a file descriptor for each tensor. A container has 64 MB of /dev/shm, which a few
+batches fill, and a process with a low limit of open files runs out of them. An anonymous map that forked workers
+inherit needs neither.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _by_number: weakref.WeakValueDictionary[int, Slots] = weakref.WeakValueDictionar
 
 @dataclass(frozen=True)
 class Batch:
-    """Images (N, 3, H, W) uint8, labels (N,) int64, and the paths that could not be decoded and are left out."""
+    """Images (N, 3, H, W) uint8, labels (N,) int64, and "path: reason" of each image that cannot be decoded."""
 
     images: torch.Tensor
     labels: torch.Tensor
@@ -56,13 +56,13 @@ class Batch:
 
 
 class Slots:
-    """Memory for batches of images, shared with the processes forked from this one: some slots for each worker.
+    """Memory for batches of images, shared with forked workers: each has some slots.
 
-    A worker marks a slot of its own as taken, and only the process that made the slots marks it as free, so there is no
-    lock that a killed worker could keep. Memory is used only by slots that were taken once.
+    A worker marks one of its slots as taken, and only the process that made the slots marks it as free, so there is no
+    lock that a killed worker could keep. Only slots that were ever taken use memory.
 
     Args:
-        workers: how many processes fill them.
+        workers: number of workers.
         size: bytes of a slot.
     """
 
@@ -74,7 +74,7 @@ class Slots:
             try:
                 self._memory = mmap.mmap(-1, workers * self.per_worker * size)
                 self._taken = mmap.mmap(-1, workers * self.per_worker)
-            except OSError:  # the system promises no more memory than it has
+            except OSError:  # the system does not overcommit memory
                 self.per_worker = 0
         _by_number[self.number] = self
 
@@ -83,7 +83,7 @@ class Slots:
         return Slots, (0, 0)
 
     def take(self, worker: int, size: int) -> int | None:
-        """The number of a free slot of a worker, which is taken then; None where none is free or large enough."""
+        """Take a free slot of a worker and return its number; None if none is free or large enough."""
         own = range(worker * self.per_worker, (worker + 1) * self.per_worker)
         slot = next((slot for slot in own if size <= self.size and not self._taken[slot]), None)
         if slot is not None:
@@ -95,19 +95,19 @@ class Slots:
         return np.frombuffer(self._memory, np.uint8, int(np.prod(shape)), slot * self.size).reshape(shape)
 
     def lend(self, slot: int, shape: Sequence[int]) -> torch.Tensor:
-        """The images in a slot, which is free again once nothing uses them any more."""
+        """The images in a slot; the slot is free again once nothing uses them any more."""
         pixels = self.pixels(slot, shape)
         weakref.finalize(pixels, self._free, slot).atexit = False
         return torch.from_numpy(pixels)
 
     def _free(self, slot: int) -> None:
-        if os.getpid() == self._owner:  # a process forked meanwhile has inherited the batch, and drops it too
+        if os.getpid() == self._owner:  # a process forked in the meantime inherited the batch, and drops it too
             self._taken[slot] = 0
 
 
 @dataclass(frozen=True)
 class Parcel:
-    """A batch in a worker: images (N, H, W, 3), and the slot they lie in, if any. Unpickled, it is a `Batch`."""
+    """A batch in a worker: images (N, H, W, 3), and their slot, if any. It is unpickled as a `Batch`."""
 
     images: torch.Tensor
     labels: torch.Tensor
@@ -138,7 +138,7 @@ def _unpack(
 
 @dataclass(frozen=True)
 class Collate:
-    """Makes a batch, channels last, of the images that could be decoded; in a worker, one that travels in a slot."""
+    """Makes a channels-last batch of the images that could be decoded; in a worker it is put into a free slot."""
 
     slots: Slots
 
@@ -148,7 +148,7 @@ class Collate:
         labels = torch.tensor([label for _, label in good], dtype=torch.int64)
         if not good:
             return Batch(torch.empty(0, 3, 0, 0, dtype=torch.uint8), labels, bad)
-        # stacked as they lie in memory, each pixel's colours side by side: networks are run channels last
+        # stacked channels last, as images lie in memory and networks are run
         rows = [image.permute(1, 2, 0) for image, _ in good]
         worker = get_worker_info()
         if worker is None:
@@ -160,19 +160,18 @@ class Collate:
 
 
 def allowed_workers(wanted: int, processes: int = 1) -> int:
-    """As many of the processes that are wanted as this machine lets us have, for two loaders at a time.
+    """How many of the `wanted` workers this machine allows, for two loaders at a time.
 
-    Each needs open files, and semaphores, which lie in /dev/shm: where it is missing or cannot be written to, there are
-    none.
+    Each worker needs open files, and semaphores in /dev/shm: none is allowed if /dev/shm is missing or read-only.
 
     Args:
-        processes: trainings that start as many, of which each has its share of /dev/shm.
+        processes: training processes that start as many workers each, and share /dev/shm.
     """
     return min(wanted, _workers_by_files(), _workers_by_semaphores(processes)) if wanted else 0
 
 
 def transport_note(workers: int, size: int, processes: int = 1) -> str:
-    """A sentence where batches of `size` bytes travel otherwise than they would on a large machine, else nothing."""
+    """A sentence if batches of `size` bytes travel in another way than on a large machine, else an empty text."""
     allowed = allowed_workers(workers, processes)
     if allowed < workers:
         instead = f"{allowed} processes decode" if allowed else "The training decodes its images itself"
@@ -185,7 +184,7 @@ def transport_note(workers: int, size: int, processes: int = 1) -> str:
 
 @contextlib.contextmanager
 def workers_in_words(after: str) -> Iterator[None]:
-    """Say it in words where a process that decodes was killed; PyTorch raises a RuntimeError wherever the training is.
+    """Turn PyTorch's RuntimeError about a killed worker, which may come anywhere in a training, into a TrainingError.
 
     Args:
         after: how to go on, as the end of a sentence.
@@ -218,10 +217,10 @@ def _workers_by_semaphores(processes: int) -> int:
 
 
 def _free_shared_memory() -> int | None:
-    """Bytes free in /dev/shm; None where there is none."""
+    """Bytes free in /dev/shm; None if there is no /dev/shm."""
     try:
         room = os.statvfs(SHARED_MEMORY)
-    except (OSError, AttributeError):  # Windows knows no statvfs
+    except (OSError, AttributeError):  # Windows has no statvfs
         return None
     return room.f_bavail * room.f_frsize
 
@@ -233,7 +232,7 @@ def _what_is_missing(processes: int) -> str:
 
 
 def _raise_file_limit() -> int:
-    """Files this process may open, after its own limit was raised to the one that it cannot raise."""
+    """How many files this process may open, after its soft limit was raised towards the hard limit."""
     try:
         import resource
     except ImportError:  # Windows

@@ -1,4 +1,4 @@
-"""Measure a model on labelled images, whatever runs the network."""
+"""Measure a model on labelled images, with any runtime."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ COLUMNS = tuple(field.name for field in dataclasses.fields(ImageResult))
 def evaluate(
     predictor: Predictor, images: ImageSet, *, checkpoint: Path, batch_size: int, reporter: Reporter
 ) -> tuple[TestResult, tuple[ImageResult, ...]]:
-    """Run a model over labelled images and measure it; images that cannot be decoded are named and not counted.
+    """Run a model over labelled images and measure it; images that cannot be decoded are listed and not counted.
 
     Returns:
-        The figures, and what they are made of: the answer for each image that was counted, in order.
+        The figures, and the result for each image that was counted, in order.
 
     Raises:
         DataError: there is no image, or none can be decoded.
@@ -92,7 +92,7 @@ def _answers(predictor: Predictor, images: ImageSet, batch_size: int, reporter: 
 def image_results(
     logits: NDArray[np.float32], labels: NDArray[np.int64], paths: Sequence[str], classes: tuple[str, ...]
 ) -> tuple[ImageResult, ...]:
-    """The answer for each image.
+    """The result for each image.
 
     Args:
         logits: (N, C).
@@ -122,12 +122,12 @@ def compare_with_base(
     batch_size: int,
     reporter: Reporter,
 ) -> OldAndNew:
-    """Accuracy on old and on new classes, and of the model before on the same images of the old ones.
+    """Accuracy on old and on new classes, and the base model's accuracy on the same images of the old ones.
 
     Args:
         base: the model file that classes were added to, if it is there.
-        confusion: (C, C) of the model after, as in `TestResult`.
-        num_old: how many of the classes are old, the first ones.
+        confusion: (C, C) of the model with the classes added, as in `TestResult`.
+        num_old: number of old classes, which come first.
     """
     matrix = np.asarray(confusion)
     old_after, new_after = _accuracy(matrix[:num_old], 0), _accuracy(matrix[num_old:], num_old)
@@ -148,7 +148,7 @@ def _of_classes(images: ImageSet, labels: range) -> ImageSet:
 
 
 def _accuracy(rows: NDArray[np.int64], first: int) -> float | None:
-    """Top-1 of some rows of a confusion matrix, the first of which is that of class `first`."""
+    """Top-1 accuracy over some rows of a confusion matrix, which begin with class `first`; None without images."""
     total = int(rows.sum())
     return float(np.trace(rows[:, first:])) / total if total else None
 

@@ -1,8 +1,8 @@
-"""Which images are probably filed under the wrong class: confident learning on a network's features.
+"""Find images that are probably mislabelled, by confident learning on a network's features.
 
-A network's own answers for images it was trained on are no evidence: it has learnt their labels, right or wrong. So a
-logistic regression on its features is fitted five times, each time without a fifth of the images, and judges that
-fifth; copies of a picture are always in the same fifth.
+A network's own predictions for the images it was trained on are no evidence: it has learnt their labels, right or
+wrong. So a logistic regression on its features is fitted five times, each time without a fifth of the images, and
+judges that fifth; copies of a picture are always in the same fifth.
 
 Source: Northcutt et al., Confident Learning: Estimating Uncertainty in Dataset Labels, JAIR 2021, arXiv 1911.00068.
 """
@@ -33,7 +33,7 @@ Labels = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Doubt:
-    """An image by its place, the class it more probably is of, and by how much (0 to 1)."""
+    """The index of an image, the class that it more probably has, and by how much (0 to 1)."""
 
     index: int
     suggested: int
@@ -52,7 +52,7 @@ def list_mislabelled(
     """The images of a data set that are probably mislabelled, the most certain first.
 
     Args:
-        suspicions: what is known of the data set; its copies are judged by what was fitted without any of them.
+        suspicions: the check of the data set; a picture is judged by a regression that saw none of its copies.
     """
     places = {place.path: place for place in image_refs(dataset)}
     copy_of = {place.path: group.images[0].path for group in suspicions.copies for place in group.images}
@@ -86,7 +86,7 @@ def find_mislabelled(
     """The images that are probably mislabelled, the most certain first.
 
     Args:
-        features: (N, D), what enters the network's classifier.
+        features: (N, D), the input of the network's classifier.
         labels: N indices of classes. Images of classes with fewer than five are not judged.
         groups: N numbers, the same for copies of a picture; default: no image is a copy.
     """
@@ -105,13 +105,13 @@ def find_mislabelled(
 
 
 def out_of_sample(features: NDArray[np.float32], labels: Labels, groups: NDArray[np.int64], seed: int) -> Probabilities:
-    """Probabilities (N, C) of each image from a regression that did not see it, nor a copy of it.
+    """Probabilities (N, C) of each image from a regression that saw neither it nor a copy of it.
 
-    Of two penalties the one with the lowest loss out of sample.
+    It tries two penalties and takes the one with the lower loss out of sample.
     """
     from sklearn.model_selection import StratifiedGroupKFold
 
-    # the root takes the edge off single strong features: Perronnin et al., ECCV 2010
+    # the square root dampens single strong features: Perronnin et al., ECCV 2010
     rows = (np.sign(features) * np.sqrt(np.abs(features))).astype(np.float32)
     folds = list(StratifiedGroupKFold(FOLDS, shuffle=True, random_state=seed).split(rows, labels, groups))
     answers: list[tuple[float, Probabilities]] = []
@@ -126,11 +126,11 @@ def out_of_sample(features: NDArray[np.float32], labels: Labels, groups: NDArray
 
 
 def in_doubt(probabilities: Probabilities, labels: Labels) -> NDArray[np.bool_]:
-    """Which images (N,) are probably mislabelled: those that both of the paper's prunings take ("C+NR").
+    """Which images (N,) are probably mislabelled: those that both pruning methods of the paper select ("C+NR").
 
-    How many images labelled i are of class j is estimated by counting those whose probability of j is at least the mean
-    that images labelled j have. So many are then taken: for each pair of classes those with the largest margin, and for
-    each class those with the least probability of their label.
+    The number of images labelled i that are of class j is estimated by counting those whose probability of j is at
+    least the mean of the images labelled j. That many are selected: for each pair of classes those with the largest
+    margin, and for each class those with the least probability of their label.
 
     Args:
         probabilities: (N, C), out of sample.
@@ -151,7 +151,7 @@ def in_doubt(probabilities: Probabilities, labels: Labels) -> NDArray[np.bool_]:
 
 
 def _joint(probabilities: Probabilities, labels: Labels) -> NDArray[np.float64]:
-    """How many images labelled i are estimated to be of class j, (C, C); a row sums up to the images labelled i."""
+    """How many images labelled i are estimated to be of class j, (C, C); row i sums to the number labelled i."""
     classes = probabilities.shape[1]
     usual = np.array([probabilities[labels == label, label].mean() for label in range(classes)])
     sure = probabilities >= usual

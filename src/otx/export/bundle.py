@@ -13,7 +13,7 @@ from otx.inference.overlay import write_png
 from otx.inference.predictor import Pixels, load_predictor
 from otx.workspace import mark_own
 
-# the oldest versions that otx itself is used with (pyproject.toml)
+# the oldest versions that otx itself allows (pyproject.toml)
 REQUIREMENTS = "openvino>=2025.3\nopenvino-model-api>=0.4.7\npillow>=11.3\n"
 
 PROGRAM = '''"""Classify images: python predict.py photo.jpg more/*.png"""
@@ -65,7 +65,7 @@ Exported by otx {version}.
 
 
 def check_deploy(folder: Path, export_format: str, preprocessing: str) -> None:
-    """Raise UsageError where such a folder cannot be written."""
+    """Raise UsageError if the export options do not suit `--deploy`, or the folder is not empty."""
     if export_format != "OPENVINO" or preprocessing != "modelapi":
         raise UsageError(
             "--deploy writes an IR for openvino-model-api", fix="leave --export_format and --preprocessing out"
@@ -75,11 +75,11 @@ def check_deploy(folder: Path, export_format: str, preprocessing: str) -> None:
 
 
 def write_deploy_folder(exported: Path, folder: Path, sample: Pixels) -> None:
-    """Write the folder; it takes its place only when it is complete.
+    """Write the folder; it appears only when it is complete.
 
     Args:
         exported: an IR that describes itself to openvino-model-api.
-        sample: an image (H, W, 3), whose answer the README tells.
+        sample: an image (H, W, 3), whose prediction the README shows.
 
     Raises:
         UsageError: the folder cannot be written.

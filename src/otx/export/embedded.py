@@ -12,8 +12,7 @@ from otx.data.preprocessing import Preprocessing
 
 
 class Embedded(nn.Module):
-    """Takes decoded images (N, H, W, 3) uint8 of any size, colours in the order RGB or BGR; gives what
-    the network gives."""
+    """Takes decoded images (N, H, W, 3) uint8 of any size, in RGB or BGR, and returns what the network returns."""
 
     mean: torch.Tensor
     std: torch.Tensor

@@ -1,4 +1,4 @@
-"""Write a model as OpenVINO IR or ONNX file, and keep it only when it answers as the model does."""
+"""Write a model as OpenVINO IR or ONNX file, and keep the file only if its outputs match the model's."""
 
 from __future__ import annotations
 
@@ -58,13 +58,14 @@ class ExportRequest:
 def export_model(checkpoint: Path, output_dir: Path, request: ExportRequest, images: Sequence[Pixels]) -> ExportResult:
     """Export a model file, compare it with PyTorch on `images` (H, W, 3), and move it into `output_dir`.
 
-    The graph takes `image` and gives `logits` (N, C), N free: float32 (N, 3, H, W) of the card's size, normalised; or
-    with `preprocessing="embedded"` uint8 (N, H, W, 3) of any size, colours in the order `input_color`. With `explain`,
-    the name of an algorithm of saliency.py, it also gives `saliency_map` (N, C, h, w) and `feature_vector` (N, D).
+    The graph takes `image` and returns `logits` (N, C), N free. The image is float32 (N, 3, H, W) of the card's size,
+    normalised; or with `preprocessing="embedded"` uint8 (N, H, W, 3) of any size, with the colours in the order
+    `input_color`. With `explain`, the name of an algorithm of saliency.py, the graph also returns `saliency_map`
+    (N, C, h, w) and `feature_vector` (N, D).
 
     Raises:
         ExportError: a logit differs by more than 1e-3 (FP32) or 1e-2 (FP16), or by more than this share of the
-            largest logit where that is beyond 1; or an image gets another label.
+            largest logit if that is above 1; or an image gets another label.
         RunError: OpenVINO or ONNX Runtime crashed on the file.
     """
     network, card = load_model(checkpoint)
@@ -93,7 +94,7 @@ def export_model(checkpoint: Path, output_dir: Path, request: ExportRequest, ima
 
 
 def export_staging(output_dir: Path) -> AbstractContextManager[Path]:
-    """A folder whose files `checksum` finds where a process is killed between the halves of an IR."""
+    """A staging folder; if the process is killed between the two files of an IR, `checksum` finds the other here."""
     return staged_folder(output_dir, f"to {output_dir}", prefix=UNFINISHED, fix="choose another --output")
 
 
@@ -104,7 +105,7 @@ def _explained(network: nn.Module, card: ModelCard, algorithm: str) -> tuple[nn.
 
     explained = Explained(network, algorithm)
     with torch.inference_mode():
-        # a network without maps says so here; OpenVINO would hide its words in errors of its own
+        # a network without maps fails here with its own message, which OpenVINO would hide in other errors
         explained(torch.zeros(1, 3, card.preprocessing.height, card.preprocessing.width))
     return explained, replace(card, explain=explained.algorithm)
 
@@ -202,14 +203,14 @@ def _halve_weights(graph: Any) -> None:
 
 
 def _check(checkpoint: Path, file: Path, images: Sequence[Pixels], tolerance: float) -> tuple[float, float]:
-    """The largest difference of a logit from PyTorch's, and what is allowed."""
+    """The largest difference of a logit from PyTorch's, and the allowed one."""
     reference = load_predictor(checkpoint, "cpu")
-    # graphs round what they resize in their own ways; at the input's own size all must agree to the tolerance
+    # graphs round resized pixels in different ways; at the network's input size they must agree to the tolerance
     images = [reference.card.preprocessing.resize(image) for image in images]
     expected = reference.logits(images)
     answers: list[Logits] = run_in_child(_answers, file, images, reporter=SilentReporter())
     difference = max(_difference(answer, expected) for answer in answers)
-    # rounding errors grow with the values they are made on
+    # rounding errors grow with the values
     tolerance *= max(1.0, float(np.abs(expected).max()))
     if not difference <= tolerance:
         raise ExportError(

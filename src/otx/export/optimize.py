@@ -1,4 +1,4 @@
-"""Make a model small: 8-bit integers instead of floats, with NNCF, and prove what that costs and gains."""
+"""Quantise a model to 8-bit integers with NNCF, and measure what that costs and gains."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ BATCH = 32
 
 @dataclass(frozen=True)
 class NetworkInputs:
-    """Labelled images as network input, decoded and resized again each time; those that cannot be are left out."""
+    """Labelled images as network input, decoded and resized again each time; undecodable images are left out."""
 
     images: ImageSet
     preprocessing: Preprocessing
@@ -64,13 +64,13 @@ class NetworkInputs:
 
 @dataclass(frozen=True)
 class Int8Request:
-    """What an INT8 file is made with.
+    """How an INT8 file is made.
 
     Args:
-        calibration: images of the training split, from which the ranges of the activations are read.
-        validation: images that judge.
-        max_drop: how much of the validation accuracy may be lost (0 to 1); layers are turned back to floats until it
-            holds. None: the drop is measured only.
+        calibration: the calibration set, images of the training split that give the ranges of the activations.
+        validation: images that the accuracy is measured on.
+        max_drop: how much validation accuracy may be lost (0 to 1); layers are turned back to floats until no more
+            is lost. None: the drop is only measured.
         batch_size: the fixed batch size of the file; a free one crashes on processors with AMX
             (openvinotoolkit/openvino#37577).
     """
@@ -87,10 +87,10 @@ def optimize_model(
     """Quantise an IR to INT8, measure it beside its other precisions, and move it into `output_dir`.
 
     Args:
-        variants: IRs of the same model by precision; the first one is quantised, and what the drop is measured from.
+        variants: IRs of the same model by precision; the first one is quantised, and the drop is measured against it.
 
     Raises:
-        DataError: there is no image to calibrate or to judge with.
+        DataError: there is no image to calibrate on, or none to measure the accuracy on.
         RunError: OpenVINO or NNCF crashed, or the memory was full.
         UsageError: the folder cannot be written to.
     """
@@ -114,7 +114,7 @@ def optimize_model(
 
 
 def judge(result: OptimizeResult, reporter: Reporter) -> None:
-    """Say it where more accuracy was lost than was allowed, or than a person would expect."""
+    """Warn if more accuracy was lost than allowed, or than the user would expect."""
     first = result.variants[0].precision
     lost = f"INT8 loses {result.drop:.4f} of the {first} accuracy on the validation images"
     if result.max_drop is not None and result.drop > result.max_drop:
@@ -124,7 +124,7 @@ def judge(result: OptimizeResult, reporter: Reporter) -> None:
 
 
 def _write_int8(watch: Watch, source: Path, path: Path, asked: Int8Request) -> None:
-    """Quantise an IR, for a process of its own."""
+    """Quantise an IR; runs in a child process."""
     watch.step("quantising", source, "nncf", "openvino")
     model = openvino_core().read_model(source)
     fix_batch(model, 1)
@@ -163,7 +163,7 @@ def _quantize(model: Any, asked: Int8Request, *, transformer: bool) -> Any:
 
 
 def _compress(model: Any) -> Any:
-    """Store the weights that still are floats (NNCF leaves squeeze-excite alone) in 8 bit; they compute in floats."""
+    """Store the weights that are still floats (NNCF skips squeeze-excite) in 8 bits; they still compute in floats."""
     import nncf
 
     return nncf.compress_weights(model, mode=nncf.CompressWeightsMode.INT8_SYM)
@@ -184,7 +184,7 @@ def precision_of(path: Path) -> str:
 
     Raises:
         ModelError: it cannot be read.
-        UsageError: it holds its preprocessing, which is not to be quantised.
+        UsageError: its preprocessing is embedded, which must not be quantised.
     """
     try:
         model = openvino_core().read_model(path)
@@ -209,20 +209,20 @@ def _describe(model: Any, card: ModelCard, settings: dict[str, Any]) -> None:
 
 def _save(model: Any, path: Path) -> None:
     save_ir(model, path, half=True)
-    # a third of the description is indentation, which counts beside weights this small
+    # a third of the .xml is indentation, which matters beside weights this small
     path.write_text(re.sub(r">\s+<", "><", path.read_text(encoding="utf-8")), encoding="utf-8")
     add_checksum(path)
 
 
 def halve(source: Path, path: Path) -> Path:
-    """Write an IR with weights of 16 bit."""
+    """Write an IR with weights of 16 bits."""
     save_ir(openvino_core().read_model(source), path, half=True)
     add_checksum(path)
     return path
 
 
 def _measure(watch: Watch, files: dict[str, Path], validation: NetworkInputs) -> list[Variant]:
-    """Accuracy, size and speed of IRs by precision, for a process of its own."""
+    """Accuracy, size and speed of IRs by precision; runs in a child process."""
     names = ", ".join(path.name for path in files.values())
     watch.step("measuring the accuracy of", names, "openvino")
     top1 = _accuracies(files, validation, watch)
@@ -244,7 +244,7 @@ def _measure(watch: Watch, files: dict[str, Path], validation: NetworkInputs) ->
 
 
 def _accuracies(files: dict[str, Path], validation: NetworkInputs, reporter: Reporter) -> dict[str, float]:
-    """Top-1 accuracies, one image at a time through all the files."""
+    """Top-1 accuracy of each file; each image is decoded once and runs through all files."""
     compiled = {precision: compile_exactly(path, ("logits",), batch=1) for precision, path in files.items()}
     right = dict.fromkeys(files, 0)
     number = 0
@@ -260,7 +260,7 @@ def _accuracies(files: dict[str, Path], validation: NetworkInputs, reporter: Rep
 
 @contextlib.contextmanager
 def _quiet_nncf() -> Iterator[None]:
-    """NNCF's own messages and bars, and those of what it imports, are for its developers."""
+    """Silence the messages and progress bars of NNCF and its imports, which are for its developers."""
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
     import nncf
 

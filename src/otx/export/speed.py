@@ -1,4 +1,4 @@
-"""How fast IRs are beside each other: measured in turns, so that what else the machine does hits all of them alike."""
+"""Compare how fast IRs are: measured in turns, so that other load on the machine affects all of them alike."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""A model at work: predictions and saliency maps, whatever file it is in."""
+"""A model at work: predictions and saliency maps from any kind of model file."""

@@ -34,7 +34,7 @@ def run_over(
     batch_size: int = 64,
     max_pixels: int = MAX_PIXELS,
 ) -> Iterator[Row]:
-    """As `classify`, for whatever takes decoded images and gives a row for each."""
+    """Like `classify`, with any function that maps decoded images to a row each."""
 
     def load(path: str | Path) -> tuple[str, Pixels | None, str | None]:
         try:

@@ -1,4 +1,4 @@
-"""Write saliency maps: for each image and class a picture for a person, and the raw map for a program."""
+"""Write saliency maps: for each image and class an overlay to look at, and the raw map for programs."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ COLUMNS = ("path", "class", "probability", "predicted", "overlay", "saliency_map
 
 @dataclass(frozen=True)
 class Subject:
-    """An image to explain: where it is, the name its files get (relative, not climbing), its true class if known."""
+    """An image to explain: its path, the name of its files (relative, without `..`), its true class if known."""
 
     path: Path
     name: str
@@ -36,7 +36,7 @@ class Subject:
 
 
 def check_targets(targets: str, classes: Sequence[str], *, labelled: bool) -> None:
-    """Raise UsageError where the maps asked for cannot be made."""
+    """Raise UsageError if the requested maps cannot be made."""
     if targets not in TARGETS and targets not in classes:
         raise UsageError(
             f"--explain_config.targets {targets}: no such class{nearest(targets, [*TARGETS, *classes])}",
@@ -52,7 +52,7 @@ def check_targets(targets: str, classes: Sequence[str], *, labelled: bool) -> No
 def explain(
     predictor: Predictor, subjects: Iterable[Subject], folder: Path, *, targets: str, algorithm: str, max_pixels: int
 ) -> Iterator[Explanation]:
-    """Explain images one after another, in order; what cannot be decoded gives an explanation with an error."""
+    """Explain images one after another, in order; one that cannot be decoded gives an explanation with an error."""
 
     def load(subject: Subject) -> tuple[Subject, Pixels | None, str | None]:
         try:
@@ -109,7 +109,7 @@ def _wanted(targets: str, classes: tuple[str, ...], best: int, label: int | None
 
 
 def _shorten(name: str, limit: int) -> str:
-    """A name of at most so many bytes in its last part; what is cut off is replaced by a hash."""
+    """Shorten the last part of a name to at most `limit` bytes, with a hash at the end if it is cut."""
     start, slash, last = name.rpartition("/")
     coded = os.fsencode(last)
     if len(coded) > limit:
@@ -118,7 +118,7 @@ def _shorten(name: str, limit: int) -> str:
 
 
 def subjects_of(paths: Iterable[str]) -> Iterator[Subject]:
-    """Images that a person named; each gets a name of its own for its files."""
+    """The images that the user named, each with its own name for its files."""
     taken: dict[str, int] = {}
     for path in paths:
         parts = [part for part in Path(path).parts if part not in ("..", ".", Path(path).anchor)]

@@ -1,4 +1,4 @@
-"""How much memory a model file takes: asked in a process of its own, since a process does not shrink again."""
+"""Measure how much memory a model file takes, in a process of its own, since a process does not shrink again."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ LIBRARIES = {"torch": ("otx.networks.build", "timm"), "openvino": ("openvino",),
 
 
 def memory_growth(path: str, device: str) -> int | None:
-    """Bytes by which this process grows at most while it loads a file and classifies one image after another.
+    """Peak growth of this process, in bytes, while it loads a file and classifies one image after another.
 
-    The runtime is imported before, so that its libraries do not count. None where Linux's /proc is missing.
+    The runtime is imported first, so its libraries do not count. None if Linux's /proc is missing.
     """
     for module in LIBRARIES[library_of(Path(path))]:
         importlib.import_module(module)
@@ -31,7 +31,7 @@ def memory_growth(path: str, device: str) -> int | None:
 
 
 def _forget_peak() -> None:
-    """Let VmHWM begin anew (proc(5), clear_refs): imports take more for a moment than they keep."""
+    """Reset VmHWM (proc(5), clear_refs): imports take more memory for a moment than they keep."""
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
 

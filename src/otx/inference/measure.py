@@ -1,4 +1,4 @@
-"""Latency and throughput of model files, in turns: one that is loaded for each, fed with noise or with photos."""
+"""Measure the latency and throughput of model files in turns, on noise or on photos."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ class Feed(Protocol):
         """The next batch, made by this thread."""
 
     def batches(self, count: int) -> Iterator[Batch]:
-        """The next batches, made side by side by as many threads as there are processors."""
+        """The next `count` batches, which several threads may make in parallel."""
 
 
 class Noise:
-    """One batch of noise again and again, so that nothing but the network is measured."""
+    """One batch of noise again and again, so that only the network is measured."""
 
     def __init__(self, runner: Runner) -> None:
         self._batch = runner.noise()
@@ -43,7 +43,7 @@ class Noise:
 
 
 class Photos:
-    """Photos, each read, decoded, resized and normalised when it is its turn; after the last comes the first."""
+    """Photos in a cycle, each read, decoded, resized and normalised when it is needed."""
 
     def __init__(self, runner: Runner, paths: Sequence[Path], max_pixels: int) -> None:
         self._runner, self._max_pixels = runner, max_pixels
@@ -71,9 +71,9 @@ class Meter:
     """How files are measured.
 
     Args:
-        feed: makes what a runner is fed with.
+        feed: makes the feed of a runner.
         seconds: how long each figure of each file is measured.
-        on_round: told how many rounds of turns are done.
+        on_round: gets the number of rounds done.
     """
 
     device: str
@@ -84,7 +84,7 @@ class Meter:
 
 @dataclass(frozen=True)
 class Latency:
-    """Of `count` batches of one image, one at a time, by one runner."""
+    """Latency of one image at a time, over `count` images."""
 
     median_ms: float
     p95_ms: float
@@ -94,7 +94,7 @@ class Latency:
 
 @dataclass(frozen=True)
 class Rate:
-    """Images a second, with as many batches under way as the runtime wants; None and a reason where it cannot."""
+    """Images a second, with `requests` batches at a time; None and a reason if the file cannot be measured."""
 
     images_per_second: float | None
     requests: int = 1
@@ -102,7 +102,7 @@ class Rate:
 
 
 def measure_latency(files: Mapping[str, Path], meter: Meter) -> dict[str, Latency]:
-    """How long each file takes for one image at a time.
+    """Measure how long each file takes for one image at a time.
 
     Raises:
         ModelError, UsageError: a file cannot be used, or takes no batch of one.
@@ -118,7 +118,7 @@ def measure_latency(files: Mapping[str, Path], meter: Meter) -> dict[str, Latenc
 
 
 def measure_rates(files: Mapping[str, Path], meter: Meter, *, batch: int, streams: str) -> dict[str, Rate]:
-    """How many images a second each file computes in batches of a size; the median of the turns."""
+    """Measure how many images a second each file computes in batches of `batch`: the median of the turns."""
     runners: dict[str, Runner] = {}
     rates: dict[str, Rate] = {}
     for name, path in files.items():
@@ -133,13 +133,13 @@ def measure_rates(files: Mapping[str, Path], meter: Meter, *, batch: int, stream
 
 
 def _ready(path: Path, device: str, batch: int, streams: str | None) -> Runner:
-    """A runner that has computed a batch."""
+    """Load a runner, and warm it up with a batch."""
     try:
         runner = load_runner(path, device, batch, streams)
         runner.infer(runner.noise())
     except OtxError:
         raise
-    except Exception as error:  # each runtime raises its own, version by version
+    except Exception as error:  # each runtime has its own errors, which change from version to version
         raise RunError(
             f"{runtime_of(path)} cannot compute {path} in batches of {batch} on {device}: {last_line(error)}",
             fix="a smaller --batch, or --device CPU",

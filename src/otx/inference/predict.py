@@ -1,4 +1,4 @@
-"""Predict images that a person names: files, folders, globs."""
+"""Predict the images that the user names: files, folders, globs."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ COLUMNS = ("path", "label", "probability", "error")
 
 
 def find_images(sources: Iterable[str | Path]) -> Iterator[str]:
-    """The images that files, folders (with all their folders) and globs stand for, sorted within each.
+    """The images in files, folders (with their sub-folders) and globs, sorted within each.
 
     Raises:
         UsageError: a path does not exist, a glob matches nothing, a folder has no image.
@@ -73,7 +73,7 @@ def predict(predictor: Predictor, images: Iterable[str], *, batch_size: int, max
 
 
 def as_prediction(path: str, logits: Logits, classes: Sequence[str]) -> Prediction:
-    """What the logits (C,) of an image say."""
+    """The prediction that the logits (C,) of an image give."""
     probabilities = softmax(logits[None])[0]
     best = int(probabilities.argmax())
     named = {name: float(value) for name, value in zip(classes, probabilities, strict=True)}
@@ -82,14 +82,14 @@ def as_prediction(path: str, logits: Logits, classes: Sequence[str]) -> Predicti
 
 @dataclass(frozen=True)
 class Unfinished:
-    """What stays of a `.csv` of predictions that somebody began: so many rows, which end at a byte."""
+    """The part of an unfinished `.csv` of predictions to keep: the number of rows, and the byte where they end."""
 
     rows: int = 0
     end: int = 0
 
     @classmethod
     def read(cls, path: Path, images: Sequence[str], batch_size: int) -> Unfinished:
-        """Find the last whole batch: images of one batch are computed together, so that all of it is done again.
+        """Find the end of the last whole batch. Images of a batch are computed together, so a part of one is redone.
 
         Raises:
             UsageError: the file cannot be read, or its rows are not those of the images.
@@ -117,7 +117,7 @@ class Unfinished:
 
 
 def _records(path: Path) -> Iterator[bytes]:
-    """The whole records of a CSV file, which may have line breaks in quotes; what is cut off is left out."""
+    """The whole records of a CSV file, which may have line breaks in quotes, without a truncated one at the end."""
     record = b""
     with path.open("rb") as file:
         for line in file:
@@ -128,9 +128,9 @@ def _records(path: Path) -> Iterator[bytes]:
 
 
 def write_as_they_come(predictions: Iterable[Prediction], path: Path, done: Unfinished) -> Iterator[Prediction]:
-    """Write predictions and hand them on: `.csv` (path, label, probability, error) or `.json` (all probabilities).
+    """Write predictions and yield them: `.csv` (path, label, probability, error) or `.json` (all probabilities).
 
-    A `.csv` takes the place of an older one with its first row and grows from there; a `.json` is there when it is
+    A `.csv` replaces an older one when its first row is written, and grows from there; a `.json` appears when it is
     complete.
 
     Raises:

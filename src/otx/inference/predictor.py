@@ -1,4 +1,4 @@
-"""Run a network, whatever file it is in: a model file (PyTorch), an IR (OpenVINO) or an ONNX file (ONNX Runtime)."""
+"""Run a network from any kind of file: a model file (PyTorch), an IR (OpenVINO) or an ONNX file (ONNX Runtime)."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ class Predictor(Protocol):
     card: ModelCard
 
     def logits(self, images: Sequence[Pixels]) -> Logits:
-        """Logits (N, C) of N images (H, W, 3), red first, of any sizes."""
+        """Logits (N, C) of N RGB images (H, W, 3) of any sizes."""
 
     def features(self, images: Sequence[Pixels]) -> Features:
-        """What enters the classifier, (N, D), for N images (H, W, 3), red first, of any sizes."""
+        """The classifier's input (N, D) for N RGB images (H, W, 3) of any sizes."""
 
     def explain(self, images: Sequence[Pixels], algorithm: str = "auto") -> tuple[Logits, Maps]:
         """Logits (N, C), and a saliency map of every class (N, C, h, w), from 0 to 1.
@@ -50,7 +50,7 @@ class Predictor(Protocol):
 
 
 def load_predictor(path: Path, device: str = "auto") -> Predictor:
-    """Load a model by the kind of its file.
+    """Load a model with the runtime for its kind of file.
 
     Args:
         device: `auto`, `cpu` or `gpu`.
@@ -102,7 +102,7 @@ class TorchPredictor:
         return logits, maps
 
     def _run(self, network: Any, images: Sequence[Pixels]) -> list[NDArray[np.float32]]:
-        """The network's outputs for images: of all of them at once, or of as many as there is memory for."""
+        """The network's outputs for images: all at once, or as many at a time as there is memory for."""
         parts, done = [], 0
         while done < len(images):
             some = images[done : done + self._most]
@@ -125,7 +125,7 @@ class TorchPredictor:
 
 
 class OpenVinoPredictor:
-    """An IR, run by OpenVINO in the precision it was written in; torch is not imported."""
+    """An IR, run by OpenVINO with floats in 32 bits; torch is not imported."""
 
     def __init__(self, path: Path, device: str = "auto") -> None:
         self.card = read_card(path)
@@ -253,7 +253,7 @@ def _check_maps(card: ModelCard, algorithm: str) -> None:
 
 
 def _run_graph(images: Sequence[Pixels], run: Run, *, is_bgr: bool) -> list[NDArray[np.float32]]:
-    """Run a graph that resizes by itself: it gets images of one size at a time."""
+    """Run a graph that resizes its input itself, on images of one size at a time."""
     if is_bgr:
         images = [image[:, :, ::-1] for image in images]
     groups: dict[tuple[int, ...], list[int]] = {}

@@ -31,12 +31,12 @@ RUNTIMES = {"openvino": "OpenVINO", "onnxruntime": "ONNX Runtime", "torch": "PyT
 
 @dataclass(frozen=True)
 class Runner:
-    """A network that is ready for batches (N, 3, H, W) float32, or (N, H, W, 3) uint8 where it is `embedded`.
+    """A network that is ready for batches (N, 3, H, W) float32, or (N, H, W, 3) uint8 if it is `embedded`.
 
     Args:
         infer: computes a batch, and returns when it is done.
         infer_all: computes batches, `requests` of them at a time.
-        threads: processors that compute a batch; None where the runtime does not say.
+        threads: threads that compute a batch; None if the runtime does not say.
         computes_in: the type that floats are computed in.
     """
 
@@ -59,12 +59,12 @@ class Runner:
 
 
 def load_runner(path: Path, device: str, batch: int, streams: str | None = None) -> Runner:
-    """Load a file for batches of a size. Every shape is fixed: quantised graphs with a free one may crash OpenVINO.
+    """Load a file for batches of one size. All shapes are fixed: a quantised graph with a free one may crash OpenVINO.
 
     Args:
         device: as `check_device` takes it.
-        streams: how many batches are computed side by side, `auto` or a number; None: one at a time, as fast as it
-            can be. Only OpenVINO has streams.
+        streams: how many batches are computed in parallel, `auto` or a number; None: one at a time, with the lowest
+            latency. Only OpenVINO has streams.
 
     Raises:
         ModelError: the file cannot be used.
@@ -80,7 +80,7 @@ def library_of(path: Path) -> str:
 
 
 def runtime_of(path: Path) -> str:
-    """What runs a file, in words, with its version."""
+    """The name and version of the runtime that runs a file."""
     library = library_of(path)
     return f"{RUNTIMES[library]} {version(library).split('+')[0].split('-')[0]}"
 
@@ -108,7 +108,7 @@ def has_streams(path: Path) -> bool:
 
 
 def check_device(path: Path, device: str) -> None:
-    """Raise UsageError where the runtime of a file does not see a device.
+    """Raise UsageError if the runtime of a file does not see a device.
 
     Args:
         device: `CPU`, `GPU` or `NPU`; for an IR any name of OpenVINO's (`GPU.1`, `AUTO`), for an ONNX file the name of
@@ -139,14 +139,14 @@ def _onnx_devices() -> list[str]:
 
 
 def _providers() -> list[str]:
-    """ONNX Runtime's names of what can compute here; its "Azure" sends images elsewhere."""
+    """ONNX Runtime's providers on this machine; without "Azure", which sends images elsewhere."""
     import onnxruntime
 
     return [name for name in onnxruntime.get_available_providers() if not name.startswith("Azure")]
 
 
 def _provider(device: str) -> str:
-    """The provider of ONNX Runtime that stands for a device, or nothing."""
+    """ONNX Runtime's provider for a device, or an empty text."""
     available = _providers()
     wanted = [f"{each}ExecutionProvider" for each in PROVIDERS.get(device.upper(), ())]
     exact = [name for name in available if name.upper() == device.upper()]
@@ -245,7 +245,7 @@ def _openvino_runner(path: Path, device: str, batch: int, streams: str | None) -
 
     def infer_all(batches: Iterable[Batch]) -> None:
         for images in batches:
-            # the job keeps the pixels for as long as they are computed
+            # userdata keeps the images alive while they are computed
             queue.start_async([images], userdata=images, share_inputs=True)
         queue.wait_all()
 
@@ -266,7 +266,7 @@ def _openvino_options(device: str, streams: str | None) -> dict[str, Any]:
     kind = device.upper().split(".")[0]
     options: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY" if streams is None else "THROUGHPUT"}
     if kind in ("CPU", "GPU"):
-        # processors with bf16 would compute in it, and answer otherwise than PyTorch does; an NPU has no float32
+        # processors with bf16 would compute in it, and differ from PyTorch; an NPU has no float32
         options["INFERENCE_PRECISION_HINT"] = "f32"
     if kind in ("CPU", "GPU", "NPU") and streams not in (None, AUTO):
         options["NUM_STREAMS"] = streams
@@ -280,7 +280,7 @@ def _float_name(kind: Any) -> str:
 
 
 def _property(compiled: Any, name: str, convert: Callable[[Any], Any] = int) -> Any:
-    """A property of a compiled model; None where its device has no such property."""
+    """A property of a compiled model; None if its device has no such property."""
     try:
         return convert(compiled.get_property(name))
     except (RuntimeError, TypeError, ValueError):

@@ -1,4 +1,4 @@
-"""What the process does once for all computing: one OpenVINO runtime, and memory that is kept."""
+"""OpenVINO: the one core of this process, compiling models, and writing IRs."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ SMALL_INTEGERS = ("i8", "u8", "i4", "u4")
 def openvino_core() -> Any:
     """The one `openvino.Core` of this process.
 
-    Every core gives its thread a stack for signals and takes it away when it is deleted, but puts back the stack of
-    the core before it even where that is gone; the next signal (Ctrl-C, the end of a data worker) then crashes the
-    process. A core that is never deleted cannot do that.
+    Every core gives its thread a signal stack. When it is deleted, it restores the stack of the core before it, even
+    if that one is gone; the next signal (Ctrl-C, the end of a data worker) then crashes the process. A core that is
+    never deleted cannot do that.
     """
     import openvino
 
@@ -39,7 +39,7 @@ def openvino_core() -> Any:
 
 @contextlib.contextmanager
 def only_core() -> Iterator[None]:
-    """Let libraries that make an `openvino.Core` of their own (NNCF) get the one of this process, and its threads."""
+    """Give libraries that make their own `openvino.Core` (NNCF) the one of this process, with its limit of threads."""
     import openvino
 
     core, made = openvino_core(), openvino.Core
@@ -58,13 +58,13 @@ def compile_exactly(
     hint: str = "",
     batch: int | None = None,
 ) -> Any:
-    """Compile an IR, or a model already read, for some of its outputs, computing floats in 32 bit.
+    """Compile an IR, or a model already read, for some of its outputs, computing floats in 32 bits.
 
-    Processors with bf16 would otherwise compute in it, and answer otherwise than PyTorch does.
+    Processors with bf16 would otherwise compute in it, and differ from PyTorch.
 
     Args:
         hint: `LATENCY` or `THROUGHPUT`.
-        batch: fixes the batch size. A quantised model gets a batch of 1 where none is given: with a free dimension
+        batch: fixes the batch size. A quantised model gets a batch of 1 if none is given: with a free dimension
             OpenVINO crashes on processors with AMX (openvinotoolkit/openvino#37577).
 
     Raises:
@@ -81,11 +81,11 @@ def compile_exactly(
 def compile_for_photos(
     model: Any, outputs: tuple[str, ...], preprocessing: Preprocessing, *, device: str = "CPU"
 ) -> Callable[[NDArray[np.uint8]], Any]:
-    """A function of one image (1, H, W, 3) uint8 of any size, whose resize and normalisation OpenVINO does too.
+    """A function of one image (1, H, W, 3) uint8 of any size, which OpenVINO also resizes and normalises.
 
-    They are the very operations that openvino-model-api adds to the graph: a quantised network turns a difference in
-    the last bit of its input into one of a whole step, and so may answer otherwise where two classes are nearly even.
-    A quantised network is compiled apart from the resize, with fixed dimensions (see `compile_exactly`).
+    It does so with the same operations that openvino-model-api adds to the graph: a quantised network turns a
+    difference in the last bit of its input into a whole step, and may then choose another class if two are nearly
+    even. A quantised network is compiled apart from the resize, with fixed dimensions (see `compile_exactly`).
 
     Raises:
         RuntimeError: the file is damaged.
@@ -110,7 +110,7 @@ def is_quantized(model: Any) -> bool:
 
 
 def fix_batch(model: Any, batch: int) -> None:
-    """Give the one input of a model a fixed batch size, whether the one it has is free or fixed."""
+    """Fix the batch size of a model's only input, whether it was free or fixed before."""
     model.reshape([batch, *list(model.input().partial_shape)[1:]])
 
 
@@ -146,9 +146,9 @@ def _with_resize(model: Any, preprocessing: Preprocessing) -> Any:
 
 
 def _resize_alone(preprocessing: Preprocessing) -> Any:
-    """(1, H, W, 3) uint8 of any size becomes (1, height, width, 3) float32.
+    """A model that resizes (1, H, W, 3) uint8 of any size to (1, height, width, 3) float32.
 
-    Floats, since in front of a network OpenVINO does not round the pixels either, whatever their type says.
+    It returns floats, since OpenVINO does not round the pixels in front of a network either, whatever their type says.
     """
     import openvino
     from openvino import opset10
@@ -158,7 +158,7 @@ def _resize_alone(preprocessing: Preprocessing) -> Any:
 
 
 def _with_normalisation(model: Any, preprocessing: Preprocessing) -> Any:
-    """The network takes pixels (1, height, width, 3) float32: OpenVINO computes mean and scale with its first layer."""
+    """A network for pixels (1, height, width, 3) float32: OpenVINO computes mean and scale with its first layer."""
     import openvino
     from openvino.preprocess import PrePostProcessor
 
@@ -178,7 +178,7 @@ def _interpolate(image: Any, preprocessing: Preprocessing) -> Any:
 
 
 def save_ir(model: Any, path: Path, *, half: bool) -> None:
-    """Write an IR, its weights in 16 bit where `half`.
+    """Write an IR, with weights of 16 bits if `half`.
 
     Raises:
         OSError: it cannot be written; OpenVINO itself does not say why.

@@ -13,13 +13,13 @@ from otx.networks.head import pooled
 
 
 class Explained(nn.Module):
-    """A network of timm that also tells its feature vector and a saliency map of every class.
+    """A network of timm that also returns its feature vector and a saliency map of every class.
 
-    Takes network input (N, 3, H, W); gives logits (N, C), saliency maps (N, C, h, w) from 0 to 1, and the feature
+    Takes network input (N, 3, H, W); returns logits (N, C), saliency maps (N, C, h, w) from 0 to 1, and the feature
     vector (N, D), in this order.
 
     Args:
-        algorithm: `recipro_cam` (Byun and Lee 2022, arXiv 2209.14074) for networks with a map of features,
+        algorithm: `recipro_cam` (Byun and Lee 2022, arXiv 2209.14074) for networks with a feature map,
             `vit_recipro_cam` (Byun and Lee 2023, arXiv 2310.02588) for vision transformers, `activation_map` (the mean
             activation, the same for every class) for both; `auto` chooses.
 
@@ -47,7 +47,7 @@ class Explained(nn.Module):
         return logits, stretch(maps), pooled(self.network, features)
 
     def _features(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """What enters the last block (transformers only), and what enters the head."""
+        """The input of the last block (of the head, if the network is no transformer), and the input of the head."""
         if not self.is_transformer:
             features = self.network.forward_features(images)
             return features, features
@@ -60,7 +60,7 @@ class Explained(nn.Module):
         return entered[0], features
 
     def _recipro_cam(self, features: torch.Tensor) -> torch.Tensor:
-        """Let the head see the features of one place at a time; the probability of a class is its map's value."""
+        """Show the head the features of one place at a time; the probability of a class is its map's value there."""
         last = _is_channels_last(self.network)
         height, width = features.shape[1:3] if last else features.shape[2:4]
         masks = place_masks(height, width).to(features)
@@ -69,12 +69,12 @@ class Explained(nn.Module):
         return _as_maps(scores, height, width)
 
     def _vit_recipro_cam(self, tokens: torch.Tensor) -> torch.Tensor:
-        """The same with tokens: the last block sees the class token and one place at a time."""
+        """The same with tokens: show the last block the class token and one place at a time."""
         network, block = self.network, self.network.blocks[-1]
         height, width = network.patch_embed.grid_size
         masks = place_masks(height, width).flatten(1).to(tokens)
         masks = functional.pad(masks, (network.num_prefix_tokens, 0), value=1.0)[None, :, :, None]
-        # after the normalisation, which would give a token of zeros a value of its own
+        # masked after the normalisation, which would turn a token of zeros into another value
         normed = (block.norm1(tokens)[:, None] * masks).flatten(0, 1)
         kept = (tokens[:, None] * masks).flatten(0, 1)
         mixed = kept + block.drop_path1(block.ls1(block.attn(normed)))
@@ -91,10 +91,10 @@ class Explained(nn.Module):
 
 
 def choose_algorithm(network: nn.Module, algorithm: str) -> str:
-    """The algorithm that suits a network, where `auto` was asked for.
+    """The requested algorithm, or for `auto` the one that suits the network.
 
     Raises:
-        UsageError: the one asked for does not suit it.
+        UsageError: the requested one does not suit the network.
     """
     suited = (_recipro_cam_of(network), "activation_map")
     if algorithm == "auto":
@@ -111,7 +111,7 @@ def _recipro_cam_of(network: Any) -> str:
 
     if not _is_transformer(network):
         return "recipro_cam"
-    # blocks of other kinds join attention and network otherwise
+    # other kinds of blocks combine attention and MLP in other ways
     return "vit_recipro_cam" if type(network.blocks[-1]) is Block else "activation_map"
 
 
@@ -122,7 +122,7 @@ def _is_transformer(network: nn.Module) -> bool:
 
 
 def _is_channels_last(network: nn.Module) -> bool:
-    """Some networks of timm (Swin) hand on features as (N, h, w, D)."""
+    """Whether the features are (N, h, w, D), as in some networks of timm (Swin)."""
     return getattr(network, "output_fmt", "NCHW") == "NHWC"
 
 

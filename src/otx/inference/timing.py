@@ -1,4 +1,4 @@
-"""How long work takes, measured in turns: what else the machine does then hits everything that is compared alike."""
+"""Measure how long work takes, in turns, so that other load on the machine affects all that is compared alike."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 ROUNDS = 10
 
 Work = Callable[[int], list[float]]
-"""Does something so many times, and returns what was measured: the seconds of each time, or one rate."""
+"""Does something a number of times, and returns the measurements: the seconds of each time, or one rate."""
 
 
 def measure_in_turns(
@@ -18,14 +18,14 @@ def measure_in_turns(
     rounds: int = ROUNDS,
     on_round: Callable[[int], None] = lambda number: None,
 ) -> dict[str, list[float]]:
-    """Let each work be done again and again, one after another, and collect what each returns.
+    """Do each work in turns, and collect what each returns.
 
-    Each turn begins with one time that does not count: it finds the caches full of what was computed before it, and
-    threads of another library that still wait for more. Every second round goes backwards.
+    Each turn begins with one time that does not count: it finds the caches full of another work's data, and threads of
+    another library that still wait for more. Every second round goes backwards.
 
     Args:
         seconds: how long each is measured in all; a turn lasts `seconds / rounds`, and at least one time.
-        on_round: is told how many rounds are done.
+        on_round: gets the number of rounds done.
     """
     counts = {name: _times_in(work, seconds / rounds) for name, work in works.items()}
     measured: dict[str, list[float]] = {name: [] for name in works}
@@ -38,7 +38,7 @@ def measure_in_turns(
 
 
 def _times_in(work: Work, seconds: float) -> int:
-    """How many times work can be done in so many seconds; the first time, which is slower, does not count."""
+    """How many times work can be done in `seconds`; the first time, which is slower, does not count."""
     work(1)
     started = time.perf_counter()
     work(1)

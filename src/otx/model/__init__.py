@@ -1,1 +1,1 @@
-"""The model file: what it says about itself, its weights, its checksum."""
+"""The model file: its card, its weights, its checksum."""

@@ -1,4 +1,4 @@
-"""The model card: what a model file says about itself, and all that the other verbs need besides its weights."""
+"""The model card: the description in a model file, with everything that the other verbs need besides the weights."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ class ModelCard:
         network: timm's name of the architecture.
         classes: the class names; the index of a name is its logit.
         preprocessing: how an image becomes the network's input.
-        origin: what the weights began from, in words ("random weights", "weights file X", ...).
+        origin: the initial weights, in words ("random weights", "weights file X", ...).
         recipe: the resolved recipe, as `Recipe.to_dict` gives it.
         metrics: figures of the training (for instance `val/accuracy`), 0 to 1.
         versions: versions of the libraries that made it.
         input_color: order of the colours that an exported graph with embedded preprocessing takes, RGB or BGR.
-        num_old: how many of the classes, the first ones, were known to the model that others were added to; 0 for none.
-        explain: the algorithm of the saliency maps that an exported graph gives; empty where it gives none.
+        num_old: how many of the first classes come from the model that the others were added to; 0 if none were added.
+        explain: the algorithm of the saliency maps that an exported graph returns; empty if it returns none.
     """
 
     network: str
@@ -51,7 +51,7 @@ class ModelCard:
         """Read a card back.
 
         Raises:
-            ModelError: the text is no card of this format; `source` names the file it came from.
+            ModelError: the text is not a card of this format; the message names its file, `source`.
         """
         try:
             data = json.loads(text)
@@ -68,7 +68,7 @@ class ModelCard:
             raise ModelError(f"{source} has a damaged otx header: {error}", fix="train or export it again") from error
 
     def check(self) -> None:
-        """Raise TypeError, ValueError or RecipeError where the parts are not what they are said to be."""
+        """Raise TypeError, ValueError or RecipeError if a field has a wrong type or value."""
         size, kinds = self.preprocessing, {"network": str, "origin": str, "recipe": dict, "metrics": dict}
         for name, kind in (kinds | {"versions": dict, "input_color": str, "explain": str, "num_old": int}).items():
             if not isinstance(getattr(self, name), kind):

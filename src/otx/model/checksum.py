@@ -1,7 +1,7 @@
-"""A checksum inside the file it is of, so that a flipped bit is an error and not another answer.
+"""A checksum inside the file itself, so that a flipped bit is an error and not another prediction.
 
-A file is written with an empty seal somewhere in its metadata; the digest of all its bytes then takes the place of the
-zeros. Of an IR, the digest is also that of the `.bin`, so that two halves of different exports are not taken for one.
+A file is written with a checksum of zeros somewhere in its metadata, which is then replaced by the digest of all other
+bytes. For an IR the digest includes the `.bin`, so that the two files must come from the same export.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ PATTERN = re.compile(rf"{CHECKSUM_KEY}:[0-9a-f]{{{2 * SIZE}}}".encode())
 
 
 def with_checksum(data: bytes) -> bytes:
-    """The content of a file with its seal filled in; unchanged where it has none."""
+    """The content of a file with its checksum filled in; unchanged if it has no place for one."""
     place = PATTERN.search(data)
     return data if place is None else _fill(data, place.span(), ())
 
 
 def add_checksum(path: Path) -> None:
-    """Fill in the seal of a file that nobody reads yet."""
+    """Fill in the checksum of a file that nobody reads yet."""
     data = path.read_bytes()
     place = PATTERN.search(data)
     if place is not None:
@@ -40,12 +40,12 @@ def add_checksum(path: Path) -> None:
 
 
 def verify_checksum(path: Path) -> None:
-    """Compare a file with its seal; one without a seal was not written by otx, or by an older one, and passes.
+    """Compare a file with its checksum; a file without one passes: otx did not write it, or an older version did.
 
-    An IR whose export was killed when one of its halves had taken its place is completed.
+    If an export was killed after it moved only one of an IR's two files into place, this moves the other.
 
     Raises:
-        ModelError: it is not what was written.
+        ModelError: the content is not what otx wrote.
     """
     states = [file.stat() for file in (path, *_halves(path))]
     whole = _is_whole(path, tuple((state.st_mtime_ns, state.st_size, state.st_ino) for state in states))
@@ -59,9 +59,9 @@ def verify_checksum(path: Path) -> None:
 
 
 def move_into_place(beside: Path, folder: Path, names: Sequence[str]) -> None:
-    """Move files out of a folder beside, one after the other, when all of them are on the disk."""
+    """Move files from the folder `beside` into `folder`, one after the other, once all are flushed to the disk."""
     for name in names:
-        # Windows flushes only what is open for writing
+        # Windows flushes only files that are open for writing
         with (beside / name).open("r+b") as file:
             os.fsync(file.fileno())
     for name in names:
@@ -69,7 +69,7 @@ def move_into_place(beside: Path, folder: Path, names: Sequence[str]) -> None:
 
 
 def _complete(path: Path) -> bool:
-    """Put the `.xml` in its place that belongs to the `.bin` here, where an export was killed between the two."""
+    """Move the `.xml` that belongs to this `.bin` into place, if an export was killed between the two."""
     for other in path.parent.glob(f"{UNFINISHED}*/{path.name}") if path.suffix == ".xml" else ():
         with contextlib.suppress(OSError, UsageError, StorageError):
             data = other.read_bytes()
@@ -83,7 +83,7 @@ def _complete(path: Path) -> bool:
 
 @functools.lru_cache(maxsize=16)
 def _is_whole(path: Path, _state: tuple[tuple[int, int, int], ...]) -> bool:
-    """Whether the seal is right; read once for each state of the file."""
+    """Whether the checksum is right or missing; computed once for each state of the file."""
     if path.stat().st_size == 0:
         return True
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
@@ -101,9 +101,9 @@ def _fill(data: bytes, place: tuple[int, int], others: Iterable[Path]) -> bytes:
 
 def _digest(data: bytes | mmap.mmap, place: tuple[int, int], others: Iterable[Path]) -> bytes:
     digest = hashlib.blake2b(digest_size=SIZE)
-    with memoryview(data) as view, view[: place[0]] as before, view[place[1] :] as behind:
+    with memoryview(data) as view, view[: place[0]] as before, view[place[1] :] as after:
         digest.update(before)
-        digest.update(behind)
+        digest.update(after)
     for path in others:
         with path.open("rb") as file:
             while piece := file.read(1 << 20):

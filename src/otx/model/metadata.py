@@ -1,4 +1,4 @@
-"""What an exported file says about itself: the keys that openvino-model-api reads, and the model card beside them."""
+"""The metadata of an exported file: the keys that openvino-model-api reads, and the model card."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The model file: weights as safetensors, the model card in its header. Nothing in it can run code."""
+"""The model file: weights as safetensors with the model card in the header, so that loading one runs no code."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ TRAIN_AGAIN = "give a file that `otx train` or `otx export` wrote"
 
 
 def save_model(path: Path, state: Mapping[str, torch.Tensor], card: ModelCard) -> None:
-    """Write a model file; it takes its place only when it is complete."""
+    """Write a model file; it appears under its name only when it is complete."""
     from safetensors.torch import save
 
     with atomic(path, "wb") as file:
@@ -92,7 +92,7 @@ def _state(path: Path) -> dict[str, torch.Tensor]:
 def _read_checkpoint(path: Path) -> dict[str, Any]:
     try:
         data = load_tensors(path)
-    except Exception as error:  # a damaged file raises whatever the decoder stumbles over
+    except Exception as error:  # a damaged file can make a decoder raise anything
         raise _damaged(path, error) from error
     if not isinstance(data, dict):
         raise ModelError(f"{path} holds a {type(data).__name__}, not a checkpoint", fix=TRAIN_AGAIN)
@@ -123,7 +123,7 @@ def _checkpoint_card(path: Path) -> Any:
 
 
 def _xml_card(path: Path) -> Any:
-    """Find the card in an IR without OpenVINO; `iterparse` keeps no more than the runtime information."""
+    """Find the card in an IR without OpenVINO; layers are cleared as they are parsed, to save memory."""
     from xml.etree import ElementTree
 
     if not path.with_suffix(".bin").is_file():

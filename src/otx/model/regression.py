@@ -1,4 +1,4 @@
-"""A logistic regression on features: what a linear probe fits, and what judges labels that may be wrong."""
+"""Logistic regression on features, for the linear probe and for finding labels that may be wrong."""
 
 from __future__ import annotations
 
@@ -44,13 +44,14 @@ def fit_regression(
 ) -> Regression:
     """The multinomial logistic regression with the lowest loss: mean cross-entropy and an L2 penalty on the weights.
 
-    By L-BFGS. On 490 images of flowers, 1,280 features each, it reached scikit-learn's loss in a third of its time.
+    Fitted by L-BFGS. On 490 images of flowers with 1,280 features each, it reached scikit-learn's loss in a third of
+    the time.
 
     Args:
         features: (N, D).
         labels: (N,), from 0 to num_classes - 1.
-        penalty: times half the sum of the squared weights, for features scaled to a root mean square of 1.
-        balanced: every class that has images weighs the same.
+        penalty: factor of half the sum of the squared weights, for features scaled to a root mean square of 1.
+        balanced: give every class that has images the same weight.
     """
     import torch
 
@@ -75,7 +76,7 @@ def fit_regression(
 
 
 def _shares(targets: torch.Tensor, num_classes: int, *, balanced: bool) -> torch.Tensor:
-    """What each image (N,) weighs; the sum is 1."""
+    """The weight of each image in the loss (N,); they sum to 1."""
     import torch
 
     if not balanced:

@@ -29,7 +29,7 @@ TORCH_FILES = (".safetensors", ".ckpt")
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """A model file, checkpoint or exported file: its card, and the run folder it lies in, if it lies in one."""
+    """A model file, checkpoint or exported file, with its card and its run folder, if it is in one."""
 
     path: Path
     card: ModelCard
@@ -40,7 +40,7 @@ class TrainedModel:
         """Read the card of a file.
 
         Raises:
-            ModelError: it is no model.
+            ModelError: it is not a model.
         """
         return cls(path, read_card(path), run_of(path))
 
@@ -59,18 +59,18 @@ class TrainedModel:
         return Path(self.card.recipe["data_root"])
 
     def own_data(self, max_pixels: int) -> DataRequest:
-        """The images it was trained on, wherever else a person may be looking."""
+        """A request for the images it was trained on, with the model's own split."""
         return DataRequest(self.trained_on, None, max_pixels)
 
     def output_folder(self, work_dir: Path) -> Path:
-        """Where what is made of the model goes: its run folder, else a new folder of the work directory."""
+        """The folder for results of this model: its run folder, else a new folder in the work directory."""
         return self.run.path if self.run else new_folder(work_dir)
 
     def data_root(self, request: DataRequest) -> Path:
-        """The folder of images that was asked for, else the one the model was trained on.
+        """The requested folder of images, else the one that the model was trained on.
 
         Raises:
-            DataError: that one is gone.
+            DataError: the folder that the model was trained on is gone.
         """
         if request.root is not None:
             root = resolve_data_root(request.root)
@@ -82,7 +82,7 @@ class TrainedModel:
         return self.trained_on
 
     def dataset(self, request: DataRequest) -> Dataset:
-        """The images, split as they were for the training of the model.
+        """The images, split as in the training of the model, unless the request names a split file.
 
         Raises:
             DataError: the folder cannot be used, or has other classes.
@@ -100,7 +100,7 @@ class TrainedModel:
         return dataset.with_classes(known)
 
     def test_images(self, request: DataRequest, reporter: Reporter) -> ImageSet:
-        """The images to test: the test split of the model's own data set, or what another folder has."""
+        """The images to test on: the test split of the model's own data set, or images of another folder."""
         root = self.data_root(request)
         is_own = root.resolve() == self.trained_on.resolve()
         if not is_own and self._split_file(request, root) is None:
@@ -113,7 +113,7 @@ class TrainedModel:
         return ImageSet(root, dataset.test, Split.TEST, request.max_pixels)
 
     def sample_images(self, request: DataRequest, reporter: Reporter) -> list[NDArray[np.uint8]]:
-        """A few images (H, W, 3) to check an export with: test images, or noise where there are none."""
+        """A few images (H, W, 3) to check an export on: test images, or noise if there are none."""
         try:
             images = self.test_images(request, reporter)
             step = max(1, len(images.subset) // CHECK_IMAGES)
@@ -141,7 +141,7 @@ def _decoded(images: ImageSet, paths: Iterable[str]) -> Iterator[NDArray[np.uint
 
 
 def _is_same_data(root: Path, trained_on: Path, run: RunFolder) -> bool:
-    """Whether a folder is the one a run was trained on: by its path, or because it holds the run's files."""
+    """Whether a folder is the one that a run was trained on: it has the same path, or it holds the run's images."""
     if root.resolve() == trained_on.resolve():
         return True
     if not root.is_dir():

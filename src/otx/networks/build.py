@@ -53,10 +53,10 @@ def create(network: str, num_classes: int, height: int, width: int, **options: A
 
 
 def _start_head_small(model: Any) -> None:
-    """Let every class begin about equally likely.
+    """Initialise the classifier with small weights, so that every class begins about equally likely.
 
-    timm's EfficientNet family draws the head from +-1/sqrt(num_classes): with a few classes its random logits are
-    many times larger than what training should have to undo, and the first steps wreck pretrained weights.
+    timm's EfficientNet family draws the head from +-1/sqrt(num_classes). With a few classes the random logits are so
+    large that the first training steps wreck pretrained weights.
     """
     from torch import nn
 
@@ -69,14 +69,14 @@ def _start_head_small(model: Any) -> None:
 
 
 def head_names(model: Any) -> set[str]:
-    """The names of the weights of a network's classifier, whose first dimension is the classes."""
+    """The names of the classifier's weights in a network; their first dimension is the classes."""
     names = model.pretrained_cfg.get("classifier") or ()
     prefixes = (names,) if isinstance(names, str) else tuple(names)
     return {f"{prefix}.{part}" for prefix in prefixes for part in ("weight", "bias")}
 
 
 def check_network(network: str) -> None:
-    """Raise ModelError, with the nearest name, where timm has no such network."""
+    """Raise ModelError, with the nearest name, if timm has no such network or no such weights tag."""
     import timm
 
     base, _, tag = network.partition(".")

@@ -8,7 +8,7 @@ from otx.networks.build import build_network
 def measure_cost(network: str, num_classes: int, height: int, width: int) -> tuple[float, float]:
     """GFLOPs of one image (2 x the multiply-adds of convolutions and matrix products) and millions of parameters.
 
-    Nothing is computed: the network is built on torch's `meta` device.
+    It runs no arithmetic: the network is built on torch's `meta` device.
     """
     import torch
     from torch.utils.flop_counter import FlopCounterMode

@@ -1,4 +1,4 @@
-"""The end of a network: what enters its classifier."""
+"""The features that enter the classifier of a network."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ if TYPE_CHECKING:
 
 @contextlib.contextmanager
 def classifier_input(network: Any) -> Iterator[list[torch.Tensor]]:
-    """Within the block, every image batch that goes through a network adds what enters its classifier: (N, D).
+    """A list to which every batch that the network runs within the block adds its classifier's input (N, D).
 
-    Of a network with several classifiers (distilled transformers) it is the first one's.
+    If the network has several classifiers (distilled transformers), it is the input of the first.
     """
     head = network.get_classifier()
     head = head[0] if isinstance(head, (tuple, list)) else head
@@ -27,6 +27,6 @@ def classifier_input(network: Any) -> Iterator[list[torch.Tensor]]:
 
 
 def pooled(network: Any, features: torch.Tensor) -> torch.Tensor:
-    """The same (N, D), of what `network.forward_features` gives: as a part of an exported graph."""
+    """The classifier's input (N, D) from the output of `network.forward_features`, without a hook, for export."""
     entering: torch.Tensor = network.forward_head(features, pre_logits=True)
     return entering

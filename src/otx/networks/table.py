@@ -1,4 +1,4 @@
-"""The table of models: identity, architecture, where the weights come from, and what the network costs.
+"""The table of models: name, architecture, source of the weights, licence and cost of each.
 
 `gflops` is 2 x the multiply-adds of convolutions and matrix products for one image, `params_m` millions of
 parameters, both with a head of ten classes at the recipes' input of 224 x 224. They are stored so that `otx find`
@@ -84,7 +84,7 @@ def network_of(name: str) -> str:
     return name.removeprefix(TIMM_PREFIX) if name.startswith(TIMM_PREFIX) else MODELS[name].network
 
 
-# by the tensors of a weights file it is told whose they are (`weights_file.fingerprint`), before timm is imported
+# `weights_file.fingerprint` of each network: tells whose weights a file holds before timm is imported
 FINGERPRINTS = {
     "mobilenetv3_large_100": "518e2fc572b26e5e",
     "efficientnet_b0": "fc9a1d8e9438f7c5",

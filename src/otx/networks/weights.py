@@ -25,8 +25,8 @@ HUB_SECONDS = 5.0
 class InitialModel:
     """A network ready to be trained.
 
-    `origin` says in words what its weights are, `warning` what went otherwise; `pretrained`: they have learnt
-    something, the classifier has not.
+    `origin` says in words what its weights are, `warning` why they are not the ones asked for. `pretrained`: all
+    weights but the classifier's are pretrained.
     """
 
     network: nn.Module
@@ -66,7 +66,7 @@ def _from_hub(network: str, num_classes: int, height: int, width: int) -> Initia
         if cached := _in_cache(source):
             options["pretrained_cfg_overlay"] = {"file": cached}
         else:
-            _knock()
+            _check_hub_answers()
         with _quiet_hub():
             model = create(network, num_classes, height, width, **options)
             return InitialModel(model, f"pretrained weights {source}", pretrained=True)
@@ -78,15 +78,15 @@ def _from_hub(network: str, num_classes: int, height: int, width: int) -> Initia
 
 
 def _in_cache(source: str) -> str | None:
-    """The file in the hub's cache, so that what is there is used without a question to the hub."""
+    """The path of the weights in the hub's cache, so that they are used without asking the hub; None if not there."""
     import huggingface_hub
 
     found = huggingface_hub.try_to_load_from_cache(source, "model.safetensors")
     return found if isinstance(found, str) else None
 
 
-def _knock() -> None:
-    """Raise at once where the hub does not answer: its client would try again for most of a minute."""
+def _check_hub_answers() -> None:
+    """Raise soon if the hub does not answer: its client would try again for most of a minute."""
     from huggingface_hub import constants, get_session
 
     if not constants.HF_HUB_OFFLINE:
@@ -95,7 +95,7 @@ def _knock() -> None:
 
 @contextlib.contextmanager
 def _quiet_hub() -> Iterator[None]:
-    """The hub's client logs each of its tries; what matters is said once, by whoever shows `Start.warning`."""
+    """Silence the hub's client, which logs each of its tries; `InitialModel.warning` says once what matters."""
     logger = logging.getLogger("huggingface_hub")
     level = logger.level
     logger.setLevel(logging.CRITICAL)
@@ -122,7 +122,7 @@ def load_weights(model: nn.Module, path: Path) -> str:
         What the weights are, in words.
 
     Raises:
-        ModelError: the file cannot be read without running code, or does not fit; it counts what fits and what not.
+        ModelError: the file cannot be read without running code, or does not fit; the message counts what fits.
     """
     import torch
 
@@ -155,7 +155,7 @@ def _count(names: list[str], what: str) -> str:
 
 
 def _adapt(state: dict[str, torch.Tensor], model: nn.Module) -> dict[str, torch.Tensor]:
-    """Let timm rename and resize what its own older files hold (position embeddings of another input size)."""
+    """Have timm rename and resize the tensors of its older files (position embeddings of another input size)."""
     module = sys.modules[type(model).__module__]
     filter_state = getattr(module, "checkpoint_filter_fn", None)
     if filter_state is None or not any(name.startswith(("blocks", "patch_embed", "pos_embed")) for name in state):

@@ -1,4 +1,4 @@
-"""Files of weights: what can be known of one without torch, and how its tensors are read without running code."""
+"""Weights files: check one without torch, and read its tensors without running code."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ RESIZABLE = "patch_embed."
 
 
 def check_weights_file(path: Path) -> None:
-    """Raise ModelError where a file can hold no weights, seen from its header alone and without torch."""
+    """Raise ModelError if a file cannot hold weights, judged by its header alone and without torch."""
     if path.is_dir():
         raise ModelError(f"{path} is a folder, not a weights file", fix=WEIGHTS_FIX)
     if not path.is_file():
@@ -39,9 +39,10 @@ def check_weights_file(path: Path) -> None:
 
 
 def check_weights_fit(path: Path, network: str) -> None:
-    """Raise ModelError where the header of a safetensors file shows that it holds the weights of another network.
+    """Raise ModelError if the header of a safetensors file shows that it holds the weights of another network.
 
-    Known are the networks of `FINGERPRINTS`; others, and other files, are looked at when the network is built.
+    It knows the networks of `FINGERPRINTS`; for others, and for other files, the check comes when the weights are
+    loaded.
 
     Args:
         path: a file that `check_weights_file` has passed.
@@ -53,7 +54,7 @@ def check_weights_fit(path: Path, network: str) -> None:
     shapes = {name.removeprefix("module."): shape for name, shape in _read_shapes(path).items()}
     found = fingerprint(shapes)
     others = [name for name, known in FINGERPRINTS.items() if known == found]
-    # timm resizes what a transformer was trained with at another input size
+    # timm resizes the embeddings of a transformer that was trained at another input size
     if network in others or (not others and any(name.startswith(RESIZABLE) for name in shapes)):
         return
     if not others:
@@ -69,7 +70,7 @@ def check_weights_fit(path: Path, network: str) -> None:
 
 
 def fingerprint(shapes: Mapping[str, list[int]]) -> str:
-    """The same for networks whose tensors have the same names and shapes, classifiers and counters left out."""
+    """A hash of the names and shapes of a network's tensors, without the classifier and batch norm's counters."""
     lines = [
         f"{name} {list(shape)}"
         for name, shape in sorted(shapes.items())
@@ -85,7 +86,11 @@ def _read_shapes(path: Path) -> Shapes:
 
 
 def _damage_of_safetensors(path: Path) -> str:
-    """Eight bytes say how long the header is, which says where each tensor ends; the last one ends the file."""
+    """Why a safetensors file cannot be read, or an empty text.
+
+    Its first eight bytes give the length of the header, which gives the end of each tensor; the file ends with the
+    last of them.
+    """
     size = path.stat().st_size
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
@@ -104,7 +109,7 @@ def _damage_of_safetensors(path: Path) -> str:
 
 
 def _damage_of_pickle(path: Path) -> str:
-    """`torch.save` writes a zip; before torch 1.6 it wrote a bare pickle."""
+    """Why a file of `torch.save` cannot be read, or an empty text. It is a zip; before torch 1.6, a bare pickle."""
     with path.open("rb") as file:
         start = file.read(2)
     if not start:
@@ -130,7 +135,7 @@ def read_state(path: Path) -> dict[str, torch.Tensor]:
             data: Any = load_file(path)
         else:
             data = load_tensors(path)
-    except Exception as error:  # damaged files raise whatever the decoder stumbles over
+    except Exception as error:  # a damaged file can make a decoder raise anything
         raise ModelError(f"{path} cannot be read as weights: {first_line(error)}", fix=WEIGHTS_FIX) from error
     for key in ("state_dict_ema", "state_dict", "model_ema", "model"):
         if isinstance(data, Mapping) and isinstance(data.get(key), Mapping):
@@ -147,9 +152,9 @@ def read_state(path: Path) -> dict[str, torch.Tensor]:
 
 
 def load_tensors(path: Path) -> Any:
-    """What `torch.save` wrote, without running code; its checksums, which torch does not look at, are compared.
+    """Load what `torch.save` wrote, without running code. It verifies the checksums, which torch ignores.
 
-    Raises whatever a damaged file raises.
+    A damaged file can raise any exception.
     """
     import torch
 
