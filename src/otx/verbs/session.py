@@ -130,7 +130,7 @@ class Session:
 
 
 def check_exists(path: Path | None) -> None:
-    """Raise UsageError if a path is given that is no existing file."""
+    """Raise UsageError if a path is given that is not an existing file."""
     if path is not None and not path.exists():
         raise UsageError(f"no such file: {path}", fix="`ls otx-workspace/.latest/train/` shows the newest run")
     if path is not None and path.is_dir():
