@@ -124,10 +124,10 @@ def _crashed(code: int, step: Step) -> RunError:
             fix="SIGKILL mostly means that the memory was full: close other programs, or give fewer images "
             "(--subset_size)",
         )
-    return RunError(f"{packages} crashed ({name}) when {step.doing} {step.file}", fix=_way_out(step))
+    return RunError(f"{packages} crashed ({name}) when {step.doing} {step.file}", fix=_suggested_fix(step))
 
 
-def _way_out(step: Step) -> str:
+def _suggested_fix(step: Step) -> str:
     if "onnxruntime" in step.packages:
         return "pip install --upgrade onnxruntime, or --export_format OPENVINO; please report it with `otx --version`"
     older = _older_instructions()
@@ -139,7 +139,7 @@ def _way_out(step: Step) -> str:
 
 
 def _older_instructions() -> str:
-    """The oneDNN instruction set without the newest instructions of this processor."""
+    """The value of ONEDNN_MAX_CPU_ISA that leaves out this processor's newest instructions."""
     try:
         text = CPUINFO.read_text()
     except OSError:

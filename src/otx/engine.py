@@ -80,7 +80,7 @@ class Engine:
     def check(
         self, *, data_root: o.CheckRoot = None, checkpoint: o.CheckModel = None, output: o.CheckOutput = None
     ) -> CheckResult:
-        """Find images that are broken, empty, tiny, huge, odd, duplicated, or in both train and test.
+        """Find images that are broken, empty, tiny, huge, odd, duplicated, or in train and also in val or test.
 
         Args:
             checkpoint: also list probably mislabelled images, by the features of this model. If no other data set is
@@ -187,7 +187,7 @@ class Engine:
             explain: add the outputs `saliency_map` and `feature_vector`.
 
         Raises:
-            ExportError: the file gives other answers than the model; it is not kept.
+            ExportError: the file's answers differ from the model's; the file is not kept.
         """
         return self._call(Engine.export, locals())
 

@@ -259,7 +259,7 @@ class OptimizeResult(Result):
 
 @dataclass(frozen=True)
 class Throughput(Result):
-    """Images a second at one batch size; None if the file or the runtime cannot do it, and `why_not`.
+    """Images a second at one batch size; None if the file or the runtime cannot do it (`why_not`).
 
     `streams` is how many batches are computed in parallel: `auto`, a number, or empty for a runtime without streams;
     `requests` is how many were in flight at a time.
@@ -282,8 +282,8 @@ class BenchmarkedFile(Result):
         weights: `FP32`, `FP16` or `INT8`, as they are stored.
         computes_in: the type that floats are computed in.
         threads: processors that compute one image; None if the runtime does not say.
-        memory_bytes: the most that a separate process grew by, which loaded it and classified one image at a time;
-            its libraries are not counted; None if unknown.
+        memory_bytes: peak growth of a separate process that loaded the file and classified one image at a time, without
+            its libraries; None if unknown.
     """
 
     name: str

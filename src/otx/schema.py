@@ -133,7 +133,7 @@ def _range(limits: Mapping[str, Any]) -> str:
 
 
 def convert(value: Any, kind: Any) -> Any:
-    """Turn plain data into the type of a setting; one value fills a tuple, and text may become a float.
+    """Turn plain data into the type of a setting; a single value fills a tuple; text is parsed only for a float.
 
     Raises:
         TypeError, ValueError: it does not fit.

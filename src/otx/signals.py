@@ -162,7 +162,7 @@ def _send(number: signal.Signals) -> None:
 
 
 def outlive_signals() -> None:
-    """Make a data worker ignore signals that go to all processes: its parent ends it when it needs it no more.
+    """Make a data worker ignore signals that go to all processes: its parent ends it when it is no longer needed.
 
     A SIGTERM from the parent ends it at once. If the system does not say who sent a signal, every SIGTERM does.
     """

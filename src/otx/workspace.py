@@ -14,7 +14,7 @@ otx-workspace/                 --work_dir
         report.html            the page about the run, made after every training and test
         validation/            the best model on the validation images: the files of a test
         checkpoints/           last.ckpt and epoch_NNN.ckpt (the best), to resume from
-        tensorboard/           what TensorBoard shows, where it is installed
+        tensorboard/           what TensorBoard shows, if it is installed
         exported_model.xml ... what `otx export` made of it
         optimized_model.xml    what `otx optimize` made of it, and .json: its figures
         explain/2026.../       one `otx explain`

@@ -35,7 +35,7 @@ class Measurement:
 
     @property
     def model_file(self) -> Path | None:
-        """The file that was measured; the one of that name in the run folder comes first, since the folder may move."""
+        """The file that was measured. The run folder may have moved, so a file of that name in it comes first."""
         names = (self.folder.parents[1] / self.result.checkpoint.name, self.result.checkpoint)
         return next((path for path in names if path.is_file()), None)
 
