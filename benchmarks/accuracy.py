@@ -3,13 +3,12 @@
     python benchmarks/accuracy.py FOLDER --weights FILE.safetensors --peer PEER/bin/python --peer_script run_otx.py
         [--seeds 0 1 2] [--peer_epochs 5] [--epochs 5] [--work WORK] [--threads 2]
 
-Both train mobilenetv2_100 from the same weights on the same split, arranged as train/, val/ and test/ in WORK, both
-with their own defaults (batch of 64, 224 x 224), one after the other; times are of whole commands, imports and all. otx
-trains twice: the classifier alone (`--max_epochs 0`), to see how soon it is as good as the peer at its end, and for
-`--epochs`. Afterwards both
-test their best model; that too is timed, otx on the IR. `run_otx.py` is a script that starts the peer and gives it the
-weights named by PEER_WEIGHTS. With `--only peer` or `--only otx` a part is run; what was measured is kept in
-WORK/results.json and put together at the end.
+Both train mobilenetv2_100 from the same weights on the same split, arranged as train/, val/ and test/ in WORK, with
+their own defaults (batch of 64, 224 x 224), one after the other; times are of whole commands, including imports. otx
+trains twice: only the classifier (`--max_epochs 0`), to see how soon it matches the peer's final accuracy, and for
+`--epochs`. Then both test their best model; this is timed, too, for otx on the IR. `run_otx.py` is a script that starts
+the peer with the weights named by PEER_WEIGHTS. `--only peer` or `--only otx` runs one part; results are kept in
+WORK/results.json and combined at the end.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ RECIPE = "lib/python3.11/site-packages/otx/recipe/classification/multi_class_cls
 
 
 def arrange(folder: Path, place: Path) -> None:
-    """Links to the images of a folder, sorted into train/, val/ and test/."""
+    """Link the images of a folder into train/, val/ and test/."""
     data = load_dataset(folder)
     for name in SUBSETS:
         subset = getattr(data, name)

@@ -1,12 +1,12 @@
-"""Images a second of a training on a CPU beside programs that keep processors busy.
+"""Training speed on a CPU (images a second) while other programs keep processors busy.
 
     python benchmarks/busy.py [--network mobilenet_v3_large] [--weights FILE] [--images 256] [--epochs 4] [--busy 1 2]
         [--runs 1] [--ways chosen fixed] [--peer PEER/bin/python --peer_script run_otx.py]
 
-Trains on JPEGs of noise in two classes, batches of 64 images of 224 x 224: alone, and beside each number of endless
-loops, in turns. "fixed" is the same training with OMP_NUM_THREADS set to the number of processors, which keeps it from
-choosing its threads. Counted is the median of the epochs behind the first, data loading included; ratios are to the
-same training alone. With the peer, OTX 2.6.0 trains its recipe of that name as in training.py.
+Trains on JPEGs of noise in two classes, with batches of 64 images of 224 x 224: alone, and beside each number of
+endless loops, in turns. "fixed" is the same training with OMP_NUM_THREADS set to the number of processors, so that it
+cannot choose its threads. The figure is the median of the epochs after the first, including data loading; ratios are to
+the same training alone. With a peer, OTX 2.6.0 trains its recipe of that name as in training.py.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ WAYS = ("chosen", "fixed")
 
 @contextlib.contextmanager
 def busy(loops: int) -> Iterator[None]:
-    """Keep processors busy, in sessions of their own as other people's programs are."""
+    """Keep processors busy with processes in sessions of their own, like other users' programs."""
     command = [sys.executable, "-c", "while True: pass"]
     processes = [subprocess.Popen(command, start_new_session=True) for _ in range(loops)]
     try:

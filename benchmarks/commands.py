@@ -1,9 +1,9 @@
-"""How long a person waits for `otx --help` and `otx find`: against OTX 2.6.0 and against Python itself.
+"""Time of `otx --help` and `otx find`, against OTX 2.6.0 and against Python itself.
 
     python benchmarks/commands.py --peer PEER/bin/python [--runs 5]
 
 PEER is an environment with otx[cuda]==2.6.0 (see README.md here); without --peer only otx and `python -c pass` are
-timed. Whole processes, in turns; medians.
+timed. Prints medians over whole processes, run in turns.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ COMMANDS = {"otx --help": ["--help"], "otx find": ["find", "--task", "MULTI_CLAS
 
 
 def timed(command: list[str]) -> float:
-    # a path of ours would have the peer's command start our program
+    # with our PYTHONPATH the peer's command would start our program
     own = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     started = time.perf_counter()
     subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=True, env=own)

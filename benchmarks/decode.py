@@ -2,8 +2,8 @@
 
     python benchmarks/decode.py [--images 400] [--workers 2] [--runs 5]
 
-Both give batches of 64 float images (3, 224, 224) through torch's DataLoader with the same number of workers, in turns
-in one process; the images are noise of several scales, written as JPEG of quality 90.
+Both yield batches of 64 float images (3, 224, 224) from torch's DataLoader with the same number of workers, in turns in
+one process; the images are noise of several scales, written as JPEG of quality 90.
 """
 
 from __future__ import annotations

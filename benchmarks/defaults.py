@@ -1,12 +1,12 @@
-"""Do the faster defaults cost accuracy? The same training with them and without, over several seeds.
+"""Do the faster defaults cost accuracy? Trains with and without them, over several seeds.
 
     python benchmarks/defaults.py FOLDER --weights FILE.safetensors [--model timm/mobilenetv2_100] [--epochs 5]
         [--seeds 0 1 2] [--size 224] [--per_class N] [--threads 2] [--variants plain default training.freeze_stages=3]
 
-FOLDER holds class folders, or train/ and test/ with class folders; of train/ and test/, `--per_class` takes the first N
-and N / 5 images of each class. The plain training computes in float32 throughout, layer by layer as timm has them, and
-begins with a random classifier. Other variants are the default with other settings (`KEY=VALUE,KEY=VALUE`). Printed:
-top-1 on the test images and the seconds of the training.
+FOLDER holds class folders, or train/ and test/ with class folders; `--per_class` takes the first N images of each class
+from train/, and N / 5 from test/. The plain training computes in float32 throughout, with timm's layers, and starts
+with a random classifier. Other variants are the default with other settings (`KEY=VALUE,KEY=VALUE`). Prints top-1 on
+the test images and the seconds of the training.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ LAYERS = ("fold_norms", "pool_by_products", "speed_up_depthwise")
 
 
 def take(folder: Path, place: Path, per_class: int) -> Path:
-    """Links to some images of each class of train/ and test/."""
+    """Link some images of each class of train/ and test/."""
     for split, count in (("train", per_class), ("test", per_class // 5)):
         for source in sorted((folder / split).iterdir()):
             (place / split / source.name).mkdir(parents=True)

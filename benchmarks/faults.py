@@ -1,14 +1,14 @@
-"""What is lost when otx is killed: nothing.
+"""Check that nothing is lost when otx is killed.
 
     python benchmarks/faults.py [--kills 50] [--exports 10] [--optimizes 10] [--epochs 12] [--seed 0]
 
 A small training (60 of scikit-learn's digits, 32x32 pixels) is killed with SIGKILL, half of the times at a random
-moment of its life, half of the times while a checkpoint is being written. After every kill each file of the run folder
-is read, and the best model so far is loaded. Then the run is resumed, and has to end with the figures and the weights
-of a run that was never disturbed. An export and an optimize of one model over the files of another are killed in the
-same way: what lies there has to answer as one of the two.
+moment, half of the times while it writes a checkpoint. After every kill each file of the run folder is read, and the
+best model so far is loaded. Then the run is resumed, and must end with the figures and weights of an undisturbed run.
+An export and an optimize that replace the files of another model are killed in the same way: the files must then give
+the answers of one of the two models.
 
-The processes are forked from one that has imported everything already, so that the kills meet the work and not the
+The processes are forked from one that has imported everything already, so that the kills hit the work and not the
 imports.
 """
 
@@ -59,7 +59,7 @@ class Kill:
 
 
 class Processes:
-    """Runs `otx` in processes of its own, which can be killed."""
+    """Runs `otx` in child processes that can be killed."""
 
     def __init__(self, log: Path) -> None:
         self.log = log
@@ -67,7 +67,7 @@ class Processes:
         self.context.set_forkserver_preload(PARTS)
 
     def run(self, arguments: Sequence[str], kill: Kill | None = None, watched: str = "*/checkpoints") -> int:
-        """The exit code; -9 where it was killed."""
+        """Run a command; returns its exit code, -9 if it was killed."""
         work = Path(arguments[arguments.index("--work_dir") + 1])
         process = self.context.Process(target=otx, args=(list(arguments), str(self.log)))
         started = time.perf_counter()
@@ -84,7 +84,7 @@ class Processes:
 
 
 def otx(arguments: list[str], log: str) -> None:
-    """What runs in a process."""
+    """The target of a child process: run a command, with its output in a log file."""
     from otx.cli import main
 
     file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
@@ -94,7 +94,7 @@ def otx(arguments: list[str], log: str) -> None:
 
 
 def wait_for_write(process: multiprocessing.process.BaseProcess, work: Path, watched: str, number: int) -> None:
-    """Return while the `number`th new file is being written, or when the process has ended."""
+    """Wait until the `number`th new file is being written, or the process has ended."""
     seen: set[str] = set()
     while process.is_alive():
         for folder in work.glob(watched):
@@ -116,9 +116,9 @@ def weights(path: Path) -> dict[str, bytes]:
 
 
 def check_files(run: RunFolder) -> bool:
-    """Read every file of a run folder (but TensorBoard's log, which grows); whether a model is there.
+    """Read every file of a run folder (but TensorBoard's log, which grows); returns whether there is a model.
 
-    Raises whatever a half-written file raises.
+    A half-written file raises its reader's error.
     """
     readers: dict[str, Callable[[Path], object]] = {
         ".csv": lambda path: list(csv.reader(path.read_text(encoding="utf-8").splitlines(), strict=True)),
@@ -160,7 +160,7 @@ def kill_trainings(processes: Processes, scratch: Path, data: Path, options: arg
         number += 1
         try:
             models = [check_files(run) for run in runs_of(work)]
-        except Exception as error:  # any: a half-written file raises what its reader stumbles over
+        except Exception as error:  # a half-written file may raise any error of its reader
             wrong.append(f"kill {number}: {type(error).__name__}: {error}")
             continue
         begun = any(run.last_checkpoint.is_file() for run in runs_of(work))
@@ -199,7 +199,7 @@ def answers(path: Path) -> np.ndarray:
 
 
 def kill_writers(verb: str, kills: int, processes: Processes, scratch: Path, seed: int) -> list[str]:
-    """Write the files of two models in turns into one folder, and kill some of that; what went wrong."""
+    """Write two models in turns into one folder, and kill some of the writers; returns what went wrong."""
     rng = random.Random(seed)
     models = [next(runs_of(scratch / name)).model for name in ("undisturbed", "other")]
     target = scratch / f"{verb}ed" / "files"
@@ -218,12 +218,12 @@ def kill_writers(verb: str, kills: int, processes: Processes, scratch: Path, see
     # the first one waits for the imports
     wrong, killed, replaced, life = [], 0, 0, min(lives)
     for number in range(kills):
-        # more often towards the end, where the files take their places
+        # more often towards the end, when the files are moved to their places
         kill = Kill(life * rng.choice((rng.uniform(0, 1), rng.uniform(0.8, 1))))
         killed += processes.run(commands[number % 2], kill) == -signal.SIGKILL
         try:
             answer = answers(file)
-        except Exception as error:  # any: a broken file raises what its reader stumbles over
+        except Exception as error:  # a broken file may raise any error of its reader
             wrong.append(f"{verb}, kill {number}: {type(error).__name__}: {error}")
             continue
         which = [index for index, one in enumerate(allowed) if np.array_equal(one, answer)]

@@ -1,11 +1,11 @@
-"""Five classes are added to a model of five others, whose images have become rare: which loss and sampler do best?
+"""Which loss and sampler are best when five classes are added to a model of five others, whose images are now few?
 
     python benchmarks/incremental.py cifar10.tar.xz [--seeds 3] [--old 40] [--new 400] [--epochs 12]
 
 CIFAR-10 (an archive with cifar10/train/CLASS/*.jpg and cifar10/test/CLASS/*.jpg). For each seed a network is trained on
-NEW images of each of the first five classes, then further on OLD images of each of these and NEW of each of the others,
-once for each method; all begin from the same model, see the same images and train the same number of epochs. Printed:
-top-1 on the test images of the old classes, of the new ones, and the mean over all classes, each with its deviation.
+NEW images of each of the first five classes, then on OLD images of each of these and NEW of each of the others, once
+for each method; all start from the same model and train on the same images for the same number of epochs. Prints top-1
+on the test images of the old classes, of the new ones, and the mean over all classes, each with its deviation.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ SETTINGS = {
 
 
 def lay_out(source: Path, root: Path, counts: dict[str, int], seed: int) -> Path:
-    """Links to the chosen images: `counts` of each class in train/, 100 others in val/, 200 in test/."""
+    """Link the chosen images: `counts` of each class in train/, 100 others in val/, 200 in test/."""
     for name, count in counts.items():
         train, test = (sorted((source / split / name).iterdir()) for split in ("train", "test"))
         first = seed * 600

@@ -1,9 +1,9 @@
-"""Does openvino-model-api give the labels that otx gives? On every test image of a run, for each IR named.
+"""Does openvino-model-api give the same labels as otx? Compares every test image of a run, for each IR given.
 
     python benchmarks/modelapi.py RUN/exported_model.xml RUN/optimized_model.xml
 
-ModelAPI's own classes are used as they are, once as they come (where the processor has bf16, OpenVINO computes in it)
-and once told to compute in float32, as otx does.
+ModelAPI's own classes are used unchanged, once with their defaults (OpenVINO computes in bf16 if the processor has it)
+and once set to compute in float32, as otx does.
 """
 
 from __future__ import annotations

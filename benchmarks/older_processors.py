@@ -1,11 +1,11 @@
-"""What a model answers on older processors, simulated: the same labels from FP32, and the accuracy of INT8.
+"""A model's answers on simulated older processors: are the FP32 labels the same, and what is the accuracy of INT8?
 
     python benchmarks/older_processors.py RUN/model.safetensors
 
 PyTorch and oneDNN (in OpenVINO and PyTorch) choose their instructions by the processor; `ATEN_CPU_CAPABILITY` and
-`ONEDNN_MAX_CPU_ISA` tell them to use older ones. Processors before VNNI add products of 8-bit numbers in 16 bit, which
-overflows (is cut off) for large weights; NNCF's overflow fix keeps weights to half their range, in the first layer or
-in all of them. Every file answers the validation and test images of its run, in a process of its own.
+`ONEDNN_MAX_CPU_ISA` make them use older ones. Processors before VNNI add products of 8-bit numbers in 16 bits, which
+saturates for large weights; NNCF's overflow fix limits weights to half their range, in the first layer or in all of
+them. Every file classifies the validation and test images of its run, in a process of its own.
 """
 
 from __future__ import annotations

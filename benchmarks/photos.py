@@ -1,11 +1,11 @@
-"""Training on photos of twelve megapixels: with images kept in memory at a reduced size, and without.
+"""Training speed on photos of twelve megapixels, with and without keeping the images in memory at a reduced size.
 
     python benchmarks/photos.py [--images 192] [--size 4000 3000] [--network mobilenet_v3_large] [--epochs 3]
         [--peer PEER/bin/python --peer_script run_otx.py]
 
-Trains on JPEGs in two classes, blurred noise with a grain, from random weights with a batch of 64 images of 224 x 224.
-Printed are the images a second of the first epoch and of the fastest after it, data loading included, and the seconds
-of the whole command.
+Trains on JPEGs of blurred noise with a grain in two classes, from random weights, with batches of 64 images of
+224 x 224. Prints the images a second of the first epoch and of the fastest one after it, including data loading, and
+the seconds of the whole command.
 """
 
 from __future__ import annotations

@@ -1,14 +1,15 @@
-"""Faults planted in a folder of photos: how many of them `otx check` finds, and how much of what it lists is planted.
+"""Plant faults in a folder of photos, and measure the recall and the precision of `otx check`.
 
     python benchmarks/planted.py FOLDER --weights WEIGHTS [--network mobilenetv2_100] [--flip 0.05] [--copies 10]
 
-FOLDER holds class folders of photos, or is a .tar archive of them. They are copied to a temporary place and split into
-train, val and test as for a training. FLIP of the labels are changed, COPIES training images are copied into test under
-other names, in other sizes and JPEG qualities. WEIGHTS (timm's names, without a classifier) give the features.
+FOLDER holds class folders of photos, or is a .tar archive of them. They are copied to a temporary folder and split into
+train, val and test as for a training. A share FLIP of the labels is changed, and COPIES training images are copied into
+test under other names, in other sizes and JPEG qualities. WEIGHTS (timm's names, without a classifier) give the
+features.
 
-Leaks and copies are looked for without a model, before and after planting: what the photos had of their own is counted
-apart, since it is not wrong to list it. Printed for each list: precision, recall and the number listed; for mislabelled
-images the precision of the first ones too.
+Leaks and copies are searched for without a model, before and after planting: those that the photos already had are
+counted separately, since listing them is right. Prints for each list the precision, the recall and the number listed;
+for mislabelled images also the precision of the first ones.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ def lay_out(source: Path, root: Path) -> None:
 
 
 def plant_labels(root: Path, share: float, rng: random.Random) -> dict[str, str]:
-    """Move some images into the folder of another class; the true class of each by its new path."""
+    """Move some images into the folder of another class; returns the true class of each by its new path."""
     images = sorted(root.glob("*/*/*"))
     classes = sorted({image.parent.name for image in images})
     planted = {}
@@ -63,7 +64,7 @@ def plant_labels(root: Path, share: float, rng: random.Random) -> dict[str, str]
 
 
 def plant_copies(root: Path, count: int, rng: random.Random) -> dict[str, str]:
-    """Copy training images into test in another size and quality; the original of each by the copy's path."""
+    """Copy training images into test in another size and quality; returns the original of each by the copy's path."""
     planted = {}
     for number, image in enumerate(rng.sample(sorted((root / "train").glob("*/*")), count)):
         copy = root / "test" / image.parent.name / f"copy {number}.jpg"
@@ -76,7 +77,7 @@ def plant_copies(root: Path, count: int, rng: random.Random) -> dict[str, str]:
 
 
 def untrained(network: str, weights: Path, classes: tuple[str, ...], root: Path, path: Path) -> Path:
-    """A model file with pretrained features, and a classifier that knows nothing."""
+    """A model file with pretrained features and an untrained classifier."""
     recipe = with_model(Recipe(), f"timm/{network}").override({"data_root": str(root)})
     preprocessing = make_preprocessing(recipe, model_info(f"timm/{network}"))
     size = (preprocessing.height, preprocessing.width)

@@ -1,10 +1,10 @@
-"""How long `otx report` takes, and how large its page is, for a test of many images.
+"""Time of `otx report` and size of its page, for a test of many images.
 
     python benchmarks/report.py RUN PHOTOS [--images 500 10000] [--runs 3]
 
-RUN is the folder of a run that was tested, PHOTOS any folder of images. The answers of the test are repeated for as
-many images as are asked for, whose files are links to the photos in turn. The first report of a process pays for the
-imports. Times are those of the processor too, which a busy machine changes less.
+RUN is the folder of a run that was tested, PHOTOS any folder of images. The answers of the test are repeated for
+IMAGES images, whose files are links to the photos in turn. The first report of a process includes the imports. Also
+prints processor time, which depends less on how busy the machine is.
 """
 
 from __future__ import annotations

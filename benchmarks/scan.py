@@ -1,10 +1,10 @@
-"""Scan and split a folder of many images: otx against torchvision's ImageFolder.
+"""Time to scan and split a folder of many images: otx against torchvision's ImageFolder.
 
     python benchmarks/scan.py [--files 1000000] [--classes 1000] [--runs 3]
 
 The files of a class are hard links to one image of 1 x 1 pixels, in a temporary folder. Each run is a process of its
-own, in turns; printed are the median time after the imports, and the peak memory above that of the imports. torchvision
-only scans; otx also splits off test and validation images.
+own, in turns. Prints the median time after the imports, and the peak memory above that of the imports. torchvision only
+scans; otx also splits off test and validation images.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Figures of the code itself: python benchmarks/structure.py [SRC]
+"""Measure the structure of the code: python benchmarks/structure.py [SRC]
 
-Prints how long functions and modules are, how many parameters functions take, and which rooms import which; the limits
-are those that tests/unit/test_structure.py holds.
+Prints the lengths of functions and modules, the numbers of parameters, and which rooms import which; the limits are
+those of tests/unit/test_structure.py.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 @dataclass(frozen=True)
 class FunctionFigures:
-    """A function by its place in the code, its lines, its parameters but self, and those that are positional."""
+    """A function: its place in the code, its lines, its parameters without self, and the positional ones."""
 
     place: str
     lines: int
@@ -57,7 +57,7 @@ def lines_of(src: Path = SRC) -> dict[str, int]:
 
 @dataclass(frozen=True)
 class Import:
-    """One import of a module of the package: from where, of what, and whether inside a function or for types alone."""
+    """One import inside the package: from where, of what, and whether it is inside a function or only for types."""
 
     importer: str
     imported: str
@@ -66,7 +66,7 @@ class Import:
 
 
 def imports(src: Path = SRC) -> list[Import]:
-    """Every import of a module of the package by another, as dotted names without the package's own."""
+    """Every import of one module of the package by another, as dotted names without the package's."""
     trees = modules(src)
     names = {_dotted(path) for path in trees}
     found = []
@@ -97,7 +97,7 @@ def _targets(node: ast.AST, names: set[str]) -> Iterator[str]:
 
 
 def room_of(module: str) -> str:
-    """The room of a module: its folder, else itself."""
+    """The room of a module: its folder, or the module itself at the top level."""
     return module.split(".")[0]
 
 

@@ -1,15 +1,15 @@
-"""Images a second of a training on a CPU: otx against OTX 2.6.0.
+"""Training speed on a CPU (images a second): otx against OTX 2.6.0.
 
     python benchmarks/training.py --peer PEER/bin/python --peer_script run_otx.py
         [--networks mobilenet_v3_large efficientnet_b0] [--images 512] [--runs 2] [--threads 2]
 
-Both train their recipe of that name from random weights with a batch of 64 images of 224 x 224, in turns, on JPEGs of
-noise in two classes. otx trains once more from a weights file, as it does from pretrained weights: the classifier
-first, then with fixed statistics of batch norm; the file holds random values, on which the speed does not depend. The
-peer trains pretrained weights as it does others. Counted is the fastest of the second to the fourth epoch, data loading
-included: the peer's own mean time of a step (`train/iter_time`, which after a validation holds that too), and otx's
-images over the whole epoch. Afterwards the floating-point work of otx's step is set against what a matrix product
-reaches here, in float32 and in bf16.
+Both train their recipe of that name from random weights with batches of 64 images of 224 x 224, in turns, on JPEGs of
+noise in two classes. otx trains once more from a weights file, as from pretrained weights: the classifier first, then
+with fixed batch norm statistics; the file holds random values, on which the speed does not depend. The peer trains
+pretrained weights like any others. The figure is the fastest of the second to the fourth epoch, including data loading:
+for the peer its own mean time of a step (`train/iter_time`, which after a validation includes that, too), for otx the
+images over the whole epoch. Finally the floating-point operations a second of otx's step are compared with those of a
+matrix product on this machine, in float32 and in bf16.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def rate_of_peer(peer: Path, script: Path, network: str, data: Path, work: Path,
 
 
 def rates_of_otx(network: str, data: Path, work: Path, epochs: int, options: list[str]) -> list[float]:
-    """Images a second of each epoch; that of the classifier alone, if there is one, is left out."""
+    """Images a second of each epoch, without the fit of the classifier, if there is one."""
     asked = ["--max_epochs", str(epochs), "--engine.device", "cpu", "--data.train_subset.batch_size", str(BATCH)]
     places = ["--config", network, "--data_root", str(data), "--work_dir", str(work)]
     run([sys.executable, "-m", "otx", "train", *places, *asked, *options])

@@ -1,9 +1,9 @@
-"""Batches from data workers in memory of the training's own, against files in /dev/shm, PyTorch's way.
+"""Loading speed: batches from data workers in otx's own shared memory, against PyTorch's files in /dev/shm.
 
     python benchmarks/transport.py DATA [--size 224] [--batch 64] [--workers 1 2] [--runs 3] [--epochs 4]
 
-Loading alone, no network: images a second of the fastest epoch behind the first, which decodes and keeps the images.
-Both ways in turns, in one process.
+Only loading, no network: images a second of the fastest epoch after the first, which decodes and keeps the images. Both
+ways run in turns, in one process.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ CROP = Augmentation((0.5, 1.0), (0.75, 1.33), 0.5)
 
 
 def files(items: Sequence[Item]) -> Batch:
-    """As it was before: PyTorch puts the tensors of a batch into files of /dev/shm."""
+    """Collate as PyTorch does: its workers put the tensors of a batch into files in /dev/shm."""
     rows = [image.permute(1, 2, 0) for image, _, _ in items if image is not None]
     labels = torch.tensor([label for image, label, _ in items if image is not None])
     return Batch(torch.stack(rows).permute(0, 3, 1, 2), labels)

@@ -1,4 +1,4 @@
-"""A real Chromium, without a window, for the tests of pages."""
+"""A headless Chromium for the tests of pages."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ ARGUMENTS = (
 
 @contextmanager
 def chromium(*arguments: str, width: int = 1100, height: int = 1000) -> Iterator[webdriver.Chrome]:
-    """A browser with a profile of its own that remembers what pages write to the console."""
+    """A browser with its own profile, which records what pages write to the console."""
     options = webdriver.ChromeOptions()
     options.binary_location = CHROMIUM or ""
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
@@ -42,5 +42,5 @@ def chromium(*arguments: str, width: int = 1100, height: int = 1000) -> Iterator
 
 
 def console_errors(driver: webdriver.Chrome) -> list[str]:
-    """What the console complained of since it was last asked."""
+    """The errors and warnings on the console since the last call."""
     return [line["message"] for line in driver.get_log("browser") if line["level"] in ("SEVERE", "WARNING")]

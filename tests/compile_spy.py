@@ -1,4 +1,4 @@
-"""Watches what OpenVINO compiles, in this process and in those it starts; or lets OpenVINO crash there."""
+"""Record what OpenVINO compiles, in this process and in its children, or make it crash there."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if any("otx.child" in argument for argument in sys.orig_argv):
 
 
 def install(path: str, *, crash: str = "") -> Any:
-    """Let `openvino.Core.compile_model` write a line on each model, and crash on models with an operation `crash`."""
+    """Make `openvino.Core.compile_model` log each model as a line, and crash on models with an operation `crash`."""
     import openvino
 
     own = openvino.Core.compile_model
@@ -41,14 +41,14 @@ def install(path: str, *, crash: str = "") -> Any:
 
 
 def environment(folder: Path, *, crash: str = "") -> dict[str, str]:
-    """Environment of processes whose children are watched; what they compile is written to `folder/compiled`."""
+    """The environment for processes whose children are recorded, in the file `folder/compiled`."""
     (folder / "sitecustomize.py").write_text(SITE.format(path=str(folder / "compiled"), crash=crash))
     places = [str(folder), str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]
     return {"PYTHONPATH": os.pathsep.join(filter(None, places))}
 
 
 def watch(folder: Path, patch: pytest.MonkeyPatch) -> Path:
-    """The file that says what is compiled from now on, here and in children."""
+    """Start to record what is compiled here and in children; returns the file of the records."""
     import openvino
 
     patch.setattr(openvino.Core, "compile_model", openvino.Core.compile_model)

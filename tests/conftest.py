@@ -1,4 +1,4 @@
-"""What every test runs under."""
+"""Settings and fixtures of all tests."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ import pytest
 from hypothesis import settings
 
 pytest_plugins = ["ending"]
-# how long an example takes says nothing here but how busy the machine is
+# the time of an example only shows how busy the machine is
 settings.register_profile("otx", deadline=None)
 settings.load_profile("otx")
-# networks this small are slower on several threads, many times so on a busy machine
+# networks this small are slower on several threads, much slower on a busy machine
 os.environ["OMP_NUM_THREADS"] = "1"
-# no test asks the network: what is not in the hub's cache is not there
+# no test uses the network; the hub has only what is in its cache
 os.environ["HF_HUB_OFFLINE"] = "1"
-# a run that a shell has put into the background ignores Ctrl-C, and all that it starts would ignore it too
+# a run in the background of a shell ignores Ctrl-C, and all processes that it starts would ignore it, too
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
-# first, so that no worker is left with one of them at the end
+# these run first, so that no worker still has one of them at the end
 LONGEST = ("optimize", "readme", "processes", "stops", "training", "incremental", "models", "report", "containers")
 
 
@@ -31,7 +31,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(autouse=True)
 def digits_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The digits are written into a folder of the test session, not into the user's."""
+    """Make otx's cache a folder of the test session, not the user's."""
     folder = tmp_path_factory.getbasetemp() / "cache"
     monkeypatch.setenv("OTX_CACHE", str(folder))
     return folder

@@ -1,8 +1,8 @@
-"""What makes a test run end, whatever a test does.
+"""Make sure that a test run ends, whatever a test does.
 
-A test that hangs in Python is ended by pytest-timeout. One that hangs in native code is not, since Python's handlers do
-not run there: a thread of faulthandler prints the stacks of all threads and ends the process. The processes that a dead
-worker or a failed test has left behind would hold the run's pipes open for ever; they are killed.
+pytest-timeout ends a test that hangs in Python. It cannot end one that hangs in native code, since Python's handlers do
+not run there: a thread of faulthandler prints the stacks of all threads and ends the process. Processes that a dead
+worker or a failed test has left are killed, since they would hold the run's pipes open for ever.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _workers: set[int] = set()
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[STDERR] = os.dup(2)
     if _is_controller(config) and sys.platform == "linux":
-        # what a dead worker leaves behind becomes this process's to end
+        # the children of a dead worker become children of this process
         ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
         config.stash[DONE] = threading.Event()
         threading.Thread(target=_end_orphans, args=(config.stash[DONE],), daemon=True).start()
@@ -67,7 +67,7 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
 
 
 def _limit(item: pytest.Item) -> float:
-    """Seconds that pytest-timeout gives a test; 0: any time."""
+    """The timeout of a test in seconds; 0: none."""
     marker = item.get_closest_marker("timeout")
     given = marker.args[0] if marker and marker.args else item.config.getoption("timeout")
     return float(given if given is not None else item.config.getini("timeout") or 0)
@@ -78,7 +78,7 @@ def _is_controller(config: pytest.Config) -> bool:
 
 
 def _end_orphans(done: threading.Event) -> None:
-    """Once a worker is dead, kill what it has left: a forked child holds the pipe whose end says that it is dead."""
+    """When a worker is dead, kill its children: one that was forked holds the pipe whose end shows that it is dead."""
     while not done.wait(1):
         if any(_stat(pid)[:1] in ([], ["Z"]) for pid in _workers):
             for pid in set(_children()) - _workers:
@@ -86,7 +86,7 @@ def _end_orphans(done: threading.Event) -> None:
 
 
 def _kill(pid: int) -> None:
-    """Kill a process and those that it has started."""
+    """Kill a process and its children."""
     children = _children(pid)
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)
@@ -100,7 +100,7 @@ def _children(parent: int | None = None) -> list[int]:
 
 
 def _stat(pid: int) -> list[str]:
-    """State, parent and so on, of a process that is there."""
+    """State, parent and further fields of a process; empty if it does not exist."""
     with contextlib.suppress(OSError):
         return (Path("/proc") / str(pid) / "stat").read_text(errors="replace").rpartition(")")[2].split()
     return []

@@ -11,14 +11,14 @@ COLORS = ((200, 40, 40), (40, 200, 40), (40, 40, 200), (200, 200, 40), (40, 200,
 
 
 def write_image(path: Path, color: tuple[int, int, int] = (10, 20, 30), size: tuple[int, int] = (32, 24)) -> Path:
-    """Write one image of one colour; `size` is width, height."""
+    """Write an image of a single colour; `size` is (width, height)."""
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", size, color).save(path)
     return path
 
 
 def write_classes(root: Path, counts: dict[str, int], *, size: tuple[int, int] = (40, 32), seed: int = 0) -> Path:
-    """Write class folders whose images have a colour of their own each, and noise."""
+    """Write class folders; the images of a class share a colour, with noise."""
     rng = np.random.default_rng(seed)
     for index, (name, count) in enumerate(sorted(counts.items())):
         (root / name).mkdir(parents=True, exist_ok=True)
@@ -30,7 +30,7 @@ def write_classes(root: Path, counts: dict[str, int], *, size: tuple[int, int] =
 
 
 def write_noise(path: Path, size: tuple[int, int] = (50, 40), seed: int = 0) -> Path:
-    """Write an image of noise as JPEG, which is large enough to be cut off."""
+    """Write an image of noise as JPEG, large enough to test cut-off files."""
     path.parent.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(seed)
     Image.fromarray(rng.integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)).save(path, "JPEG", quality=95)

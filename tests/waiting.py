@@ -1,4 +1,4 @@
-"""Wait for a process that trains, and never longer than `LIMIT` seconds."""
+"""Wait for a training process, at most `LIMIT` seconds."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ _MODULES = {
 
 
 def __getattr__(name: str) -> Any:
-    """Import what is asked for only then, so that `otx --help` starts at once."""
+    """Import a public name on first use, so that `otx --help` starts at once."""
     if name not in _MODULES:
         raise AttributeError(f"module 'otx' has no attribute {name!r}")
     return getattr(import_module(_MODULES[name]), name)

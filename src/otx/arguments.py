@@ -26,7 +26,7 @@ A folder of images becomes a trained, measured and exported image classifier.
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse, whose complaints are raised as UsageError and name the option that was probably meant."""
+    """argparse that raises its errors as UsageError; for an unknown option it suggests the nearest one."""
 
     def __init__(self, verb: str, summary: str) -> None:
         super().__init__(
@@ -61,7 +61,7 @@ class Parser(argparse.ArgumentParser):
         known = parameter.option
         text = f"{known.help}{_choices(known.choices)}{_default_of(parameter)}".replace("%", "%%")
         if known.positional:
-            # what a method takes as one path or several is one or several on the command line
+            # a parameter that takes one path or several takes one or several on the command line, too
             many = {"nargs": "+" if parameter.default is None and "default" not in known.help else "*"}
             single = {"nargs": "?"} if parameter.kind is not Any else many
             self.add_argument(parameter.name, metavar=known.metavar, help=text, **single)  # type: ignore[arg-type]
@@ -106,7 +106,7 @@ def options_in(given: dict[str, Any], method: Callable[..., Any]) -> dict[str, A
 
 
 def renames_in(pairs: Sequence[str]) -> dict[str, str]:
-    """`--rename OLD=NEW`, read."""
+    """Parse the values of `--rename OLD=NEW`."""
     renames = {}
     for pair in pairs:
         old, equals, new = pair.partition("=")

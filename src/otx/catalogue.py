@@ -1,4 +1,4 @@
-"""The shipped recipes, and recipes in files: by name, by ID, by path."""
+"""Find recipes by name, ID or path: shipped ones, and those in files."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def recipe_names() -> list[str]:
 
 
 def _shipped(reference: str) -> Path | None:
-    """The file of a shipped recipe that a name, an ID or a path of OTX's own source tree stands for."""
+    """The file of the shipped recipe with this name, ID or path in OTX's own source tree."""
     if Path(reference).is_file():
         return None
     name = Path(reference).stem if "recipe/classification/multi_class_cls/" in reference else reference
@@ -57,7 +57,7 @@ def _shipped(reference: str) -> Path | None:
 
 
 def with_model(recipe: Recipe, name: str) -> Recipe:
-    """The same training for another network."""
+    """The same recipe for another network."""
     return replace(recipe, name=name, recipe_id="", model=replace(recipe.model, name=name))
 
 
@@ -82,7 +82,7 @@ def _words(name: str) -> tuple[str, str]:
 
 
 def choose_recipe(recipe: Recipe | None, model: str | None) -> Recipe:
-    """The recipe to use: `model` alone names a recipe; beside one it, or `timm/NAME`, replaces the network only."""
+    """The recipe to use. `model` alone names a recipe; with a recipe, or as `timm/NAME`, it sets the network only."""
     if model is None:
         return recipe or load_recipe(DEFAULT_RECIPE)
     if model.startswith(TIMM_PREFIX) or recipe is not None:
@@ -94,7 +94,7 @@ def choose_recipe(recipe: Recipe | None, model: str | None) -> Recipe:
 def to_options(recipe: Recipe) -> list[str]:
     """The options of `otx train` for the same training: `["--config", "efficientnet_b0", "--max_epochs", "7"]`.
 
-    What the recipe is called, and where the run goes, are left out.
+    The recipe's name and ID and the work_dir are left out.
     """
     shipped = recipe.name if recipe.name in recipe_names() else DEFAULT_RECIPE
     base, options = load_recipe(shipped), ["--config", shipped]

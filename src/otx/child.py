@@ -1,4 +1,4 @@
-"""Run a function of otx in a process of its own: where a library crashes there, the caller gets an error in words."""
+"""Run a function in a child process: if a library crashes there, the caller gets an error with an explanation."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ START = "import sys, json; sys.path[:] = json.loads(sys.argv[1]); from otx.child
 
 @dataclass(frozen=True)
 class Step:
-    """What a child is doing: "measuring the speed of", which file, and with which packages."""
+    """What a child is doing (such as "measuring the speed of"), to which file, and with which packages."""
 
     doing: str
     file: str
@@ -37,13 +37,13 @@ class Step:
 
 
 class Watch:
-    """What a function in a child reports to: its caller's reporter, at the other end of a pipe."""
+    """The reporter of a function in a child: it sends everything through a pipe to the caller's reporter."""
 
     def __init__(self, pipe: IO[bytes]) -> None:
         self._pipe, self._lock = pipe, threading.Lock()
 
     def step(self, doing: str, file: Path | str, *packages: str) -> None:
-        """Say what comes next, so that the error names it if the process does not survive it."""
+        """Say what comes next, so that the error names it if it kills the process."""
         self.send("step", Step(doing, str(file), packages))
 
     def note(self, text: str) -> None:
@@ -66,29 +66,29 @@ class Watch:
 
 
 def run_in_child(function: Callable[..., Any], *arguments: Any, reporter: Reporter) -> Any:
-    """What `function(watch, *arguments)` returns, computed by a new Python process.
+    """Return `function(watch, *arguments)`, computed in a new Python process.
 
-    What it raises is raised here too. The child ends with the caller: its pipe closes.
+    Its exceptions are raised here too. The child ends when the caller does, because its pipe closes.
 
     Args:
-        function: of a module; it, its arguments and its result are pickled.
+        function: a module-level function; it, its arguments and its result are pickled.
         reporter: gets what the function tells its `Watch`.
 
     Raises:
         RunError: the process was killed, by a crash or by the system.
     """
     command = [sys.executable, "-c", START, json.dumps(sys.path)]
-    drop_signal_stack()  # the child's end is a signal, which the data workers of a training have made Python listen to
+    drop_signal_stack()  # the child's end raises SIGCHLD, for which torch's data workers have set a handler
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdin is not None
         assert process.stdout is not None
         try:
-            with contextlib.suppress(BrokenPipeError):  # it is gone already: what it left says why
+            with contextlib.suppress(BrokenPipeError):  # the child is gone already: _listen finds out why
                 process.stdin.write(pickle.dumps((function, arguments)))
                 process.stdin.flush()
             return _listen(process, process.stdout, reporter)
         finally:
-            # not until its pipes close: a process that a library has forked there may hold them
+            # do not wait for its pipes to close: a process that a library forked there may hold them open
             process.kill()
             process.wait()
             with contextlib.suppress(BrokenPipeError):
@@ -114,7 +114,7 @@ def _listen(process: subprocess.Popen[bytes], pipe: IO[bytes], reporter: Reporte
 
 
 def _crashed(code: int, step: Step) -> RunError:
-    """The error for a process that ended by itself with an exit code; a signal is a negative one."""
+    """The error for a child that ended without a result; a negative exit code is a signal."""
     number = -code
     name = signal.Signals(number).name if number in set(signal.Signals) else f"exit code {code}"
     packages = " or ".join(f"{package} {_version(package)}" for package in step.packages)
@@ -124,10 +124,10 @@ def _crashed(code: int, step: Step) -> RunError:
             fix="SIGKILL mostly means that the memory was full: close other programs, or give fewer images "
             "(--subset_size)",
         )
-    return RunError(f"{packages} crashed ({name}) when {step.doing} {step.file}", fix=_way_out(step))
+    return RunError(f"{packages} crashed ({name}) when {step.doing} {step.file}", fix=_suggested_fix(step))
 
 
-def _way_out(step: Step) -> str:
+def _suggested_fix(step: Step) -> str:
     if "onnxruntime" in step.packages:
         return "pip install --upgrade onnxruntime, or --export_format OPENVINO; please report it with `otx --version`"
     older = _older_instructions()
@@ -139,7 +139,7 @@ def _way_out(step: Step) -> str:
 
 
 def _older_instructions() -> str:
-    """The instruction set for oneDNN that leaves out the newest one of this processor."""
+    """The value of ONEDNN_MAX_CPU_ISA that leaves out this processor's newest instructions."""
     try:
         text = CPUINFO.read_text()
     except OSError:
@@ -155,18 +155,18 @@ def _version(package: str) -> str:
 
 
 def main() -> NoReturn:
-    """The child: one request from standard input, messages to standard output, then the end, without any clearing up.
+    """The child: read one request from standard input, write messages to standard output, and exit without cleanup.
 
-    What others print to standard output goes to standard error.
+    What other code prints to standard output goes to standard error.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the caller's, who ends this process
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the caller handles Ctrl-C and ends this process
     with os.fdopen(os.dup(1), "wb") as pipe:
         os.dup2(2, 1)
         watch = Watch(pipe)
         try:
             function, arguments = pickle.load(sys.stdin.buffer)
             threading.Thread(target=_end_with_caller, args=(os.dup(0),), daemon=True).start()
-            with open(os.devnull) as nothing:  # noqa: PTH123 - the number of the file is what counts
+            with open(os.devnull) as nothing:  # noqa: PTH123 - its descriptor is what counts
                 os.dup2(nothing.fileno(), 0)
             answer = ("result", function(watch, *arguments))
         except BaseException as error:
@@ -180,9 +180,9 @@ def main() -> NoReturn:
 
 
 def _end_with_caller(pipe: int) -> None:
-    """The pipe closes when the caller is gone, however it went.
+    """End this process when the pipe closes: then the caller is gone, for whatever reason.
 
-    It is read without Python's own file, whose lock a process that a library forks meanwhile would wait for.
+    `os.read` takes no lock. A process that a library forks meanwhile would wait for the lock of a Python file.
     """
     os.read(pipe, 1)
     os._exit(1)

@@ -1,4 +1,4 @@
-"""The command line: arguments become one `Engine` call, and its result becomes what a person sees."""
+"""The command line: turn the arguments into one `Engine` call, and print its result."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ CONFIG_HELP = "take data_root and work_dir from this recipe; a model brings the 
 
 @dataclass(frozen=True)
 class Verb:
-    """A verb: what it does in words, the settings of the recipe it takes (None: all), the `Engine` method it calls."""
+    """A verb: its summary, the recipe settings it takes (None: all), its `Engine` method (if not named like it)."""
 
     summary: str
     settings: tuple[str, ...] | None = ()
@@ -64,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     limit_blas()
     if isinstance(sys.stdout, io.TextIOWrapper):
-        # names of files may hold what a terminal cannot show
+        # file names may hold characters that the terminal cannot show
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         with terminable():
@@ -174,7 +174,7 @@ def _train(arguments: list[str]) -> int:
 
 
 def _use(name: str, arguments: list[str]) -> int:
-    """Run a verb that uses a model."""
+    """Run any verb but `find` and `train`."""
     from otx.arguments import Parser, options_in
     from otx.engine import Engine
 
@@ -194,7 +194,7 @@ def _use(name: str, arguments: list[str]) -> int:
 
 
 def _engine(given: dict[str, Any]) -> Any:
-    """The engine of a verb that uses a model; of a --config it takes where the data and the runs are."""
+    """The engine of any verb but `find` and `train`; a --config gives it data_root and work_dir only."""
     from otx.arguments import settings_in
     from otx.engine import Engine
 
@@ -217,7 +217,7 @@ def _show(name: str, result: Any, given: dict[str, Any]) -> int:
         worked = console.show_predictions(result, console.ROWS_SHOWN if given.get("output") else None)
         return 0 if worked else 1
     if name == "demo":
-        # Ctrl-C is how a demo ends, also while the browser still starts
+        # Ctrl-C ends a demo, even while the browser is starting
         with result as demo, contextlib.suppress(KeyboardInterrupt):
             console.show_demo(demo.url, browser=given.get("open", True))
             demo.wait()

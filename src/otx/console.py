@@ -1,4 +1,4 @@
-"""What a person sees of a result, on standard output, and of an error, on standard error."""
+"""Print results on standard output, and errors on standard error."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ FINDINGS_SHOWN = 10
 
 
 def console() -> Console:
-    """A rich console on standard output; wide where no terminal sets a width, and without markup in names."""
+    """A rich console on standard output, WIDE characters wide if that is no terminal; names are not read as markup."""
     from rich.console import Console
 
     clear_line()
@@ -149,7 +149,7 @@ def _show_old_and_new(out: Console, figures: OldAndNew) -> None:
 
 
 def show_predictions(predictions: Iterator[Prediction], limit: int | None) -> bool:
-    """A table of predictions; beyond `limit` rows only their number is said. False where every image failed."""
+    """Print a table of predictions, and how many there are beyond `limit`. False if every image failed."""
     first = list(islice(predictions, limit))
     more = 0
     worked = not first or any(p.error is None for p in first)
@@ -209,7 +209,7 @@ def show_explanations(result: ExplainResult) -> None:
 
 
 def show_demo(url: str, *, browser: bool) -> None:
-    """The address of a demo, in the browser too where there is a desktop: browsers of the terminal would take it."""
+    """Print a demo's address. Open it only on a desktop: elsewhere a text browser would take over the terminal."""
     import os
     import webbrowser
 
@@ -224,7 +224,7 @@ def show_error(text: str) -> None:
 
 
 def _short(path: str) -> str:
-    """A path as seen from here, where that is shorter."""
+    """A path relative to the current folder, if that is shorter."""
     import os
 
     relative = os.path.relpath(path)

@@ -1,4 +1,4 @@
-"""What a person sees of a machine: `otx env` and `otx benchmark`."""
+"""Print the results of `otx env` and `otx benchmark`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Figure = tuple[int, str]
 
 
 def show_environment(found: Environment) -> None:
-    """Name and text in two columns, for a window of 80."""
+    """Print names and texts in two columns, 80 characters wide."""
     indent = " " * (max(map(len, found.lines)) + 2)
     for name, text in found.lines.items():
         for number, line in enumerate(text.splitlines()):
@@ -31,7 +31,7 @@ def show_environment(found: Environment) -> None:
 
 
 def show_benchmark(result: BenchmarkResult) -> None:
-    """Two tables, one image at a time and images a second, and what was measured."""
+    """Print two tables, one image at a time and images a second, and what was measured."""
     first, out = result.files[0], console()
     columns = [("file", "left"), ("runtime", "left"), ("weights", "left"), ("size", "right"), ("memory", "right")]
     columns += [("latency", "right"), ("95 %", "right"), ("times first", "right")]
@@ -56,7 +56,7 @@ def show_benchmark(result: BenchmarkResult) -> None:
 
 
 def _figures(result: BenchmarkResult) -> list[Figure]:
-    """Every batch size with every number of streams; runtimes without streams have the first column of a batch size."""
+    """Every batch size with every number of streams; runtimes without streams use the first column of a batch size."""
     measured = list(dict.fromkeys((each.batch, each.streams) for file in result.files for each in file.throughput))
     streams = [streams for _, streams in dict.fromkeys(measured) if streams] or [""]
     batches = dict.fromkeys(batch for batch, _ in measured)

@@ -1,4 +1,4 @@
-"""What a person sees while something is at work; all of it goes to standard error."""
+"""Print what happens while a verb works, all of it on standard error."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ BAR_WIDTH = 20
 
 
 class ConsoleReporter:
-    """One live line on a terminal, elsewhere a line after 30 s of silence; notes, warnings and epochs everywhere."""
+    """Prints notes, warnings and epochs; progress on one live line of a terminal, elsewhere after 30 s of silence."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._live = sys.stderr.isatty()
@@ -43,7 +43,7 @@ class ConsoleReporter:
             self._line(_sentence(progress, self._seconds_left(progress, now)))
 
     def _seconds_left(self, progress: Progress, now: float) -> float | None:
-        """What was reported, else as long as the rest takes at the speed since this work was first heard of."""
+        """The reported time, else an estimate from the speed since the first report of this work."""
         done = progress.done - self._first
         if progress.seconds_left is not None or done <= 0:
             return progress.seconds_left
@@ -67,10 +67,9 @@ class ConsoleReporter:
 
 
 class LiveLine:
-    """How far a piece of work is, on the line of a terminal where the cursor is, as wide as the terminal.
+    """Draws the progress of a piece of work on the terminal's current line, as wide as the terminal.
 
-    rich draws it, but does not keep the screen: its Live would hide the cursor, and a process that is killed would
-    leave it so.
+    It uses rich, but not rich's Live: that hides the cursor, and a killed process would leave it hidden.
     """
 
     def __init__(self) -> None:
@@ -84,12 +83,12 @@ class LiveLine:
         self._task = self._bars.add_task("")
 
     def show(self, progress: Progress) -> None:
-        """Draw it in the place of what was there; a library at work has no bar."""
+        """Redraw the line; without a known total there is no bar."""
         from rich.text import Text
 
         left = "" if progress.seconds_left is None else f", {progress.seconds_left:.0f} s left"
         detail = Text(f"{progress.detail}{left}".removeprefix(", "))
-        # what is lost on a narrow terminal is the end of the detail
+        # a narrow terminal cuts off the end of the detail
         needed = len(progress.what) + BAR_WIDTH + 2 * len(str(progress.total)) + 4
         detail.truncate(max(1, self._console.width - needed), overflow="ellipsis")
         self._bars.update(
@@ -107,14 +106,14 @@ class LiveLine:
 
 
 def clear_line() -> None:
-    """Take the live line away, before something else is printed in its place."""
+    """Erase the live line before something else is printed in its place."""
     if sys.stderr.isatty():
         sys.stderr.write(CLEAR)
         sys.stderr.flush()
 
 
 def _sentence(progress: Progress, seconds_left: float | None) -> str:
-    """A piece of work on a line of its own: `checking images: 512 of 2048, 25 %, 1 min 30 s left`."""
+    """Progress as a line of text: `checking images: 512 of 2048, 25 %, 1 min 30 s left`."""
     if progress.total == 0:
         return f"{progress.what}: still at work, {progress.detail}"
     parts = [f"{progress.done} of {progress.total}", f"{100 * progress.done / progress.total:.0f} %"]

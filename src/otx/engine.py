@@ -1,8 +1,8 @@
-"""The front door in Python: one method a verb. `otx VERB --a b` is `Engine(...).VERB(a=b)`.
+"""The Python API: one `Engine` method for each verb. `otx VERB --a b` is `Engine(...).VERB(a=b)`.
 
-The command line is derived from these signatures: an option is a parameter, whose annotation (`otx.options`) has its
-help and what is allowed; a docstring adds what the help does not say. A value out of range is a UsageError. What a
-method does is in the module `otx.verbs.VERB`, which is imported when it is called: nothing heavy is loaded before.
+The command line is derived from these signatures: each option is a parameter, and its annotation (`otx.options`) holds
+the help and the allowed values; docstrings add what the help does not say. A value out of range is a UsageError. The
+code of a verb is in `otx.verbs.VERB`, which the method imports when it is called: nothing heavy is loaded before.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -35,12 +35,12 @@ class Engine:
         data_root: folder of images; `digits` stands for scikit-learn's handwritten digits.
         model: name, ID or path of a recipe, or `timm/NAME` for any network of timm.
         work_dir: folder that holds the run folders.
-        checkpoint: a model file, a Lightning checkpoint or an exported file (IR `.xml`, ONNX), which every verb uses
-            unless it is given another; default: the newest training.
-        recipe: a whole recipe, instead of `model`.
+        checkpoint: the model that every verb uses unless the call names another: a model file, a Lightning checkpoint
+            or an exported file (IR `.xml`, ONNX); default: the newest training.
+        recipe: a whole recipe; with it, `model` replaces only the network.
         device: `auto`, `cpu` or `gpu`.
         overrides: values of single settings, `{"data.train_subset.batch_size": 4}`.
-        reporter: who is told what happens; default: Python's logger `otx`.
+        reporter: receives progress, notes and warnings; default: Python's logger `otx`.
 
     Raises:
         RecipeError: there is no such recipe or setting.
@@ -74,17 +74,17 @@ class Engine:
     def from_config(
         cls, config_path: str | Path, data_root: File = None, work_dir: File = None, **options: Any
     ) -> "Engine":
-        """An engine of a recipe: its name, its ID or the path of a YAML file; `options` as for `Engine`."""
+        """Make an engine from a recipe's name, ID or YAML file; `options` as for `Engine`."""
         return cls(data_root, recipe=load_recipe(config_path), work_dir=work_dir, **options)
 
     def check(
         self, *, data_root: o.CheckRoot = None, checkpoint: o.CheckModel = None, output: o.CheckOutput = None
     ) -> CheckResult:
-        """Look at every image: what is broken, empty, tiny, huge, odd, there twice, or in train and test alike.
+        """Find images that are broken, empty, tiny, huge, odd, duplicated, or in train and also in val or test.
 
         Args:
-            checkpoint: also list probably mislabelled images, by the features of this model. Where no other data set is
-                given, its own and its split are looked at, and what was found goes to its run folder for the report.
+            checkpoint: also list probably mislabelled images, by the features of this model. If no other data set is
+                given, its own data set and split are checked, and the findings go to its run folder for the report.
 
         Raises:
             DataError: the folder cannot be used.
@@ -105,17 +105,17 @@ class Engine:
         """Train a model.
 
         Args:
-            max_epochs, seed, deterministic, precision: the settings of the recipe of that name.
-            checkpoint: classes it does not know are added to those it knows, and without a recipe or model of their own
-                its settings hold.
-            rename: new names of that model's classes, `{"rose": "roses"}`.
+            max_epochs, seed, deterministic, precision: replace the recipe's settings of the same names.
+            checkpoint: the model to start from. Classes of the data that it lacks are added to its own; if the engine
+                was given no recipe or model, the training uses the settings stored in this checkpoint.
+            rename: new names for that model's classes, `{"rose": "roses"}`.
 
         Raises:
-            DataError, ModelError, RecipeError, UsageError: something given cannot be used; nothing was started.
-            InputError: the script that calls this lacks `if __name__ == "__main__":` (macOS, Windows).
+            DataError, ModelError, RecipeError, UsageError: an input cannot be used; nothing was started.
+            InputError: the calling script lacks `if __name__ == "__main__":` (macOS, Windows).
             TrainingError: the training failed.
-            StoppedError: Ctrl-C or SIGTERM came before there was a model. Later ones end the training between two
-                steps, and what is returned says so (`interrupted`).
+            StoppedError: Ctrl-C or SIGTERM came before there was a model. A later signal ends the training between two
+                steps, and the result says so (`interrupted`).
         """
         options = checked(Engine.train, locals())
         settings = {"max_epochs": max_epochs, "seed": seed, "deterministic": deterministic, "precision": precision}
@@ -131,13 +131,13 @@ class Engine:
         return result
 
     def training_recipe(self, start: Path | None = None, changes: Mapping[str, Any] | None = None) -> Recipe:
-        """The settings of a training: this engine's, or those of the model it begins from where none were asked for."""
+        """The settings of a training: this engine's, or the start model's if no recipe or model was asked for."""
         return self._session().training_recipe(start or self._start, changes or {})
 
     def test(
         self, *, checkpoint: o.AnyModel = None, data_root: File = None, output: o.FiguresOutput = None
     ) -> r.TestResult:
-        """Measure a model on test images: those of its own data set that it was not trained on, or another folder's.
+        """Measure a model on the test split of its own data set, or on the images of another folder.
 
         Args:
             data_root: default: the folder the model was trained on.
@@ -145,7 +145,7 @@ class Engine:
         return self._call(Engine.test, locals(), data_root=data_root)
 
     def predict(self, sources: Sources, *, checkpoint: File = None, output: File = None) -> tuple[r.Prediction, ...]:
-        """Predict images (files, folders and globs); options as for `iter_predict`."""
+        """Classify images (files, folders and globs); options as for `iter_predict`."""
         return tuple(self.iter_predict(sources, checkpoint=checkpoint, output=output))
 
     def iter_predict(
@@ -156,10 +156,10 @@ class Engine:
         output: o.PredictOutput = None,
         resume: o.ResumeRows = False,
     ) -> Iterator[r.Prediction]:
-        """`predict` for any number of images: the predictions come one by one, and none is kept.
+        """Like `predict`, but for any number of images: yield the predictions one by one, and keep none.
 
         Args:
-            resume: what `output` holds already is not given again.
+            resume: skip the images whose predictions `output` already holds.
 
         Raises:
             UsageError: `output` cannot be written, or with `resume` holds predictions of other images.
@@ -179,15 +179,15 @@ class Engine:
         output: o.ExportFolder = None,
         deploy: o.Deploy = None,
     ) -> r.ExportResult:
-        """Write a model as OpenVINO IR or ONNX file, and check that it answers as the model does.
+        """Export a model as OpenVINO IR or ONNX file, and check that the file gives the model's answers.
 
         Args:
-            export_precision: of the weights.
-            preprocessing: `modelapi`: described in the file, done by its reader; `embedded`: part of the graph.
-            explain: let the file also give `saliency_map` and `feature_vector`.
+            export_precision: number format of the weights.
+            preprocessing: `modelapi`: the file describes it, its reader does it; `embedded`: part of the graph.
+            explain: add the outputs `saliency_map` and `feature_vector`.
 
         Raises:
-            ExportError: the exported file differs from the model; it is not kept.
+            ExportError: the file's answers differ from the model's; the file is not kept.
         """
         return self._call(Engine.export, locals())
 
@@ -201,13 +201,13 @@ class Engine:
         batch_size: o.BatchSize = 1,
         output: o.ExportFolder = None,
     ) -> r.OptimizeResult:
-        """Write a model as INT8 IR, and measure it beside FP32 and FP16 on the validation images.
+        """Quantise a model to an INT8 IR, and compare it with FP32 and FP16 on the validation images.
 
         Args:
             max_drop: accuracy it may lose (0 to 1); layers are turned back to floats until that holds. None: no limit.
-            subset_size: images of the training split to calibrate with.
+            subset_size: number of training images in the calibration set.
             explain: as for `export`; an IR that has saliency maps keeps them.
-            batch_size: the fixed batch size of the file; with a free one OpenVINO crashes on some processors.
+            batch_size: the fixed batch size of the file; with a dynamic one OpenVINO crashes on some processors.
 
         Raises:
             DataError: the images that the model was trained on are gone.
@@ -227,28 +227,28 @@ class Engine:
         """Write saliency maps: where in an image the model sees a class.
 
         Args:
-            targets: the classes to show: `predicted`, `true` (test split only), `all`, or the name of one.
+            targets: the classes to show: `predicted`, `true` (test split only), `all`, or a class name.
         """
         return self._call(Engine.explain, locals())
 
     def report(self, runs: o.Runs = None, *, output: o.ReportOutput = None) -> Path:
-        """Write the page of a run again, or one page of several runs side by side.
+        """Write the report of a run again, or one page that compares several runs.
 
         Args:
             runs: run folders, or files in them.
 
         Raises:
-            UsageError: there is no such run, or `output` is a file that is no report.
+            UsageError: there is no such run, or `output` is an existing file that is not a report.
         """
         return self._call(Engine.report, locals())
 
     def demo(self, *, checkpoint: o.DemoModel = None, port: o.Port = 0) -> "Demo":
-        """Serve a page on this machine that classifies photos, until the `Demo` that is returned is closed.
+        """Serve a web page on this machine that classifies photos, until the returned `Demo` is closed.
 
-        An exported file answers, without torch. Of a training that has none with saliency maps, one is made first.
+        The page uses an exported file, without torch. A run without one that has saliency maps is exported first.
 
         Args:
-            port: of 127.0.0.1; 0 takes a free one.
+            port: on 127.0.0.1; 0 takes a free one.
         """
         return self._call(Engine.demo, locals())
 
@@ -265,26 +265,26 @@ class Engine:
         memory: o.Memory = True,
         output: o.FiguresOutput = None,
     ) -> r.BenchmarkResult:
-        """Measure how fast model files are, side by side and in turns: latency of one image, throughput, memory.
+        """Compare the speed of model files, measured in turns: latency of one image, throughput, memory.
 
         Args:
-            batch, streams: each batch size is measured with each number of batches that OpenVINO computes side by side.
+            batch, streams: each batch size is measured with each number of streams (batches computed in parallel).
             seconds: how long each figure of each file is measured.
 
         Raises:
-            UsageError: a device is not there, or a file is given twice.
-            DataError, ModelError: there are no images to decode; a file is no model file.
+            UsageError: a device is missing, or a file is given twice.
+            DataError, ModelError: there are no images to decode; a file is not a model file.
             RunError: a runtime fails.
         """
         return self._call(Engine.benchmark, locals())
 
     def env(self, *, output: o.EnvironmentOutput = None) -> r.Environment:
-        """What this machine and this installation are, for a report; what cannot be found out says why."""
+        """Describe this machine and this installation, for a bug report; a fact that cannot be found out says why."""
         return self._call(Engine.env, locals())
 
     @property
     def work_dir(self) -> Path:
-        """The folder that holds the run folders; the current folder where it is one and no other was asked for."""
+        """The folder that holds the run folders: the one asked for, else the current folder if it holds runs."""
         return self._session().work_dir
 
     def _session(self) -> "Session":
@@ -293,7 +293,7 @@ class Engine:
         return Session(self.recipe, self._asked, self._has_recipe, self.reporter, self.checkpoint, self._start)
 
     def _call(self, method: Callable[..., Result], given: Mapping[str, Any], **more: Any) -> Result:
-        """Let the verb of a method run, when its options (among its local variables) are allowed."""
+        """Check a method's options, taken from its local variables, and run its verb."""
         options = checked(method, given)
         verb = import_module(f"otx.verbs.{method.__name__.removeprefix('iter_')}")
         result: Result = verb.run(self._session(), **more, **options)

@@ -1,7 +1,7 @@
 """Every exception that otx raises on purpose.
 
 OtxError                 the root; `exit_code` 1
-|-- InputError           what was given cannot be used; `exit_code` 2, nothing was started
+|-- InputError           an input cannot be used; `exit_code` 2, nothing was started
 |   |-- UsageError       a command, an option or an argument
 |   |-- RecipeError      a recipe: an unknown key, a value of the wrong type or range
 |   |-- DataError        the images: layout, classes, files
@@ -11,7 +11,7 @@ OtxError                 the root; `exit_code` 1
     |-- TrainingError    the training cannot go on
     |   `-- StoppedError   a signal ended it before there was a model; `exit_code` 130 (Ctrl-C) or 143 (SIGTERM)
     |-- ExportError      an exported file differs from its model, and was not kept
-    `-- StorageError     the disk is full, or what was there is gone
+    `-- StorageError     the disk is full, or a folder was removed while in use
 """
 
 from __future__ import annotations
@@ -41,11 +41,11 @@ LONGEST = 300
 
 
 class OtxError(Exception):
-    """An error that a person is meant to read.
+    """An error that is written for the user to read.
 
     Args:
         what: what is wrong, and what was given.
-        allowed: the values that would have been right.
+        allowed: the valid values.
         fix: what to do about it, as a sentence or a command.
     """
 
@@ -62,7 +62,7 @@ class OtxError(Exception):
 
 
 class InputError(OtxError):
-    """What was given cannot be used; nothing was started."""
+    """An input cannot be used; nothing was started."""
 
     exit_code = 2
 
@@ -99,7 +99,7 @@ class StoppedError(TrainingError):
     """Ctrl-C or SIGTERM ended the training before there was a model.
 
     Args:
-        number: of the signal.
+        number: the signal's number.
     """
 
     def __init__(self, number: int, what: str, *, fix: str = "") -> None:
@@ -116,7 +116,7 @@ class StorageError(RunError):
 
 
 def nearest(word: str, words: Iterable[str]) -> str:
-    """The end of a sentence that names the word meant: `: did you mean 'x'?`, or nothing."""
+    """The end of a message, `: did you mean 'x'?`; empty if no word is close."""
     if len(word) > LONGEST:
         return ""
     close = difflib.get_close_matches(word, list(words), n=1, cutoff=0.6)
@@ -124,12 +124,12 @@ def nearest(word: str, words: Iterable[str]) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """What a library's error says first, in one line; its class where it says nothing."""
+    """The first line of a library's error; its class name if it has no text."""
     return _lines(error)[0]
 
 
 def last_line(error: BaseException) -> str:
-    """What a library's error says last, after its own file names and conditions; its class where it says nothing."""
+    """The last line of a library's error, after its own file names and conditions; its class name if it has no text."""
     return _lines(error)[-1]
 
 

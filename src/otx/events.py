@@ -1,4 +1,4 @@
-"""What the verbs tell whoever is watching, while they work."""
+"""What verbs report while they work."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ _log = logging.getLogger("otx")
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a piece of work is: `done` of `total`. `detail` is a figure of the moment, such as the loss.
+    """How far a piece of work is: `done` of `total`. `detail` is a current figure, such as the loss.
 
-    A `total` of 0 is not known: a library is at work, and nobody can say how far it is.
+    A `total` of 0 means unknown: a library is at work and does not say how far it is.
     """
 
     what: str
@@ -30,13 +30,13 @@ class Progress:
 
 
 class Reporter(Protocol):
-    """The receiver of what happens during a verb."""
+    """Receives what happens during a verb."""
 
     def note(self, text: str) -> None:
         """A fact worth knowing."""
 
     def warn(self, text: str) -> None:
-        """Something that is not as the person may think."""
+        """Something the user may not expect."""
 
     def progress(self, progress: Progress) -> None:
         """A sign of life, at most a few times a second; it may come from another thread."""
@@ -46,7 +46,7 @@ class Reporter(Protocol):
 
 
 class LogReporter:
-    """Writes to Python's logger `otx`; what `Engine` uses unless it is given another."""
+    """Writes to Python's logger `otx`; the default of `Engine`."""
 
     def note(self, text: str) -> None:
         _log.info(text)
@@ -81,9 +81,9 @@ class SilentReporter:
 
 @contextlib.contextmanager
 def heartbeat(reporter: Reporter, what: str, *, every: float = 1.0) -> Iterator[None]:
-    """Report that something goes on which reports nothing itself, every so many seconds, from a thread.
+    """Report from a thread, every so many seconds, that the block is running: for work that reports nothing itself.
 
-    The thread ends with the block. It takes no locks that a process forked meanwhile would miss, and leaves signals to
+    The thread ends with the block. It holds no locks that a process forked meanwhile would need, and leaves signals to
     the main thread.
     """
     over, began = threading.Event(), time.monotonic()

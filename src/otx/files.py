@@ -1,4 +1,4 @@
-"""Files that are never half there: written beside their place and then moved; and what can be written where."""
+"""Write files atomically (to a temporary file, then renamed), and check in advance what can be written where."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from otx.errors import OtxError, StorageError, UsageError
 
 STAGING = ".writing."
 TABLES = (".csv", ".json")
-NOT_THE_PERSONS = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ENOENT)
+MACHINE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ENOENT)
 NO_ROOM = "make room on the disk; nothing that was written before is lost"
 
 
 @contextlib.contextmanager
 def atomic(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
-    """Open a file for writing that takes its place only when it is complete and on the disk.
+    """Open a temporary file for writing; it replaces `path` only when it is complete and on the disk.
 
     Raises:
-        UsageError: it cannot be written; what was there before is untouched.
+        UsageError: the file cannot be written; what was there before is untouched.
         StorageError: the same, because the disk is full or the folder was removed.
     """
-    # names of files that are no UTF-8 go into CSV files as they are
+    # file names that are not valid UTF-8 go into CSV files unchanged
     encoding, errors, newline = (None, None, None) if "b" in mode else ("utf-8", "surrogateescape", "")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -46,17 +46,17 @@ def atomic(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
     except OSError as error:
         raise cannot_write(path, error) from error
     finally:
-        # what went wrong is not to be hidden by what goes wrong here
+        # an error here must not hide the first one
         with contextlib.suppress(OSError):
             Path(beside).unlink()
 
 
 @contextlib.contextmanager
 def staged_folder(parent: Path, what: str, *, prefix: str = STAGING, fix: str = "") -> Iterator[Path]:
-    """A new hidden folder inside another, to write files in before they take their place; it is removed at the end.
+    """Make a hidden folder inside another, for files that are then moved to their place; it is removed at the end.
 
     Args:
-        what: is being written, for the error.
+        what: what is being written, for the error.
 
     Raises:
         UsageError: it cannot be written; what was there before is untouched.
@@ -75,36 +75,36 @@ def staged_folder(parent: Path, what: str, *, prefix: str = STAGING, fix: str = 
 
 
 def take_place(staging: Path, folder: Path) -> None:
-    """Let a staged folder become another, which is not there or empty."""
+    """Rename a staged folder to `folder`, which must be missing or empty."""
     staging.chmod(0o755)
     with contextlib.suppress(FileNotFoundError):
-        folder.rmdir()  # not every system replaces an empty one
+        folder.rmdir()  # not every system replaces an empty folder
     staging.replace(folder)
 
 
 def cannot_write(path: str | Path, error: OSError, fix: str = "") -> OtxError:
-    """What to raise where a file cannot be written: the person's to put right, or the machine's."""
+    """The error for a file that cannot be written: StorageError if the machine is the cause, else UsageError."""
     what = f"cannot write {path}: {error.strerror or error}"
-    if error.errno in NOT_THE_PERSONS:
+    if error.errno in MACHINE_ERRORS:
         return StorageError(what, fix=NO_ROOM if error.errno in (errno.ENOSPC, errno.EDQUOT) else "")
     return UsageError(what, fix=fix)
 
 
 def clear_leftovers(folder: Path) -> None:
-    """Remove what a killed process was writing in a folder and those inside it; nobody else may be writing there."""
+    """Remove a killed process's temporary files in a folder and its subfolders; nothing else may be writing there."""
     for file in folder.rglob(f"{STAGING}*"):
         file.unlink(missing_ok=True)
 
 
 def check_folder(folder: Path, fix: str, *, room: int = 1 << 20, file: Path | None = None) -> None:
-    """Raise where nothing can be written to a folder, which need not exist yet; found out by writing there.
+    """Raise if nothing can be written to a folder, which need not exist yet; tested by writing there.
 
     Args:
         room: bytes that must fit.
-        file: what is to be written there, if it is one file.
+        file: the file to be written there, if it is only one.
 
     Raises:
-        UsageError: it is no folder, or may not be written to.
+        UsageError: it is not a folder, or not writable.
         StorageError: the disk is full.
     """
     what = f"to {folder}" if file is None else str(file)
@@ -116,13 +116,13 @@ def check_folder(folder: Path, fix: str, *, room: int = 1 << 20, file: Path | No
             trial.write(bytes(room))
     except OSError as error:
         if error.errno == errno.ENOENT:
-            # the folder is there: it is of a kind that takes no files, such as /proc
+            # the folder exists, but takes no new files, as /proc
             raise UsageError(f"cannot write {what}: nothing can be made in {place}", fix=fix) from error
         raise cannot_write(what, error, fix) from error
 
 
 def check_output(path: Path, what: str, suffixes: Sequence[str], example: str) -> None:
-    """Raise UsageError where `what` (a plural) cannot be written to the file that `--output` names."""
+    """Raise UsageError if `what` (a plural) cannot be written to the file that `--output` names."""
     if path.suffix.lower() not in suffixes:
         raise UsageError(f"--output {path}: {what} are written as {' or '.join(suffixes)}", allowed=suffixes)
     if path.is_dir():

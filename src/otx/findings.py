@@ -1,4 +1,4 @@
-"""What `otx check` returns: images that something is wrong with, or unusual about."""
+"""What `otx check` returns: images that are wrong or unusual in some way."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from otx.plain import Result
 
 @dataclass(frozen=True)
 class ClassCount(Result):
-    """How many images of a class each subset holds. Where test is val, `test` is 0."""
+    """How many images of a class each subset holds. If val serves as test, `test` is 0."""
 
     name: str
     train: int
@@ -29,7 +29,7 @@ class ImageRef(Result):
 
 @dataclass(frozen=True)
 class Finding(Result):
-    """One image that something is wrong with, or unusual about, and what."""
+    """One image that is wrong or unusual in some way, and the reason."""
 
     path: str
     label: str
@@ -63,7 +63,7 @@ class CopyPair(Result):
 class Mislabelled(Result):
     """An image that is probably of another class than the one it is filed under.
 
-    `score` is the probability of `suggested` less that of `label`, 0 to 1, from a classifier that did not see it.
+    `score` is the probability of `suggested` minus that of `label`, 0 to 1, by a classifier not trained on the image.
     """
 
     path: str
@@ -75,17 +75,17 @@ class Mislabelled(Result):
 
 @dataclass(frozen=True)
 class CheckResult(Result):
-    """What `otx check` found, each list in the order of paths but `mislabelled`, the most certain first.
+    """What `otx check` found; the lists are sorted by path, but `mislabelled` has the most certain first.
 
     Args:
-        layout: how the folder is laid out; `notes` what a person should know about it.
-        num_images: images that were looked at.
+        layout: how the folder is laid out; `notes` is what the user should know about it.
+        num_images: number of images checked.
         broken, empty, tiny, huge, odd: images that cannot be decoded, have no content, are very small, very large or
             unusual among the others.
         copies: groups of files of the same picture.
         leaks: for each validation and test image (`second`) that is in train as well, the training image (`first`).
         conflicts: the same picture under two labels.
-        mislabelled: None where no model was given.
+        mislabelled: None if no model was given.
     """
 
     data_root: Path
@@ -104,7 +104,7 @@ class CheckResult(Result):
     mislabelled: tuple[Mislabelled, ...] | None = None
 
     def by_kind(self) -> dict[str, list[tuple[ImageRef, str]]]:
-        """Every finding in words, by its kind, the gravest kinds first: the image, and what is wrong with it."""
+        """Every finding by kind, the most serious kinds first: the image, and what is wrong with it."""
         labelled = [
             (ImageRef(m.path, m.label, m.subset), f"{m.label}, more likely {m.suggested} ({m.score:.2f})")
             for m in self.mislabelled or ()

@@ -1,4 +1,4 @@
-"""Threads of the libraries, within what a container allows: they follow the CPU affinity, but not every one a quota.
+"""Keep the libraries' threads within a container's CPU quota: all of them follow the CPU affinity, but not all a quota.
 
 Threads beyond a quota use it up sooner; then all of them stand still until the next period (usually 0.1 s).
 """
@@ -21,14 +21,14 @@ def has_quota() -> bool:
 
 
 def is_thread_count_chosen() -> bool:
-    """Whether a person has said in the environment with how many threads to compute."""
+    """Whether the user has set the number of threads in the environment."""
     return any(name in os.environ for name in CHOSEN_THREADS)
 
 
 def limit_blas(environment: MutableMapping[str, str] = os.environ) -> None:
-    """Let numpy's and SciPy's matrix products keep to a quota; called before they are imported, as they start threads.
+    """Limit the BLAS threads of numpy and SciPy to a quota; call it before the import, which starts the threads.
 
-    What a person has set stays.
+    A value that the user has set stays.
     """
     if has_quota() and "OMP_NUM_THREADS" not in environment:
         environment.setdefault("OPENBLAS_NUM_THREADS", str(available_cores()))
@@ -36,7 +36,7 @@ def limit_blas(environment: MutableMapping[str, str] = os.environ) -> None:
 
 @contextlib.contextmanager
 def limited_blas() -> Iterator[None]:
-    """Matrix products within a quota, where numpy was imported by somebody else (`Engine` in a program)."""
+    """Limit BLAS to a quota within the block, in case a program imported numpy before otx (`Engine` in a program)."""
     if not has_quota():
         yield
         return
@@ -48,11 +48,11 @@ def limited_blas() -> Iterator[None]:
 
 
 def limit_torch(processes: int = 1) -> None:
-    """Let PyTorch compute with no more threads than there are processors for this process; fewer stay fewer.
+    """Limit PyTorch's threads to the processors that this process may use; a lower number stays.
 
     Args:
-        processes: processes of a training on this machine, which share its processors. Those started from this one
-            follow it, too.
+        processes: processes of a training on this machine, which share its processors. Child processes of this one
+            inherit the limit.
     """
     import torch
 
@@ -60,10 +60,10 @@ def limit_torch(processes: int = 1) -> None:
     if torch.get_num_threads() > most:
         torch.set_num_threads(most)
     if torch.get_num_interop_threads() > most:
-        with contextlib.suppress(RuntimeError):  # they were started by somebody else before
+        with contextlib.suppress(RuntimeError):  # they are running already
             torch.set_num_interop_threads(most)
     if processes > 1:
-        # Lightning would share out what the machine has, and not what a quota leaves
+        # Lightning would divide the machine's processors, and not those that a quota allows
         os.environ.setdefault("OMP_NUM_THREADS", str(torch.get_num_threads()))
 
 
@@ -73,7 +73,7 @@ def openvino_options() -> dict[str, Any]:
 
 
 def limit_onnx(options: Any) -> None:
-    """Set the threads of an ONNX Runtime session: within a quota, and there without waiting at full speed."""
+    """Limit the threads of an ONNX Runtime session to a quota; under one they also must not spin while they wait."""
     if has_quota():
         options.intra_op_num_threads = available_cores()
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")

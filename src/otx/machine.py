@@ -1,4 +1,4 @@
-"""What this process may use of the machine: processors and memory, within the limits of a container."""
+"""The processors and the memory that this process may use, within the limits of its container."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ def available_cores(processes: int = 1) -> int:
 
 
 def visible_cores() -> int:
-    """How many processors this process may run on (its CPU affinity), however little of them a quota leaves it."""
+    """How many processors this process may run on (its CPU affinity), whatever its quota is."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def cpu_quota() -> float | None:
-    """The processors that the control groups of this process allow it, for instance 1.5; None where there is no limit.
+    """The processors that the control groups of this process allow it, for instance 1.5; None without a limit.
 
     Source: "cpu.max" in the kernel's cgroup-v2 documentation, "cpu.cfs_quota_us" in that of version 1.
     """

@@ -1,4 +1,4 @@
-"""What a process does with the memory it has freed, and how it is told that there is none left."""
+"""Keep or return freed memory, and recognise errors that mean out of memory."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory is used up, that of a GPU or of the machine; torch is not imported for it.
+    """Whether an error means out of memory, on a GPU or on the machine; torch is not imported for it.
 
-    `torch.OutOfMemoryError` is what torch raises for its own allocations on a GPU. Its libraries and its CPU allocator
-    raise a RuntimeError, which only its words tell apart.
+    torch raises `torch.OutOfMemoryError` for its own allocations on a GPU. Its libraries and its CPU allocator raise a
+    RuntimeError, which only its text tells apart.
     """
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
@@ -28,10 +28,10 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def keep_freed_memory() -> None:
-    """Let this process keep the memory it frees, for its next large array.
+    """Make this process keep the memory it frees, for its next large array.
 
-    glibc hands arrays beyond 32 MB back to the system, which clears the pages again for each new one: a training step
-    of large batches on a CPU then waits for that a third of its time. Elsewhere than with glibc nothing happens.
+    glibc returns arrays beyond 32 MB to the system, which clears the pages again for each new one: a training step with
+    large batches on a CPU then spends a third of its time on that. Without glibc this does nothing.
     """
     set_option = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if set_option is not None:
@@ -40,10 +40,10 @@ def keep_freed_memory() -> None:
 
 
 def drop_freed_memory() -> None:
-    """Give back what this process has freed, and what it inherited free from the one that it was forked from.
+    """Return freed memory to the system, including free memory that this process inherited when it was forked.
 
-    A process that keeps its freed memory writes to it again; each page of that would be copied, and stay twice, as long
-    as a child of it still has the page.
+    A process that keeps its freed memory writes to it again; each such page would be copied, and exist twice, as long
+    as a child process still has it.
     """
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
     if trim is not None:

@@ -1,6 +1,6 @@
-"""The options of the verbs. Each is a parameter of an `Engine` method, and its annotation says all there is to know.
+"""The options of the verbs. Each is a parameter of an `Engine` method, fully described by its annotation.
 
-The command line, its help and the checks of values are derived from the signatures: an option exists once.
+The command line, its help and the checks of values are derived from the signatures, so each option is defined once.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ ALGORITHMS = ("auto", "recipro_cam", "activation_map", "vit_recipro_cam")
 
 @dataclass(frozen=True)
 class Option:
-    """What an annotation says of an option: its help, and what may be given.
+    """The annotation of an option: its help, and the allowed values.
 
     Args:
-        flag: the name on the command line, where it is not `--` and the name of the parameter.
+        flag: the name on the command line, if it is not `--` and the name of the parameter.
         low, high: the range of a number, both ends included.
         positional: the command line takes it without a flag.
-        parse: reads the text of the command line, where its type alone does not say how.
+        parse: converts the text of the command line, if the type alone does not say how.
     """
 
     help: str = ""
@@ -48,7 +48,7 @@ class Option:
 
 @dataclass(frozen=True)
 class Parameter:
-    """An option of a method: the parameter's name, its type without None, its default, and what is known of it."""
+    """An option of a method: the parameter's name, its type without None, its default, and its annotation."""
 
     name: str
     kind: Any
@@ -61,10 +61,10 @@ class Parameter:
 
 
 def numbers(text: str) -> list[int]:
-    """`1,8,32`, read.
+    """Parse `1,8,32`.
 
     Raises:
-        ArgumentTypeError: a part is no number.
+        ArgumentTypeError: a part is not a number.
     """
     try:
         return [int(part) for part in text.split(",")]
@@ -175,10 +175,10 @@ def _without_none(kind: Any) -> Any:
 
 
 def checked(method: Callable[..., Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """The options of a method out of its local variables, when all their values are allowed; paths as `Path`.
+    """Take a method's options from its local variables, and check their values; paths become `Path`.
 
     Raises:
-        UsageError: one is not; the error names the option, the value, and what may be given.
+        UsageError: a value is not allowed; the error names the option, the value, and what is allowed.
     """
     values = {}
     for parameter in options_of(method):

@@ -1,4 +1,4 @@
-"""Folders for what is not a person's result: temporary files and caches, where the usual ones cannot be written to."""
+"""Folders for temporary files and caches, also if the usual ones are not writable."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ TEMPORARY = ".tmp"
 
 
 def prepare_places(work_dir: Path) -> None:
-    """Let this process and its children have a folder for temporary files, one for caches, and a user's name.
+    """Give this process and its children a folder for temporary files, one for caches, and a user name.
 
-    Containers run with a read-only root, with a home that is missing, and with a user id that has no name; libraries
-    of others then fail far from where that could be said. Nothing changes where the usual places can be used.
+    Containers run with a read-only root, without a home, and with a user ID that has no name; third-party libraries
+    then fail without saying so. Nothing changes if the usual places can be used.
     """
     _prepare_temporary(work_dir)
-    if _home() is None:  # libraries ask for it without a second thought
+    if _home() is None:  # libraries take it for granted
         os.environ["HOME"] = str(fallback_cache())
     if not _has_cache():
         os.environ.setdefault("XDG_CACHE_HOME", str(fallback_cache()))
@@ -30,7 +30,7 @@ def prepare_places(work_dir: Path) -> None:
 
 
 def cache_folder() -> Path:
-    """Where otx keeps what it can make again: `OTX_CACHE`, `~/.cache/otx`, or a temporary folder without a home."""
+    """The folder for files that otx can make again: `OTX_CACHE`, else `~/.cache/otx`, else a temporary folder."""
     if given := os.environ.get("OTX_CACHE"):
         return Path(given)
     home = _home()
@@ -39,10 +39,10 @@ def cache_folder() -> Path:
 
 
 def fallback_cache() -> Path:
-    """A folder among the temporary files that nobody else can have prepared: libraries run what they find in caches."""
+    """A temporary folder that no other user can have prepared: libraries run code that they find in caches."""
     user = os.getuid() if hasattr(os, "getuid") else 0
     folder = Path(tempfile.gettempdir()) / f"otx-cache-{user}"
-    with contextlib.suppress(OSError):  # whoever writes there says so in words
+    with contextlib.suppress(OSError):  # the code that writes there reports the error
         folder.mkdir(mode=0o700, exist_ok=True)
         if hasattr(os, "getuid") and folder.lstat().st_uid != user:
             return _own_folder()
@@ -59,13 +59,13 @@ def _prepare_temporary(work_dir: Path) -> None:
         tempfile.gettempdir()
         return
     folder = work_dir.absolute() / TEMPORARY
-    with contextlib.suppress(OSError):  # whoever writes there says so in words
+    with contextlib.suppress(OSError):  # the code that writes there reports the error
         folder.mkdir(parents=True, exist_ok=True)
     tempfile.tempdir = os.environ["TMPDIR"] = str(folder)
 
 
 def _has_cache() -> bool:
-    """Whether there is a cache, be it one that came with a container's image and can only be read."""
+    """Whether there is a cache folder or one can be made; one in a container's image may be read-only."""
     home = _home()
     return home is not None and (_is_folder(home / ".cache") or _can_make(home / ".cache"))
 
@@ -78,11 +78,11 @@ def _home() -> Path | None:
 
 
 def _can_make(folder: Path) -> bool:
-    """Whether the nearest folder above that exists can be written to."""
+    """Whether the nearest existing parent folder is writable."""
     above = next(parent for parent in folder.parents if os.path.lexists(parent))
     return os.access(above, os.W_OK | os.X_OK)
 
 
 def _is_folder(path: Path) -> bool:
-    """Also where a folder above may not be looked into, for which pathlib raises an error."""
+    """Whether it is a folder; False if a parent may not be read, for which pathlib raises an error."""
     return os.path.isdir(path)  # noqa: PTH112

@@ -1,4 +1,4 @@
-"""Frozen results as plain data (JSON, CSV), and back."""
+"""Turn frozen results into plain data (JSON, CSV), and back."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ def _plain(value: Any) -> Any:
 
 
 def structured(kind: type[Kind], plain: Mapping[str, Any]) -> Kind:
-    """A result from what its `to_dict` gave, or from a row of a CSV file, whose values are text.
+    """Build a result from the output of its `to_dict`, or from a row of a CSV file, whose values are text.
 
     Raises:
-        KeyError, TypeError, ValueError: it is not of that kind; a key that the kind does not know is one.
+        KeyError, TypeError, ValueError: the data does not fit; an unknown key is a KeyError.
     """
     hints = get_type_hints(kind)
     unknown = set(plain) - {item.name for item in fields(kind)}  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""What is wrong with a training and can be known at once: before torch is imported, and before any image is decoded."""
+"""Quick checks of a training's inputs, before torch is imported and before any image is decoded."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ def prepare_training(
     rename: Mapping[str, str] | None,
     resume: bool,
 ) -> Recipe:
-    """The settings of a training, when all that can be known at once is in order.
+    """Run the quick checks, and return the settings of the training.
 
     Raises:
-        InputError: something cannot be used, or the script that calls this cannot be imported by data workers.
+        InputError: an input cannot be used, or data workers cannot import the calling script.
     """
     start = checkpoint or session.start
     check_exists(start)
@@ -43,7 +43,7 @@ def prepare_training(
             session.reporter.note(NO_WORKERS)
     if resume:
         if start is None:
-            latest_run(session.work_dir)  # there is one, or that is said
+            latest_run(session.work_dir)  # raises if there is none
         return session.recipe.override(changes)
     recipe = session.training_recipe(start, changes)
     check_training(recipe, start, rename or {})
@@ -51,14 +51,14 @@ def prepare_training(
 
 
 def check_training(recipe: Recipe, checkpoint: Path | None, renames: Mapping[str, str]) -> None:
-    """Look at all that a new training is given; what takes longer than a moment is left to the training itself.
+    """Check the inputs of a new training; slow checks are left to the training itself.
 
     Args:
-        checkpoint: the model that it begins from.
-        renames: new names of that model's classes.
+        checkpoint: the model to start from.
+        renames: new names for that model's classes.
 
     Raises:
-        DataError, ModelError, UsageError: something cannot be used; nothing was started.
+        DataError, ModelError, UsageError: an input cannot be used; nothing was started.
         StorageError: the disk is full.
     """
     check_data_root(recipe, min_classes=1 if checkpoint else 2)
@@ -69,9 +69,9 @@ def check_training(recipe: Recipe, checkpoint: Path | None, renames: Mapping[str
 
 
 def check_data_root(recipe: Recipe, *, min_classes: int) -> None:
-    """Raise DataError or UsageError where a recipe's folder of images is missing, empty, or not laid out as one.
+    """Raise DataError or UsageError if a recipe's image folder is missing, empty, or has an unknown layout.
 
-    Of each class, one image is looked for: how many files there are does not matter.
+    It looks for one image of each class, so that the number of files does not matter.
     """
     if recipe.data.split_file is not None:
         check_split_file(Path(recipe.data.split_file))
@@ -83,13 +83,13 @@ def check_data_root(recipe: Recipe, *, min_classes: int) -> None:
 
 
 def check_weights(path: Path, model: str) -> None:
-    """Raise ModelError where a file holds no weights, or those of another network than the recipe's `model`."""
+    """Raise ModelError if a file holds no weights, or those of another network than the recipe's `model`."""
     check_weights_file(path)
     check_weights_fit(path, network_of(model))
 
 
 def check_renames(checkpoint: Path | None, renames: Mapping[str, str]) -> None:
-    """Raise UsageError where classes are renamed that a model does not have, ModelError where it is damaged."""
+    """Raise UsageError if `renames` names a class that the model lacks, ModelError if the model is damaged."""
     if checkpoint is None:
         if renames:
             raise UsageError("--rename renames classes of a model", fix="give --checkpoint MODEL")

@@ -1,4 +1,4 @@
-"""The one schema: every setting exists once, here; help, YAML and the command line follow from it."""
+"""The schema of recipes: every setting is defined once, here; help, YAML and the command line are derived from it."""
 
 from __future__ import annotations
 
@@ -177,10 +177,10 @@ class Recipe:
         return plain
 
     def override(self, changes: Mapping[str, Any], source: str = "the arguments") -> Recipe:
-        """The recipe with other values: `{"data.train_subset.batch_size": 4}`.
+        """A copy of the recipe with other values: `{"data.train_subset.batch_size": 4}`.
 
         Raises:
-            RecipeError: a key is unknown or a value wrong; all of them are named.
+            RecipeError: a key is unknown or a value wrong; the error names all of them.
         """
         data = self.to_dict()
         for key, value in changes.items():
@@ -199,10 +199,10 @@ def _put(data: dict[str, Any], dotted: str, value: Any) -> None:
 
 
 def from_dict(data: Mapping[str, Any], source: str) -> Recipe:
-    """Build a recipe from plain data; what is absent keeps its default.
+    """Build a recipe from plain data; a missing setting keeps its default.
 
     Raises:
-        RecipeError: keys are unknown or values wrong; all of them are named at once.
+        RecipeError: keys are unknown or values wrong; the error names all of them.
     """
     problems: list[str] = []
     recipe = build(Recipe, data, problems)

@@ -28,7 +28,7 @@ BEFORE_TRAINING = -1
 
 @dataclass(frozen=True)
 class EpochResult(Result):
-    """One epoch of training, counted from 0; BEFORE_TRAINING is a network whose classifier was fitted, and no more.
+    """One epoch of training, counted from 0; at BEFORE_TRAINING only the classifier of the network was fitted.
 
     `seconds` is the whole epoch, `images_per_second` its training part alone.
     """
@@ -44,12 +44,12 @@ class EpochResult(Result):
 
     @property
     def is_trained(self) -> bool:
-        """Whether it is an epoch of training, and not what came before the first."""
+        """Whether this is an epoch of training, and not BEFORE_TRAINING."""
         return self.epoch != BEFORE_TRAINING
 
 
 class StopReason(StrEnum):
-    """Why a training ended, as `run.json` has it under `stop`; the sentence for people is beside it."""
+    """Why a training ended, stored in `run.json` as `stop`; `stop_reason` beside it is the sentence for people."""
 
     ALL_EPOCHS = "all_epochs"
     EARLY_STOPPING = "early_stopping"
@@ -59,10 +59,10 @@ class StopReason(StrEnum):
 
     @classmethod
     def of(cls, summary: Mapping[str, Any], max_epochs: int) -> StopReason:
-        """The reason in a `run.json`; of one written before there was `stop`, it follows from its figures.
+        """The reason in a `run.json`; for an old one without `stop`, it is derived from the figures.
 
         Args:
-            max_epochs: that of the run's recipe.
+            max_epochs: from the run's recipe.
         """
         if "stop" in summary:
             return cls(summary["stop"])
@@ -75,7 +75,7 @@ class StopReason(StrEnum):
 
     @property
     def exit_code(self) -> int:
-        """That of `otx train`: 0, or 128 and the signal's number as shells have it."""
+        """The exit code of `otx train`: 0, or 128 plus the signal's number, as in shells."""
         return {StopReason.CTRL_C: 130, StopReason.SIGTERM: 143}.get(self, 0)
 
     @property
@@ -86,7 +86,7 @@ class StopReason(StrEnum):
 
 @dataclass(frozen=True)
 class TrainResult(Result):
-    """What a training ended with. `best_accuracy` is top-1 on the validation images, 0 to 1.
+    """The result of a training. `best_accuracy` is top-1 on the validation images, 0 to 1.
 
     `stop_reason` is a sentence, `stop` the same for programs; `interrupted`: by Ctrl-C or SIGTERM.
     """
@@ -124,9 +124,10 @@ class BadImage(Result):
 
 @dataclass(frozen=True)
 class OldAndNew(Result):
-    """Top-1 of a model that classes were added to, 0 to 1; None where there is no such image.
+    """Top-1 (0 to 1) of a model that classes were added to; None if there is no such image.
 
-    `old_before` is that of the model before, on the same images of the old classes; `forgetting` what it lost there.
+    `old_before` is the top-1 of the previous model on the same images of the old classes; `forgetting` is what was
+    lost there.
     """
 
     num_old: int
@@ -138,10 +139,10 @@ class OldAndNew(Result):
 
 @dataclass(frozen=True)
 class ImageResult(Result):
-    """The answer of a test for one image, as it is in `predictions.csv`.
+    """The answer of a test for one image, a row of `predictions.csv`.
 
     `path` is relative to the data root. `probability` is that of the predicted class, `true_probability` that of the
-    true one, which is in place `true_rank` (from 1) among all classes.
+    true one, and `true_rank` (from 1) the rank of the true class among all classes.
     """
 
     path: str
@@ -158,10 +159,10 @@ class ImageResult(Result):
 
 @dataclass(frozen=True)
 class TestResult(Result):
-    """Figures of a test, all from 0 to 1 but `loss` (nats), `num_images` and `images_per_second`.
+    """Figures of a test, all from 0 to 1 except `loss` (nats), `num_images` and `images_per_second`.
 
-    `top5` is None where there are no more than five classes. `confusion[i][j]` counts the images of class i
-    that were taken for class j. `macro_f1` is the mean over the classes that have an image.
+    `top5` is None with five classes or fewer. `confusion[i][j]` counts the images of class i that were predicted as
+    class j. `macro_f1` is the mean over the classes that have an image.
     """
 
     __test__ = False
@@ -232,7 +233,7 @@ class ExplainResult(Result):
 class Variant(Result):
     """One precision of a model. `top1` on validation images (0 to 1), `size_bytes` on disk, latency of a batch of one.
 
-    `images_per_second` with all cores at work. All but the size is of this machine, measured in turns in one run.
+    `images_per_second` uses all cores. All but the size was measured on this machine, in turns, in one run.
     """
 
     precision: str
@@ -246,7 +247,7 @@ class Variant(Result):
 
 @dataclass(frozen=True)
 class OptimizeResult(Result):
-    """An INT8 file. `drop` is what it lost of the first variant's accuracy; `max_drop` what it was allowed to."""
+    """An INT8 file. `drop` is its loss of accuracy against the first variant, `max_drop` the largest one allowed."""
 
     path: Path
     drop: float
@@ -258,10 +259,10 @@ class OptimizeResult(Result):
 
 @dataclass(frozen=True)
 class Throughput(Result):
-    """Images a second in batches of one size; None where the file or the runtime cannot do it, and why not.
+    """Images a second at one batch size; None if the file or the runtime cannot do it (`why_not`).
 
-    `streams` is how many batches are computed side by side: `auto`, a number, or empty for a runtime without streams;
-    `requests` how many were under way at a time.
+    `streams` is how many batches are computed in parallel: `auto`, a number, or empty for a runtime without streams;
+    `requests` is how many were in flight at a time.
     """
 
     batch: int
@@ -280,9 +281,9 @@ class BenchmarkedFile(Result):
         runtime: what computes it, with its version.
         weights: `FP32`, `FP16` or `INT8`, as they are stored.
         computes_in: the type that floats are computed in.
-        threads: processors that compute one image; None where the runtime does not say.
-        memory_bytes: by how much a process of its own grew at most that loaded it and classified one image at a time,
-            its libraries not counted; None where that is not known.
+        threads: processors that compute one image; None if the runtime does not say.
+        memory_bytes: peak growth of a separate process that loaded the file and classified one image at a time, without
+            its libraries; None if unknown.
     """
 
     name: str
@@ -303,7 +304,7 @@ class BenchmarkedFile(Result):
 
 @dataclass(frozen=True)
 class BenchmarkResult(Result):
-    """Files measured in turns on one machine. `decoding` tells which photos were decoded; empty where none were."""
+    """Files measured in turns on one machine. `decoding` says which photos were decoded; empty if none were."""
 
     processor: str
     cores: int
@@ -315,7 +316,7 @@ class BenchmarkResult(Result):
 
 @dataclass(frozen=True)
 class Environment(Result):
-    """What a machine and an installation are: lines in words by name, and the names of those not found out."""
+    """Facts about a machine and an installation: text by name; `problems` names those that could not be found out."""
 
     lines: dict[str, str]
     problems: tuple[str, ...]

@@ -1,6 +1,6 @@
-"""Frozen dataclasses as a schema: their fields hold type, range and help; plain data is checked against them at once.
+"""Frozen dataclasses as a schema: their fields hold type, range and help. All problems in plain data are found at once.
 
-jsonargparse does the same and more; it stops at the first error, and importing it alone takes longer than
+jsonargparse does the same and more; but it stops at the first error, and importing it alone takes longer than
 `otx --help` may (ARCHITECTURE.md, "Parts").
 """
 
@@ -26,13 +26,13 @@ def setting(
     """A field of the schema, with its one line of documentation and what it may hold (`low` to `high`, inclusive).
 
     Args:
-        choices: the texts that are allowed; of a setting that is a number or text, those beside the numbers.
+        choices: the allowed texts; for a setting that is a number or text, those allowed besides numbers.
     """
     return field(default=default, metadata={"help": help, "choices": choices, "low": low, "high": high})
 
 
 def to_plain(value: Any) -> Any:
-    """Tuples become lists, as YAML and JSON have them."""
+    """Turn tuples into lists, as in YAML and JSON."""
     if isinstance(value, dict):
         return {key: to_plain(item) for key, item in value.items()}
     return [to_plain(item) for item in value] if isinstance(value, tuple) else value
@@ -50,7 +50,7 @@ class SettingInfo:
 
 
 def all_settings(schema: type, prefix: str = "") -> Iterator[SettingInfo]:
-    """Every setting, sections opened."""
+    """Every setting, including those in sections."""
     hints = typing.get_type_hints(schema)
     for item in fields(schema):
         kind = hints[item.name]
@@ -64,7 +64,7 @@ def all_settings(schema: type, prefix: str = "") -> Iterator[SettingInfo]:
 def build(
     schema: type[Section], data: Any, problems: list[str], *, root: type | None = None, prefix: str = ""
 ) -> Section | None:
-    """Make an instance of a schema from plain data; what is wrong is added to `problems`, a sentence each."""
+    """Make an instance of a schema from plain data; each problem is added to `problems`, as a sentence."""
     root = root or schema
     if not isinstance(data, Mapping):
         problems.append(f"'{prefix.rstrip('.') or 'the recipe'}' must hold settings, got {shown(data)}")
@@ -88,7 +88,7 @@ def build(
 
 
 def shown(value: Any) -> str:
-    """A value as Python would write it, cut short where it is long or nested."""
+    """A value as Python would write it, cut short if it is long or nested."""
     return _SHORT.repr(value)
 
 
@@ -133,7 +133,7 @@ def _range(limits: Mapping[str, Any]) -> str:
 
 
 def convert(value: Any, kind: Any) -> Any:
-    """Turn plain data into the type of a setting; text is read as YAML would read it.
+    """Turn plain data into the type of a setting; a single value fills a tuple; text is parsed only for a float.
 
     Raises:
         TypeError, ValueError: it does not fit.
@@ -170,7 +170,7 @@ def _scalar(value: Any, kind: type) -> Any:
 
 
 def is_number_or_word(kind: Any) -> bool:
-    """Whether a setting is a whole number, or one of some words instead."""
+    """Whether a setting takes a whole number or one of some words."""
     return bool(kind == (int | str))
 
 

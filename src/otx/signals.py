@@ -14,7 +14,7 @@ from types import FrameType
 
 from otx.errors import StoppedError
 
-# timeout(1) sends the signal to its child and to the child's group, torchrun hands on what the group got as well
+# one stop may arrive twice: timeout(1) signals its child and the child's group, torchrun forwards what its group got
 SAME_SECONDS = 2.0
 AGAIN_SECONDS = 0.02
 IMPORTS = "<frozen importlib._bootstrap>"
@@ -22,24 +22,24 @@ SS_DISABLE = 2
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM arrived. Who lets a Ctrl-C through, or cleans up after one, does the same here."""
+    """SIGTERM arrived. Code that passes on a Ctrl-C, or cleans up after one, does the same here."""
 
 
 def signal_of(stop: BaseException | None) -> signal.Signals:
-    """The signal behind an interruption; Lightning turns a Ctrl-C into a SystemExit that was raised in its place."""
+    """The signal behind an interruption; Lightning raises a SystemExit in its place, which has it as context."""
     is_sigterm = isinstance(stop, Terminated) or (stop is not None and isinstance(stop.__context__, Terminated))
     return signal.SIGTERM if is_sigterm else signal.SIGINT
 
 
 def name_of(number: signal.Signals) -> str:
-    """What a person calls a signal."""
+    """The name of a signal for the user."""
     return "Ctrl-C" if number == signal.SIGINT else number.name
 
 
 class SecondSigterm:
-    """While it is open, another SIGTERM ends the process at once, also where Python itself is waiting for a library.
+    """While it is open, a second SIGTERM ends the process at once, even while Python is waiting for a library.
 
-    Another one is one that comes SAME_SECONDS after this was made, or later. Made in the main thread.
+    A SIGTERM within SAME_SECONDS of its creation still counts as the first. Create it in the main thread.
     """
 
     def __init__(self) -> None:
@@ -65,10 +65,10 @@ class SecondSigterm:
 
 @contextlib.contextmanager
 def terminable() -> Iterator[None]:
-    """Let SIGTERM raise Terminated in the main thread, where nobody has asked for something else to happen.
+    """Make SIGTERM raise Terminated in the main thread, unless it has another handler already.
 
-    Ctrl-C raises KeyboardInterrupt as ever. Where a library makes an error of its own out of either, it is still the
-    interruption that is raised here.
+    Ctrl-C raises KeyboardInterrupt as usual. If a library turns either into an error of its own, the interruption is
+    raised here instead.
     """
     is_main = threading.current_thread() is threading.main_thread()
     if not is_main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
@@ -90,10 +90,10 @@ def terminable() -> Iterator[None]:
 
 
 class _Interruptions:
-    """Raises signals in the main thread, where Python and the libraries let an exception through.
+    """Turns signals into exceptions in the main thread, at points where Python and the libraries let them through.
 
     Args:
-        opened: what is closed when signals are not listened to any more.
+        opened: is closed when the handlers are removed.
     """
 
     def __init__(self, opened: contextlib.ExitStack) -> None:
@@ -102,11 +102,11 @@ class _Interruptions:
         self._imports, self._show = _count_imports(sys._getframe()), sys.unraisablehook
 
     def end(self, number: int, frame: FrameType | None) -> None:
-        """Handle SIGTERM; several at once are one."""
+        """Handle SIGTERM; several at once count as one."""
         # a data worker that was just forked still has this handler
-        if os.getpid() == self._owner and Terminated not in self.raised and not self._is_later(number, frame):
+        if os.getpid() == self._owner and Terminated not in self.raised and not self._postponed(number, frame):
             self.raised.append(Terminated)
-            # without a thread or a file to spare there is no second one
+            # if no thread or pipe can be opened, a second one is ignored
             with contextlib.suppress(OSError, RuntimeError):
                 if not self._second:
                     self._opened.callback(SecondSigterm().close)
@@ -115,18 +115,18 @@ class _Interruptions:
 
     def press(self, number: int, frame: FrameType | None) -> None:
         """Handle Ctrl-C."""
-        if not self._is_later(number, frame):
+        if not self._postponed(number, frame):
             self.raised.append(KeyboardInterrupt)
             raise KeyboardInterrupt
 
-    def _is_later(self, number: int, frame: FrameType | None) -> bool:
-        """Whether an import is under way, and the signal comes again: C++ code that imports may end the process."""
+    def _postponed(self, number: int, frame: FrameType | None) -> bool:
+        """During an import, send the signal again later: C++ code that imports may end the process on an exception."""
         return _count_imports(frame) > self._imports and _send_later(signal.Signals(number))
 
     def keep(self, lost: sys.UnraisableHookArgs) -> None:
-        """Let an interruption come again that came within a destructor or the callback of a weak reference.
+        """Send an interruption again that was raised in a destructor or in the callback of a weak reference.
 
-        Python lets no exception out of these: it shows it, and goes on as if nothing had happened.
+        Python lets no exception out of these: it prints the exception and goes on.
         """
         if os.getpid() != self._owner or not isinstance(lost.exc_value, KeyboardInterrupt):
             self._show(lost)
@@ -136,7 +136,7 @@ class _Interruptions:
 
 
 def _count_imports(frame: FrameType | None) -> int:
-    """How many imports are under way, one within the other, where a thread runs a frame."""
+    """How many imports, one within the other, a frame is running in."""
     count = 0
     while frame is not None:
         count += frame.f_code.co_filename == IMPORTS
@@ -145,7 +145,7 @@ def _count_imports(frame: FrameType | None) -> int:
 
 
 def _send_later(number: signal.Signals) -> bool:
-    """Send a signal to the main thread in a moment; False where there is no thread to spare for that."""
+    """Send a signal to the main thread in a moment; False if no thread can be started for that."""
     try:
         threading.Timer(AGAIN_SECONDS, _send, [number]).start()
     except RuntimeError:
@@ -162,9 +162,9 @@ def _send(number: signal.Signals) -> None:
 
 
 def outlive_signals() -> None:
-    """Let a data worker go on when a signal goes to all processes: its parent ends it, when it has no more use for it.
+    """Make a data worker ignore signals that go to all processes: its parent ends it when it is no longer needed.
 
-    What the parent itself sends ends it at once. Where the system does not tell who sent a signal, every SIGTERM does.
+    A SIGTERM from the parent ends it at once. If the system does not say who sent a signal, every SIGTERM does.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if hasattr(signal, "sigwaitinfo"):
@@ -183,9 +183,9 @@ class _Stack(ctypes.Structure):
 
 
 def drop_signal_stack() -> None:
-    """Let this thread handle signals on its ordinary stack, whatever deleted cores have left (`inference/runtime.py`).
+    """Make this thread handle signals on its normal stack, not on one of a deleted core (see `inference/runtime.py`).
 
-    Elsewhere than on Linux the call or its structure is another, and nothing happens.
+    Outside Linux the call or its structure differs, and nothing happens.
     """
     if sys.platform == "linux":
         ctypes.CDLL(None).sigaltstack(ctypes.byref(_Stack(None, SS_DISABLE, 0)), None)

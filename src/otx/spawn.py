@@ -1,4 +1,4 @@
-"""Processes that are not forked (macOS, Windows, Python 3.14) import the main script again before they work."""
+"""Check that data workers can start: if not forked (macOS, Windows, Python 3.14), they import the main script again."""
 
 from __future__ import annotations
 
@@ -32,23 +32,23 @@ spawn.prepare(pickle.load(sys.stdin.buffer))"""
 
 
 def forks() -> bool:
-    """Whether new processes are copies of this one; it does not settle how they are started, as asking Python does."""
+    """Whether new processes are forked; unlike `multiprocessing.get_start_method()` this does not fix the method."""
     chosen = multiprocessing.get_start_method(allow_none=True)
     return (chosen or multiprocessing.get_all_start_methods()[0]) == "fork"
 
 
 def can_start_workers() -> bool:
-    """Whether other processes can load images: not where they would import a script that came from standard input."""
+    """Whether data workers can start: spawned ones cannot import a script that came from standard input."""
     script = _main_script()
     return forks() or script is None or script.is_file()
 
 
 def check_script() -> None:
-    """Find out whether a process that loads images could begin its work: one that is forked always can.
+    """Check that a spawned data worker could import the main script; a forked one need not.
 
     Raises:
         InputError: the script starts a training while it is imported, or fails.
-        SystemExit: in a process that imports the script again, before anything is done there.
+        SystemExit: in a process that imports the script again, before it starts a training there.
     """
     if getattr(process.current_process(), "_inheriting", False):
         raise SystemExit(f"error: {STARTS_AGAIN}\n  fix: {GUARD}")
@@ -72,7 +72,7 @@ def _main_script() -> Path | None:
 
 
 def _import_again() -> str:
-    """Import the script as a spawned process does; what it says if it fails, else nothing."""
+    """Import the script as a spawned process does; returns its error message, empty if it works."""
     data = spawn.get_preparation_data("otx")
     data.pop("authkey", None)
     python = os.fsdecode(spawn.get_executable())
@@ -80,7 +80,7 @@ def _import_again() -> str:
     try:
         done = subprocess.run(command, input=pickle.dumps(data), capture_output=True, timeout=LIMIT, check=False)
     except subprocess.TimeoutExpired:
-        return ""  # a script that takes its time, and so will each process
+        return ""  # the script is slow, and will be slow in each worker
     if done.returncode == 0:
         return ""
     said = done.stderr.decode(errors="replace").strip() or f"it ends with exit code {done.returncode}"

@@ -14,7 +14,7 @@ otx-workspace/                 --work_dir
         report.html            the page about the run, made after every training and test
         validation/            the best model on the validation images: the files of a test
         checkpoints/           last.ckpt and epoch_NNN.ckpt (the best), to resume from
-        tensorboard/           what TensorBoard shows, where it is installed
+        tensorboard/           what TensorBoard shows, if it is installed
         exported_model.xml ... what `otx export` made of it
         optimized_model.xml    what `otx optimize` made of it, and .json: its figures
         explain/2026.../       one `otx explain`
@@ -95,21 +95,21 @@ class RunFolder:
 
     @property
     def resume_command(self) -> str:
-        """What goes on with this run, to be typed in the folder that this process runs in."""
+        """The command that continues this run, for the folder that this process runs in."""
         return shlex.join(["otx", "train", "--resume", "--checkpoint", str(self.last_checkpoint)])
 
     def has_ended(self, *, with_report: bool) -> bool:
-        """Whether all of a training was done, its report included; one that was killed has its end left."""
+        """Whether a training ran to its end, its report included; one that was killed did not."""
         return self.summary.is_file() and (self.report.is_file() or not with_report)
 
 
 def stamp(seconds: float) -> str:
-    """A time as folders are named after it: 20261123_130100."""
+    """A time as used in folder names: 20261123_130100."""
     return time.strftime("%Y%m%d_%H%M%S", time.localtime(seconds))
 
 
 def new_folder(parent: Path) -> Path:
-    """Make a folder named after the time, that no other run has.
+    """Make a new folder, named after the current time.
 
     Raises:
         UsageError: the folder cannot be written to.
@@ -167,7 +167,7 @@ def is_own(folder: Path) -> bool:
 
 
 def set_latest(work_dir: Path, verb: str, folder: Path) -> None:
-    """Let `.latest/VERB` point to a folder, in one step.
+    """Make `.latest/VERB` point to a folder, atomically.
 
     Raises:
         UsageError, StorageError: it cannot be written; where it pointed before is untouched.
@@ -186,14 +186,14 @@ def set_latest(work_dir: Path, verb: str, folder: Path) -> None:
 
 
 def _write_latest(link: Path, folder: Path) -> None:
-    """Write the folder's path into a text file: Windows lets only some people make links."""
+    """Write the folder's path into a text file: on Windows only some users may make links."""
     path = _relative(folder, link.parent)
     try:
         write_text(link, path)
     except UsageError:
         if not link.is_symlink():
             raise
-        # Windows puts nothing in the place of a link to a folder
+        # Windows cannot replace a link to a folder
         with contextlib.suppress(OSError):
             link.unlink()
         write_text(link, path)
@@ -208,7 +208,7 @@ def _relative(folder: Path, start: Path) -> str:
 
 
 def latest_folder(work_dir: Path, verb: str) -> Path:
-    """The folder that `.latest/VERB` stands for, be it a link or a text file; it need not be there."""
+    """The folder that `.latest/VERB`, a link or a text file, points to; it need not exist."""
     link = work_dir / LATEST / verb
     if not link.is_file():
         return link

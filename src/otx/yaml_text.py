@@ -1,4 +1,4 @@
-"""Settings as YAML text: strict reading, the text of a command-line option, and writing. Nothing in it can run code."""
+"""Read and write settings as YAML: files (strictly) and command-line values. Nothing in them can run code."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     """Read a YAML file of settings; nothing in it can run code.
 
     Raises:
-        RecipeError: it cannot be read, is no YAML, or repeats a key.
+        RecipeError: it cannot be read, is not YAML, or repeats a key.
     """
     import yaml
 
@@ -24,7 +24,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         _check_depth(text)
         data = yaml.load(text, Loader=_strict_loader())
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-        # a ValueError is a date or a number that there is not
+        # a ValueError is an impossible date or number
         raise RecipeError(f"{path} is not a readable YAML file: {str(error)[:LONGEST]}") from error
     if data is None:
         return {}
@@ -34,7 +34,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def _check_depth(text: str) -> None:
-    """Raise YAMLError where YAML is nested so deep that the C loader would overflow its stack."""
+    """Raise YAMLError if YAML is nested so deep that the C loader would overflow its stack."""
     import yaml
 
     depth = 0
@@ -61,7 +61,7 @@ def _strict_loader() -> type:
 
 
 def parse_text(text: str, kind: Any) -> Any:
-    """Read the text of a command-line option as the type of its setting; what does not fit stays text."""
+    """Read the text of a command-line option as the type of its setting; text that does not fit stays text."""
     import yaml
 
     if kind is str or text == "":

@@ -1,4 +1,4 @@
-"""One small training that many tests look at."""
+"""Shared fixtures: above all one small training that many tests read."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ SMALL_MODEL = "tv_mobilenet_v3_small"
 
 
 class Recorder:
-    """A reporter that remembers what it was told."""
+    """A reporter that records what is reported."""
 
     def __init__(self) -> None:
         self.notes: list[str] = []
@@ -66,7 +66,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def trained(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Engine:
-    """An engine that has trained three epochs; its run folder is read by many tests and changed by none."""
+    """An engine that has trained three epochs; many tests read its run folder, none changes it."""
     engine = Engine(photos, model=SMALL_MODEL, work_dir=tmp_path_factory.mktemp("ws"), overrides=SMALL)
     engine.train()
     return engine
@@ -86,6 +86,6 @@ def files(trained: Engine, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def pictures() -> Iterator[list[np.ndarray]]:
-    """Images of several sizes, the network's own among them."""
+    """Images of several sizes, including the network's input size."""
     rng = np.random.default_rng(1)
     yield [rng.integers(0, 256, (height, width, 3), dtype=np.uint8) for height, width in ((32, 32), (50, 81), (20, 16))]

@@ -1,4 +1,4 @@
-"""Memory runs out in words, and `auto` fills it. No GPU is needed: a network that refuses large batches plays one."""
+"""Out of memory is a readable error, and `auto` fills the memory. A network that refuses large batches mocks a GPU."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def full(*_: Any) -> torch.OutOfMemoryError:
 
 
 def room_for(count: int, *, training: bool = True, evaluation: bool = True) -> Callable[..., torch.Tensor]:
-    """The forward pass on a GPU whose memory holds so many images."""
+    """A forward pass as on a GPU whose memory holds `count` images."""
 
     def forward(self: Classifier, images: torch.Tensor) -> torch.Tensor:
         limited = training if torch.is_grad_enabled() else evaluation
@@ -79,7 +79,7 @@ def test_auto_is_found_once_and_kept_in_the_run(
 def test_looking_for_a_batch_size_changes_nothing(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A training with `auto` ends where one ends that is told the same numbers."""
+    """A training with `auto` ends like one that is given the numbers that `auto` finds."""
     told = tiny(photos, tmp_path / "told", **{"data.train_subset.batch_size": 16, "optimizer.lr": 0.025})
     monkeypatch.setattr("otx.training.run.is_measured", lambda _: True)
     monkeypatch.setattr(Classifier, "forward", room_for(20, evaluation=False))

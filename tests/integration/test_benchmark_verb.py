@@ -1,4 +1,4 @@
-"""`otx benchmark`: every kind of file side by side, in turns, and clear about what it cannot measure."""
+"""`otx benchmark` measures every kind of file, in turns, and says what it cannot measure."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def embedded(trained: Engine, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def int8(files: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A quantised IR, made of the export without a measurement of its accuracy."""
+    """A quantised IR, made from the export without measuring its accuracy."""
     import nncf
     import numpy as np
     import openvino
@@ -89,7 +89,7 @@ def test_the_command_line_shows_tables_and_what_was_measured(
 
 
 def test_an_int8_file_is_never_compiled_with_a_free_dimension(int8: Path, embedded: Path) -> None:
-    """openvinotoolkit/openvino#37577: it would crash where the processor has AMX."""
+    """openvinotoolkit/openvino#37577: it would crash on processors with AMX."""
     assert weights_of(int8) == "INT8"
     for path in (int8, embedded):
         for batch, streams in ((1, None), (3, "auto")):
@@ -98,7 +98,7 @@ def test_an_int8_file_is_never_compiled_with_a_free_dimension(int8: Path, embedd
     core = openvino_core()
 
     class Watched:
-        """The real core, which remembers what it compiled."""
+        """The real core, which records what it compiles."""
 
         read_model = staticmethod(core.read_model)
 
@@ -148,7 +148,7 @@ def test_work_is_done_in_turns_and_the_first_time_does_not_count() -> None:
 
     rounds: list[int] = []
     measured = measure_in_turns({"a": work("a"), "b": work("b")}, 1e-9, rounds=4, on_round=rounds.append)
-    # two times each to see how long it takes; then a turn is one time that does not count and one that does
+    # two calls each to see how long one takes; then a turn is one call that does not count and one that does
     assert "".join(done) == "aabb" + "aabb" + "bbaa" + "aabb" + "bbaa"
     assert {name: len(figures) for name, figures in measured.items()} == {"a": 4, "b": 4}
     assert rounds == [1, 2, 3, 4]

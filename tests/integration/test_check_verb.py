@@ -110,7 +110,7 @@ def test_of_many_images_some_are_compared_and_it_is_said(
 
 
 def test_a_wrong_label_is_named_with_a_model_of_any_kind(trained: Engine, photos: Path, tmp_path: Path) -> None:
-    """The colour of an image says its class here: a cat among the blue tits is found by every kind of model."""
+    """Here the colour of an image gives its class, so that any model finds a cat among the blue tits."""
     data = Path(shutil.copytree(photos, tmp_path / "data"))
     (data / "cat" / "007.png").rename(data / "blue tit" / "cat.png")
     model = latest_run(trained.work_dir).model
@@ -120,7 +120,7 @@ def test_a_wrong_label_is_named_with_a_model_of_any_kind(trained: Engine, photos
         assert (first.path, first.label, first.suggested) == ("blue tit/cat.png", "blue tit", "cat")
 
 
-# graphs round what they resize in their own ways: the picture of the network's own size alone is exactly the same
+# graphs round differently when they resize: only the picture of the network's input size is exactly the same
 @pytest.mark.parametrize("preprocessing", ["modelapi", "embedded"])
 def test_features_are_the_same_whatever_runs_the_network(
     trained: Engine, pictures: list[np.ndarray], preprocessing: str, tmp_path: Path

@@ -1,4 +1,4 @@
-"""Trainings as in containers: little shared memory, few open files, folders that cannot be written, no user's name."""
+"""Trainings as in containers: little shared memory, few open files, read-only folders, no user name."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def training(data: Path, work: Path, size: int = 32, workers: int = 2) -> list[s
 
 
 def said(command: list[str], env: dict[str, str] | None = None, cwd: Path | None = None) -> str:
-    """What a command says that must end well, without a traceback."""
+    """The output of a command that must succeed, without a traceback."""
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=LIMIT, env=env, cwd=cwd)
     text = done.stdout + done.stderr
     assert done.returncode == 0, text

@@ -1,4 +1,4 @@
-"""The demo answers as `otx predict` does, to this machine alone, and says what it cannot do."""
+"""The demo gives the answers of `otx predict`, only to this machine, and says what it cannot do."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ needs_chromium = pytest.mark.skipif(not (CHROMIUM and CHROMEDRIVER), reason=NO_B
 
 @pytest.fixture(scope="module")
 def engine(tmp_path_factory: pytest.TempPathFactory) -> Engine:
-    """A network whose saliency maps have more than one place, exported with them."""
+    """A network whose saliency maps are larger than one pixel, exported with them."""
     root = write_classes(tmp_path_factory.mktemp("colours"), dict.fromkeys(CLASSES, 20))
     changes = {**SMALL, "data.input_size": 64, "max_epochs": 1}
     engine = Engine(root, model="timm/resnet10t", work_dir=tmp_path_factory.mktemp("ws"), overrides=changes)
@@ -64,7 +64,7 @@ def demo(engine: Engine) -> Iterator[Demo]:
 
 @pytest.fixture
 def photo(tmp_path: Path) -> Path:
-    """A photo that is turned, and twice as wide as the network sees it."""
+    """A photo with an EXIF rotation, larger than the network's input."""
     turned = Image.Exif()
     turned[0x0112] = 6
     rng = np.random.default_rng(3)
@@ -76,7 +76,7 @@ def photo(tmp_path: Path) -> Path:
 def ask(
     demo: Demo, method: str, path: str, body: bytes | None = None, **headers: str
 ) -> tuple[int, dict[str, str], bytes]:
-    """Status, headers and body of an answer."""
+    """Status, headers and body of the answer to a request."""
     with closing(http.client.HTTPConnection(address(demo), timeout=20)) as connection:
         connection.request(method, path, body, headers)
         response = connection.getresponse()
@@ -198,7 +198,7 @@ def test_uploads_are_bounded(demo: Demo) -> None:
 
 
 def half_an_upload(demo: Demo) -> socket.socket:
-    """A connection that has announced ten bytes, and sent three."""
+    """A connection that has announced ten bytes and sent three."""
     host, port = address(demo).split(":")
     connection = socket.create_connection((host, int(port)), timeout=20)
     connection.sendall(f"POST /classify HTTP/1.1\r\nHost: {host}:{port}\r\nContent-Length: 10\r\n\r\nabc".encode())
@@ -282,7 +282,7 @@ def test_files_without_maps_and_runs_without_data_say_so(
 
 
 def test_a_training_without_an_export_is_served_without_torch(engine: Engine, tmp_path: Path, photo: Path) -> None:
-    """As a person starts it: another process exports the model, a browser opens, Ctrl-C ends it with exit code 0."""
+    """As a user starts it: another process exports the model, a browser opens, Ctrl-C ends it with exit code 0."""
     opened = tmp_path / "opened"
     (tmp_path / "browser").write_text(f'#!/bin/sh\necho "$1" > {opened}\n')
     (tmp_path / "browser").chmod(0o755)
@@ -337,7 +337,7 @@ def browser() -> Iterator[Any]:
 
 
 def shown(browser: Any) -> dict[str, str]:
-    """The classes on the page with what is printed beside each, once there is an answer."""
+    """The classes on the page with the percentage beside each, once there is an answer."""
     WebDriverWait(browser, 20).until(lambda page: page.find_element(By.ID, "best").text)
     rows = browser.find_elements(By.CSS_SELECTOR, "#classes .class")
     return dict(row.text.split("\n") for row in rows)
@@ -350,7 +350,7 @@ def opened(browser: Any, demo: Demo) -> Any:
 
 
 def printed(probabilities: dict[str, float]) -> dict[str, str]:
-    """As `otx predict` prints them, four decimals of the probability, in percent."""
+    """The probabilities in percent, rounded to four decimals like those that `otx predict` prints."""
     return {name: f"{100 * float(f'{value:.4f}'):.2f} %" for name, value in probabilities.items()}
 
 

@@ -1,4 +1,4 @@
-"""A test run ends, says which test it was, and leaves no process behind: planted crashes and hangs."""
+"""With planted crashes and hangs, a test run ends, names the test, and leaves no process behind."""
 
 from __future__ import annotations
 

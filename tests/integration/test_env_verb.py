@@ -1,4 +1,4 @@
-"""`otx env`: one screen about a machine, also where the machine is broken."""
+"""`otx env` fills one screen about a machine, even if the machine is broken."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_everything_is_found_out_on_one_screen(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
     lines = done.stdout.splitlines()
     assert 20 <= len(lines) <= 50
-    # a long path is not broken: it is to be copied
+    # a long path is not wrapped, so that it can be copied
     assert [line for line in lines if len(line) > 80 and " " in line[17:]] == []
     found = json.loads((tmp_path / "env.json").read_text(encoding="utf-8"))
     assert found["problems"] == []

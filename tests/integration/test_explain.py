@@ -1,4 +1,4 @@
-"""Saliency maps lie where the object is, and come out of PyTorch, OpenVINO, ONNX Runtime and ModelAPI alike."""
+"""Saliency maps show where the object is, and are the same in PyTorch, OpenVINO, ONNX Runtime and ModelAPI."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ SCENES = 50
 
 
 def scene(rng: np.random.Generator, colour: tuple[int, int, int]) -> tuple[np.ndarray, int]:
-    """A square of a colour in one quadrant of a noisy image, and the number of the quadrant."""
+    """A noisy image with a coloured square in one quadrant, and the number of the quadrant."""
     pixels = rng.normal(128, 40, (SIDE, SIDE, 3))
     quadrant, half = int(rng.integers(4)), SIDE // 2
     row, column = rng.integers(4, half - OBJECT - 4, 2) + half * np.array(divmod(quadrant, 2))
@@ -71,7 +71,7 @@ def scenes() -> tuple[list[np.ndarray], list[int]]:
 
 
 def maps_of(engine: Engine, images: list[np.ndarray], algorithm: str) -> tuple[np.ndarray, np.ndarray]:
-    """The predicted classes, and their maps as large as the images."""
+    """The predicted classes, and their maps at the size of the images."""
     logits, maps = load_predictor(latest_run(engine.work_dir).model, "cpu").explain(images, algorithm)
     predicted = logits.argmax(axis=1)
     return predicted, np.stack(

@@ -1,4 +1,4 @@
-"""Exported files answer as the model does, in otx and in openvino-model-api."""
+"""Exported files give the model's answers, in otx and in openvino-model-api."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from otx.model.modelfile import read_card
 from otx.workspace import latest_run
 
 CLASSES = ["blue tit", "cat", "ähre"]
-# openvino-model-api knows no spaces in labels
+# openvino-model-api does not support spaces in labels
 MODELAPI_LABELS = ["blue_tit", "cat", "ähre"]
 VARIANTS = [
     ("OPENVINO", "FP32", "modelapi"),
@@ -169,7 +169,7 @@ def test_a_crash_of_the_check_is_said_and_nothing_is_kept(
 def test_older_processors_give_the_same_answers(
     torch: str, onednn: str, files: Path, pictures: list[np.ndarray], tmp_path: Path
 ) -> None:
-    """PyTorch and oneDNN told to use older instructions, which is as near as this processor gets to an older one."""
+    """PyTorch and oneDNN are told to use older instructions, the closest that this processor gets to an older one."""
     names = ["model.safetensors", "exported_model.xml", "exported_model.onnx"]
     np.savez(tmp_path / "pictures.npz", *pictures)
     program = (

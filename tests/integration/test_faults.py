@@ -1,4 +1,4 @@
-"""What fails under a running verb: the disk, the folder, a file, the process. What was there before stays."""
+"""The disk, a folder, a file or a process fails while a verb runs. What was there before stays."""
 
 from __future__ import annotations
 
@@ -181,7 +181,7 @@ def test_a_data_folder_removed_while_training_ends_it_and_the_model_stays(data: 
 
 
 def test_a_data_folder_removed_after_its_images_were_decoded_does_not_matter(data: Path, tmp_path: Path) -> None:
-    # one epoch draws every image of the two classes, which are as large
+    # one epoch draws every image of the two classes, which have the same size
     asked = {"data.train_subset.sampler": "random", "report": True}
     recorder = At(0, lambda: shutil.rmtree(data))
     result = tiny(data, tmp_path / "ws", recorder, max_epochs=3, **asked).train()
@@ -265,7 +265,7 @@ def test_a_resumed_run_keeps_the_fall_of_its_learning_rate(data: Path, tmp_path:
 
 
 def test_a_run_killed_while_its_report_was_made_is_completed(data: Path, tmp_path: Path) -> None:
-    """Also one that had stopped early: it does not begin to train again."""
+    """Even if early stopping ended the run, it does not train again."""
     changes = {"report": True, "optimizer.lr": 1e-6, "training.early_stopping.patience": 1, "max_epochs": 90}
     tiny(data, tmp_path / "ws", **changes).train()
     run = latest_run(tmp_path / "ws")
@@ -315,7 +315,7 @@ def test_a_class_with_one_image_is_trained_and_predicted(tmp_path: Path) -> None
 @pytest.mark.parametrize("order", [1, -1])
 @pytest.mark.parametrize("place", ["/tmp", "/dev/shm"])
 def test_labels_follow_from_the_names_alone(place: str, order: int, locale: str) -> None:
-    """Whatever order folders were made in, whatever the language, on whatever file system."""
+    """In any order of creation, in any locale, on any file system."""
     if not os.access(place, os.W_OK):
         pytest.skip(f"{place} is not to be written")
     names = ["b", "A", "ä", "Z", "a", "10", "9", "I", "i", "_"]
@@ -411,7 +411,7 @@ def test_a_hundred_thousand_predictions_stream_and_resume(data: Path, tmp_path: 
     many = tmp_path / "many"
     many.mkdir()
     for number in range(count):
-        # a file has 65,000 names at most on ext4
+        # ext4 allows at most 65,000 hard links to a file
         os.link(data / "ant" / f"00{number % 4}.png", many / f"{number:06}.png")
     file = tmp_path / "rows.csv"
     arguments = command("predict", str(many), "--work_dir", str(tmp_path / "ws"), "--output", str(file))
@@ -437,7 +437,7 @@ def test_a_hundred_thousand_predictions_stream_and_resume(data: Path, tmp_path: 
 
 
 def test_a_predictor_is_not_disturbed_by_a_new_export_beside_it(trained: Engine, tmp_path: Path) -> None:
-    """An older file is replaced by a new one of another inode: who has it open keeps what was there."""
+    """The new file has another inode: a process that has the old one open keeps it."""
     path = trained.export(output=tmp_path).path
     first = path.with_suffix(".bin").stat().st_ino
     trained.export(output=tmp_path)

@@ -1,4 +1,4 @@
-"""Whatever is given: no traceback, no hang, exit codes 0, 1 and 2. What was found once is an example here."""
+"""Any input: no traceback, no hang, exit codes 0, 1 or 2. Inputs that once failed are kept as examples."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ VALUES = st.one_of(
 
 
 def run(*arguments: str) -> tuple[int, str]:
-    """Exit code and what was said; argparse leaves the program after --help."""
+    """Exit code and error output of a command; argparse raises SystemExit after --help."""
     said = io.StringIO()
     with contextlib.redirect_stderr(said), contextlib.redirect_stdout(io.StringIO()):
         try:
@@ -130,7 +130,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_any_split_file_is_read_or_refused(rows: list[str], header: str, root: Path, tmp_path: Path) -> None:
     path = tmp_path / "split.csv"
     path.write_text(header + "\n".join(rows), encoding="utf-8", errors="surrogatepass")
-    # a network that is not there ends the command behind the split at the latest
+    # missing weights end the command after the split file is read, at the latest
     weights = ["--model", "timm/test_resnet", "--model.weights", str(tmp_path / "gone.pth")]
     code, said = run("train", "--data_root", str(root), "--data.split_file", str(path), *weights)
     assert code == 2

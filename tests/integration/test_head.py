@@ -1,4 +1,4 @@
-"""The classifier first: fitted to features computed once, kept where nothing later is better, and resumed exactly."""
+"""Classifier first: fitted to features computed once, kept if no later epoch is better, and resumed exactly."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from otx.workspace import latest_run
 
 
 class Headed(nn.Module):
-    """The least that a network of timm is to `fit_head`."""
+    """The part of a timm network that `fit_head` needs."""
 
     def __init__(self, width: int, num_classes: int) -> None:
         super().__init__()
@@ -32,7 +32,7 @@ class Headed(nn.Module):
 
 
 def blobs(counts: list[int], seed: int, spread: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
-    """Features (N, 8) of classes around points of their own."""
+    """Features (N, 8) in one cluster for each class."""
     rng = np.random.default_rng(seed)
     centres = np.random.default_rng(0).normal(0, 3, (len(counts), 8))
     labels = np.repeat(np.arange(len(counts)), counts)
@@ -62,7 +62,7 @@ def test_rare_classes_weigh_as_much_as_others() -> None:
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Weights of the small network, as if somebody had trained them."""
+    """A file of random weights for the small network, in place of trained ones."""
     torch.manual_seed(3)
     path = tmp_path_factory.mktemp("weights") / "weights.safetensors"
     state = build_network("mobilenetv3_small_100", 3, 32, 32).state_dict()
@@ -72,7 +72,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def train(photos: Path, weights: Path, work_dir: Path, **changes: Any) -> tuple[Any, Recorder]:
     recorder = Recorder()
-    # a fitted classifier makes steep losses on random weights: smaller steps than the other tests take
+    # on random weights a fitted classifier makes the loss steep: take smaller steps than the other tests
     small = {**SMALL, "optimizer.lr": 0.002}
     given = {**small, "model.weights": str(weights), "data.check_images": True, **changes}
     engine = Engine(photos, model=SMALL_MODEL, work_dir=work_dir, overrides=given, reporter=recorder)
@@ -104,7 +104,7 @@ def test_after_it_gradients_are_clipped_and_statistics_kept(photos: Path, weight
     assert torch.equal(statistics_of(tmp_path / "kept", name), given[name])
     train(photos, weights, tmp_path / "own", max_epochs=1, **{"training.freeze_statistics": False})
     assert not torch.equal(statistics_of(tmp_path / "own", name), given[name])
-    # a step is no longer than the rate times the norm that gradients are clipped to
+    # a step is at most the learning rate times the norm that gradients are clipped to
     changes = {"optimizer.clip_norm": 1e-3, "optimizer.lr": 1.0, "optimizer.momentum": 0, "optimizer.weight_decay": 0}
     train(photos, weights, tmp_path / "clipped", max_epochs=1, **changes, **{"data.train_subset.batch_size": 200})
     moved = statistics_of(tmp_path / "clipped", "conv_stem.weight") - given["conv_stem.weight"]

@@ -1,4 +1,4 @@
-"""Files are data: what is hostile, cut off or flipped is refused in words, runs nothing and keeps nobody waiting."""
+"""Hostile, cut-off and bit-flipped files are refused with a clear message, fast, and without running any code."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ from otx.networks.weights import load_weights
 from otx.workspace import latest_run
 from otx.yaml_text import parse_text
 
-# of the processor's time, so that a busy machine does not matter
+# processor time, so that a busy machine does not matter
 SECONDS = 1.0
 MODELS = ["model.safetensors", "last.ckpt", "exported_model.xml", "exported_model.bin", "exported_model.onnx"]
 FLIPS = 25
 
 
 class Bomb:
-    """What a hostile pickle holds: code that leaves a trace."""
+    """The content of a hostile pickle: code that leaves a trace."""
 
     def __init__(self, trace: Path) -> None:
         self.trace = trace
@@ -54,18 +54,18 @@ class Bomb:
 
 @pytest.fixture(scope="module", autouse=True)
 def warm(files: Path) -> None:
-    """Load each file once, so that no refusal is timed together with an import."""
+    """Load each file once, so that no timed refusal includes an import."""
     for name in MODELS:
         load_predictor(loadable(files / name), "cpu")
 
 
 def loadable(path: Path) -> Path:
-    """The file that is named to load this one: of an IR's two halves, the .xml."""
+    """The file to load for this one: for the two files of an IR, the .xml."""
     return path.with_suffix(".xml") if path.suffix == ".bin" else path
 
 
 def refused(path: Path, photos: Path, capsys: pytest.CaptureFixture[str]) -> str:
-    """What `otx predict` says of a model file, after exit code 2 and in less than a second."""
+    """What `otx predict` says about a model file, which it must refuse with exit code 2 in less than a second."""
     started = time.process_time()
     code = main(["predict", str(photos / "cat" / "000.png"), "--checkpoint", str(loadable(path))])
     seconds = time.process_time() - started
@@ -104,7 +104,7 @@ def test_a_flipped_bit_is_never_another_answer(
 
 
 def is_filling(archive: bytes, place: int) -> bool:
-    """Whether a byte of a checkpoint is none of its content: a field of a zip that nobody reads, or filling."""
+    """Whether a byte of a checkpoint is not content, but an unused field of the zip format, or padding."""
     path = Path(os.devnull).parent / "shm" if Path("/dev/shm").is_dir() else Path("/tmp")
     file = path / f"archive.{os.getpid()}"
     file.write_bytes(archive)
@@ -130,7 +130,7 @@ def test_halves_of_two_exports_are_not_taken_for_one(files: Path, trained: Engin
 
 
 def test_an_export_killed_between_its_two_files_is_completed(files: Path, trained: Engine, tmp_path: Path) -> None:
-    """Two files cannot take their places at once; a kill in between is made here, where no clock would hit it."""
+    """Two files cannot be replaced in one step; the test sets up a kill in between, which timing would never hit."""
     shutil.copy(files / "exported_model.xml", tmp_path)
     old = bytearray((files / "exported_model.bin").read_bytes())
     old[:4] = struct.pack("<f", 1.0)
@@ -269,7 +269,7 @@ def test_an_option_that_yaml_stumbles_over_stays_text(text: str) -> None:
 
 
 def edited(files: Path, folder: Path, change: Callable[[dict[str, Any]], object]) -> Path:
-    """A model file whose card was changed by somebody who knows the format."""
+    """A model file whose card was changed with knowledge of the format."""
     card = json.loads(read_card(files / "model.safetensors").to_json())
     change(card)
     path = folder / "model.safetensors"

@@ -24,7 +24,7 @@ SETTINGS = {**SMALL, "optimizer.name": "adamw", "optimizer.lr": 0.003, "training
 
 @pytest.fixture(scope="module")
 def colours(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folders `old`, `new` and `all`: six classes, each of a colour of its own."""
+    """Folders `old`, `new` and `all`: six classes, each with its own colour."""
     root = tmp_path_factory.mktemp("colours")
     write_classes(root / "all", dict.fromkeys(NAMES, 40))
     for part, names in (("old", NAMES[1:4]), ("new", (NAMES[0], *NAMES[4:]))):

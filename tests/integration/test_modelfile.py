@@ -1,4 +1,4 @@
-"""Model files: what is written is read back, and damaged or hostile files are refused."""
+"""Model files are read back as they were written; damaged and hostile ones are refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The networks: their stored cost, their weights, and every shipped recipe in a real training."""
+"""The networks: their stored costs, their weights, and a real training of every shipped recipe."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_every_network_of_the_table_has_a_fingerprint() -> None:
 @pytest.fixture
 def steady_statistics(monkeypatch: pytest.MonkeyPatch) -> None:
     """Batch norm that hardly moves: the statistics of two tiny batches make a deep network so ill-conditioned that
-    PyTorch in float32 and float64 disagree as much as PyTorch and OpenVINO do."""
+    PyTorch in float32 and in float64 differ as much as PyTorch and OpenVINO."""
     from otx.networks import weights
 
     create = weights.create
@@ -221,7 +221,7 @@ def test_without_the_hub_it_is_said_once_and_training_goes_on(tmp_path: Path, re
 
 
 class Hub(http.server.BaseHTTPRequestHandler):
-    """As much of the Hugging Face hub as a download of one file needs."""
+    """The part of the Hugging Face hub that the download of one file needs."""
 
     content = b""
 

@@ -1,4 +1,4 @@
-"""Files of an earlier otx (tests/old, made by commit 1033764) are read, tested, resumed and reported as ever."""
+"""Files of an earlier otx (tests/old, made by commit 1033764) can still be read, tested, resumed and reported."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ FILES = (
 
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
-    """A copy of the run folder; the folder it was trained on, /photos, is not there any more."""
+    """A copy of the run folder; its data root, /photos, does not exist any more."""
     return Path(shutil.copytree(OLD / "run", tmp_path / "otx-workspace" / "run"))
 
 
@@ -51,7 +51,7 @@ def test_every_kind_of_file_gives_the_answers_it_gave(name: str, run: Path) -> N
     before, after = ({row["path"]: row for row in rows(folder / "predictions.csv")} for folder in (old, new))
     assert after.keys() == before.keys()
     if name == "optimized_model.xml":
-        return  # 8 bits round otherwise on every processor
+        return  # 8-bit rounding differs between processors
     for path, row in after.items():
         assert row["predicted"] == before[path]["predicted"]
         assert float(row["probability"]) == pytest.approx(float(before[path]["probability"]), abs=0.02)

@@ -1,4 +1,4 @@
-"""INT8: calibrated on training images alone, judged on validation images, and still what it was."""
+"""INT8 models: calibrated only on training images, measured on validation images, and complete in every verb."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ from otx.workspace import latest_run
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Engine:
-    """An engine trained on folders that are split already."""
+    """An engine trained on a folder with train/, val/ and test/."""
     root = tmp_path_factory.mktemp("photos")
     for number, (split, count) in enumerate((("train", 20), ("val", 6), ("test", 6))):
         write_classes(root / split, {"blue tit": count, "cat": count}, seed=number)
-    # small steps: a network of wild weights and lagging statistics keeps no answer when it is rounded
+    # small steps: a network with extreme weights and lagging statistics changes its answers when it is rounded
     changes = {**SMALL, "optimizer.lr": 0.005}
     engine = Engine(root, model=SMALL_MODEL, work_dir=tmp_path_factory.mktemp("ws"), overrides=changes)
     engine.train(max_epochs=4)
@@ -127,7 +127,7 @@ def test_no_int8_network_is_compiled_with_a_free_dimension(
     assert not [model for model in models if model["is_int8"] and model["free"]]
     assert len([model for model in models if model["is_int8"]]) > 12
     assert len({model["pid"] for model in models if model["is_int8"]}) > 3
-    assert [model for model in models if model["free"]]  # floats and the resize may
+    assert [model for model in models if model["free"]]  # float models and the resize may
 
 
 def test_only_the_int8_file_has_a_fixed_batch(small: Engine, optimized: Any, tmp_path: Path) -> None:
@@ -137,7 +137,7 @@ def test_only_the_int8_file_has_a_fixed_batch(small: Engine, optimized: Any, tmp
 
 
 def batch_of(path: Path) -> int:
-    """The batch size of an IR that takes images of 32x32; -1 where it is free."""
+    """The batch size of an IR that takes images of 32x32; -1 if it is dynamic."""
     batch, *others = openvino_core().read_model(path).input().partial_shape
     assert [side.get_length() for side in others] == [3, 32, 32]
     return batch.get_length() if batch.is_static else -1
@@ -152,7 +152,7 @@ def test_a_file_of_another_batch_gives_the_same_answers(optimized: Any, batch: i
 
 
 def with_batch(path: Path, batch: int, target: Path) -> Path:
-    """An INT8 file of another batch size; a free one is what otx wrote before."""
+    """An INT8 file with another batch size; earlier versions of otx wrote a dynamic one."""
     model = openvino_core().read_model(path)
     fix_batch(model, batch)
     save_ir(model, target, half=False)
@@ -187,7 +187,7 @@ def test_an_int8_file_of_a_small_input_runs_on_a_processor_with_amx(tmp_path: Pa
 
 
 def run_int8_everywhere(folder: Path) -> None:
-    """Every verb on INT8 of a network and a size that crashed, each in a process of its own."""
+    """Run every verb on an INT8 file whose network and size used to crash, each in a process of its own."""
     photos = write_classes(folder / "photos", {"blue tit": 20, "cat": 20})
     work, photo = ["--work_dir", folder / "ws"], next(photos.rglob("*.png"))
     network = ["--model", "timm/mobilenetv4_conv_small", "--model.pretrained", "false", "--data.input_size", "64"]
@@ -239,7 +239,7 @@ def test_modelapi_gives_the_labels_of_the_int8_file(small: Engine, optimized: An
     for height, width in ((32, 32), (50, 81), (20, 16)):
         picture = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
         assert theirs(picture).top_labels[0].id == ours.logits([picture]).argmax()
-    # ModelAPI puts a resize of any size in front; what lies behind it is as fixed as the file
+    # ModelAPI puts a resize from any size in front; the rest is as static as the file
     nodes = theirs.inference_adapter.compiled_model.get_runtime_model().get_ordered_ops()
     ports = [(node, port) for node in nodes for port in node.outputs()]
     kinds = [(n.get_rt_info()["layerType"].astype(str), port.get_partial_shape().is_dynamic) for n, port in ports]

@@ -1,4 +1,4 @@
-"""Names and places that are out of the ordinary: nothing is written outside, nothing is taken for something else."""
+"""Unusual names and paths: nothing is written outside its folder, and nothing is mistaken for something else."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ def test_a_class_folder_that_is_no_utf8_is_refused_by_name(tmp_path: Path) -> No
 
 
 def bomb(path: Path, width: int, height: int) -> Path:
-    """A PNG of a few bytes that says it is large."""
+    """A PNG of a few bytes that claims to be large."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))

@@ -1,4 +1,4 @@
-"""Trainings of several processes, on one host and on two: they agree, and none waits for one that is gone."""
+"""Trainings of several processes, on one host and on two: they agree, and none waits for a dead one."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def free_port() -> int:
 
 
 def training_processes(pid: int) -> Iterator[int]:
-    """The processes below one that train, not those that decode images for them."""
+    """The training processes that a process has started, without the data workers."""
     for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
         if "otx" in Path(f"/proc/{child}/cmdline").read_text():
             yield int(child)
@@ -90,7 +90,7 @@ def test_a_process_that_dies_ends_the_others_in_words(victim: str, data: Path, t
     died, left = (main.pid, other) if victim == "main" else (other, main.pid)
     os.kill(died, signal.SIGKILL)
     begun = time.monotonic()
-    # both hold the pipe's other end
+    # both processes hold the other end of the pipe
     said = main.communicate(timeout=30)[0]
     print(f"{victim} killed: the other ended after {time.monotonic() - begun:.2f} s")
     rank = 1 if victim == "main" else 0
@@ -114,7 +114,7 @@ def test_ctrl_c_ends_all_of_them_and_keeps_the_model(data: Path, tmp_path: Path)
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
     )
     wait_for(has_trained(work), main)
-    # as a terminal does: to all of them
+    # to all of them, as a terminal does
     os.killpg(main.pid, signal.SIGINT)
     said = main.communicate(timeout=60)[0]
     assert "Traceback" not in said
@@ -132,7 +132,7 @@ def test_two_hosts_train_one_model_and_one_that_dies_ends_the_other(data: Path, 
     assert [node.returncode for node in nodes] == [0, 0], said
     assert len([path for path in work.iterdir() if path.name.startswith("2")]) == 1
     assert len(figures(work)) == SMALL["max_epochs"]
-    # the same as two processes of one host
+    # the figures must be those of two processes on one host
     subprocess.run(otx(*arguments(data, tmp_path / "one")), check=True, timeout=LIMIT, capture_output=True)
     assert figures(tmp_path / "one") == figures(work)
 
@@ -152,7 +152,7 @@ def test_two_hosts_train_one_model_and_one_that_dies_ends_the_other(data: Path, 
 
 
 def srun(asked: list[str], *, tasks: int = 2) -> list[subprocess.Popen[str]]:
-    """The tasks of one srun step, all of them here."""
+    """The tasks of one srun step, all on this machine."""
     common = {
         **{"SLURM_JOB_ID": "77", "SLURM_STEP_ID": "0", "SLURM_JOB_NAME": "train", "SLURM_NODELIST": "127.0.0.1"},
         **{"SLURM_NTASKS": str(tasks), "SLURM_NTASKS_PER_NODE": str(tasks), "SLURM_NNODES": "1", "SLURM_NODEID": "0"},
@@ -171,7 +171,7 @@ def srun(asked: list[str], *, tasks: int = 2) -> list[subprocess.Popen[str]]:
 
 
 def ended(tasks: list[subprocess.Popen[str]]) -> tuple[list[int], list[str]]:
-    """The exit codes of processes, and what each said."""
+    """The exit codes and the outputs of processes."""
     said = [task.communicate(timeout=LIMIT)[0] for task in tasks]
     return [task.returncode for task in tasks], said
 
@@ -197,7 +197,7 @@ def test_the_tasks_of_srun_compute_what_those_of_torchrun_do_and_are_resumed_and
     subprocess.run(other, check=True, timeout=LIMIT, capture_output=True)
     assert figures(tmp_path / "other") == figures(work)
     assert len(list(work.glob("2*"))) == 1
-    # scancel sends it to all tasks
+    # scancel sends SIGTERM to all tasks
     tasks = srun(arguments(data, tmp_path / "stopped", **ENDLESS))
     wait_for(has_trained(tmp_path / "stopped"), tasks[0])
     for task in tasks:
@@ -232,11 +232,11 @@ def test_another_number_of_processes_than_asked_for_is_refused(data: Path, tmp_p
 @pytest.mark.slow
 @pytest.mark.parametrize("count", [1, 5, 8])
 def test_every_image_is_counted_once(count: int, tmp_path: Path) -> None:
-    """The accuracy that two processes find together is that of one that looks at all images."""
+    """Two processes together find the accuracy that one process finds on all images."""
     root, work = tmp_path / "data", tmp_path / "ws"
     write_classes(root / "train", {"ant": 9, "bee": 10})
     write_classes(root / "val", {"ant": count, "bee": count}, seed=1)
-    # one that has the other class's colour, so that not all are right; an odd number of images
+    # one image in the other class's colour, so that not all are right and the number of images is odd
     write_image(root / "val" / "ant" / "wrong.png", (40, 200, 40))
     changes = {"data.val_subset.batch_size": 2, "max_epochs": 2}
     subprocess.run(otx(*arguments(root, work, **changes)), check=True, timeout=LIMIT, capture_output=True)
@@ -246,7 +246,7 @@ def test_every_image_is_counted_once(count: int, tmp_path: Path) -> None:
 
 
 def test_more_processes_than_images_are_refused(data: Path, tmp_path: Path) -> None:
-    """One without a batch would be waited for by the others."""
+    """The others would wait for a process without a batch."""
     split = tmp_path / "split.csv"
     rows = [f"{name}/{number:03}.png,{name},train" for name in ("ant", "bee") for number in range(1, 6)]
     split.write_text("\n".join(["path,class,subset", "ant/000.png,ant,val", *rows, "bee/000.png,bee,test", ""]))
@@ -268,7 +268,7 @@ def test_a_loss_that_is_no_number_ends_all_of_them(data: Path, tmp_path: Path) -
 
 @pytest.mark.slow
 def test_two_processes_reach_what_one_reaches(tmp_path: Path) -> None:
-    """The same global batch, three seeds: the mean accuracies differ by less than the seeds do."""
+    """With the same global batch and three seeds, the mean accuracies differ by less than the seeds do."""
     root = write_digits(tmp_path / "digits")
     found: dict[int, list[float]] = {1: [], 2: []}
     for seed in (0, 1, 2):
@@ -291,7 +291,7 @@ def test_two_processes_reach_what_one_reaches(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_fitted_classifier_is_known_to_all_of_them(data: Path, tmp_path: Path) -> None:
-    """What comes before the first epoch is computed by one; all have to agree on which epoch is the best."""
+    """One process computes the fit before the first epoch; all must agree on which epoch is the best."""
     work = tmp_path / "ws"
     first = [*arguments(data, tmp_path / "first"), "--engine.num_devices=1", "--max_epochs=1"]
     subprocess.run(otx(*first), check=True, timeout=LIMIT, capture_output=True)

@@ -1,4 +1,4 @@
-"""Without a terminal nobody is left in the dark for long, and no log is flooded."""
+"""Without a terminal, progress lines come often enough, and do not flood a log."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from otx.events import Progress, SilentReporter, heartbeat
 
 
 class Clock:
-    """Time that passes when a test says so."""
+    """A clock that the test sets."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -34,7 +34,7 @@ def clock() -> Clock:
 def work(
     reporter: ConsoleReporter, clock: Clock, seconds: int, what: str = "checking images", total: int = 100
 ) -> None:
-    """One image a second."""
+    """Report the progress of a work that does one image a second."""
     for second in range(1, seconds + 1):
         clock.now += 1
         reporter.progress(Progress(what, second, total))
@@ -105,7 +105,7 @@ def test_one_live_line_as_wide_as_the_terminal_makes_way_for_what_is_printed(col
     done = subprocess.run(command, stdout=theirs, stderr=theirs, env=environment, timeout=60, check=False)
     shown = os.read(ours, 10_000).decode()
     assert done.returncode == 0, shown
-    # a hidden cursor would stay hidden where the process is killed
+    # a hidden cursor would stay hidden if the process is killed
     assert "\x1b[?25l" not in shown
     plain = re.sub(r"\x1b\[[\d;]*m", "", shown)
     epoch, quantising, note, exporting, report = plain.split("\r\x1b[K")[1:]
@@ -136,7 +136,7 @@ def test_a_heartbeat_beats_while_its_block_lasts_and_ends_with_it() -> None:
 
 
 def test_a_process_without_a_terminal_tells_what_it_does(tmp_path: Path) -> None:
-    """A real training whose standard error is a pipe; half a minute is made a tenth of a second."""
+    """A real training whose standard error is a pipe; half a minute of silence is shortened to a tenth of a second."""
     root = write_classes(tmp_path / "photos", {"a": 40, "b": 40})
     program = (
         "import sys; from otx import cli, console_progress; "

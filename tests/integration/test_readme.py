@@ -1,4 +1,4 @@
-"""What is written is run: the README's commands, the quickstart's recipe, the rules of ARCHITECTURE.md."""
+"""Run what the documents say: the README's commands, the quickstart's recipe, the rules of ARCHITECTURE.md."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from otx.cli import VERBS, main
 from otx.data.digits import resolve_data_root
 
 ROOT = Path(__file__).parents[2]
-# layer norm keeps no running statistics, which a few steps leave far off
+# layer norm has no running statistics, which would be far off after a few steps
 TINY = {"max_epochs": 1, "model.name": "deit_tiny", "optimizer.name": "adamw", "optimizer.lr": 1e-4}
 NAMES = {"3": "daisy", "5": "rose", "7": "tulip"}
 
@@ -30,7 +30,7 @@ def commands(kind: str = "sh") -> list[list[str]]:
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Folders `my_photos` and `more_photos` with some of the digits under the names of flowers."""
+    """Folders `my_photos` and `more_photos` with some of the digits, under names of flowers."""
     digits = resolve_data_root("digits")
     for digit, name in NAMES.items():
         (tmp_path / "my_photos" / name).mkdir(parents=True)
@@ -106,7 +106,7 @@ def test_data_models_and_deploy_do_not_import_training() -> None:
 def test_only_the_command_line_prints_and_only_the_recipe_knows_yaml() -> None:
     files = {path.name: path.read_text() for path in (ROOT / "src" / "otx").rglob("*.py")}
     assert {name for name, text in files.items() if re.search(r"^\s*print\(", text, re.MULTILINE)} == {
-        "bundle.py",  # the program that it writes
+        "bundle.py",  # the program that it writes prints
         "cli.py",
         "console.py",
         "console_machine.py",

@@ -1,4 +1,4 @@
-"""What can be refused is refused at once: in words, without torch, in less than a second of the processor's time."""
+"""Wrong inputs are refused with a clear message, without torch, in less than a second of processor time."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from otx.preflight import check_data_root
 from otx.recipe import Recipe
 from otx.workspace import latest_run
 
-# of the processor's time, so that a busy machine does not matter
+# processor time, so that a busy machine does not matter
 SECONDS = 1.0
-# runs the cases one after another in one process; what is imported stays, so that the last one sees all of it
+# runs the cases one after another in one process; imports accumulate, so that the last case lists all of them
 PROGRAM = """
 import contextlib, io, json, sys, time
 from otx.cli import main
@@ -40,7 +40,7 @@ for arguments in json.loads(sys.argv[1]):
 """
 TRAIN = ["train", "--data_root", "PHOTOS", "--model", "timm/test_resnet", "--work_dir", "NEW"]
 ONTO = [*TRAIN, "--checkpoint", "MODEL"]
-# arguments, and what is said: what is wrong, and how to put it right
+# the arguments, and two parts of the message: what is wrong, and how to fix it
 CASES: dict[str, tuple[list[str], str, str]] = {
     "no data_root": (["train"], "--data_root is missing", "--data_root digits"),
     "data_root missing": ([*TRAIN, "--data_root", "NOWHERE"], "there is no folder", "takes a folder"),
@@ -97,7 +97,7 @@ Refusal = tuple[int, str, float, list[str]]
 
 @pytest.fixture(scope="module")
 def places(trained: Engine, photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """What stands for the words in capitals."""
+    """The values of the words in capitals."""
     root = tmp_path_factory.mktemp("refused")
     model = latest_run(trained.work_dir).model
     (root / "file.txt").write_text("path;class;subset\n")

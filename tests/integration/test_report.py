@@ -1,4 +1,4 @@
-"""The page about a run: every figure follows from the run's own files, and it works in a browser."""
+"""The report of a run: every figure matches the run's files, and the page works in a browser."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ LIMIT = 3_000_000
 
 @pytest.fixture(scope="module")
 def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Five digits, 20 images of each to train, 6 to validate, 10 to test; a file and a class have names that bite."""
+    """Five digits with 20 train, 6 val and 10 test images each; a file and a class have names that need escaping."""
     folder = tmp_path_factory.mktemp("report")
     source, root = write_digits(folder / "source"), folder / "digits"
     for digit in range(5):
@@ -78,7 +78,7 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def run(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a run that was trained and tested."""
+    """The run folder of a training that was also tested."""
     engine = Engine(digits, model="timm/resnet10t", work_dir=tmp_path_factory.mktemp("ws"), overrides=SETTINGS)
     folder = engine.train().run_dir
     assert "held-back photos" in (folder / "report.html").read_text()

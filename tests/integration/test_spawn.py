@@ -1,4 +1,4 @@
-"""Systems other than Linux, simulated: processes that are not forked, no symbolic links, functions that are missing."""
+"""Simulated systems other than Linux: spawned processes, no symbolic links, missing functions."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def system(tmp_path: Path) -> dict[str, str]:
-    """The environment of a system that starts processes in another way, to be named in START."""
+    """The environment of a system that starts processes by the method in START, `spawn` unless a test changes it."""
     site = tmp_path / "site"
     site.mkdir()
     (site / "sitecustomize.py").write_text(
@@ -174,7 +174,7 @@ def refuse(*_: Any, **__: Any) -> None:
 
 @pytest.fixture
 def windows(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Links need a right that most people lack, and nothing takes the place of a folder, nor of a link to one."""
+    """As on Windows: most users may not make links, and a folder or a link to one cannot be replaced."""
     replace = Path.replace
 
     def replace_files(self: Path, target: Path) -> Path:

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM, sent to real trainings at every stage: how they end, what they say, and that it goes on."""
+"""Ctrl-C and SIGTERM at every stage of real trainings: how they end, what they print, and that they can be resumed."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from otx.workspace import latest_run
 from waiting import LIMIT, has_trained, wait_for
 
 TINY = {**SMALL, "data.train_subset.batch_size": 4, "engine.device": "cpu", "training.early_stopping.patience": None}
-# imports once, then one child a stage: it sends a signal to its own group when it gets there, as timeout(1) does
+# imports once, then forks a child for each stage, which signals its own group when it gets there, as timeout(1) does
 PROGRAM = """
 import json, os, signal, sys
 from otx import console_progress
@@ -86,7 +86,7 @@ class Ended:
     work: Path
 
     def resume(self, *more: str) -> None:
-        """Run the command it has printed, as a process of its own where Lightning has to start others."""
+        """Run the command that it printed, in a child process if Lightning must start others."""
         (line,) = [line for line in self.said.splitlines() if "otx train --resume" in line]
         otx, *asked = shlex.split(line[line.index("otx train") :])
         assert otx == "otx"
@@ -103,7 +103,7 @@ def arguments(data: Path, work: Path, **changes: Any) -> list[str]:
 
 
 def stop(stages: list[tuple[str, str]], top: Path) -> dict[tuple[str, str], Ended]:
-    """Trainings that a signal comes to, by the stage they are in and the signal; their folders have spaces."""
+    """Run trainings that get a signal, by their stage and the signal; their folders have spaces."""
     data = write_classes(top / "data", {"ant": 24, "bee": 24})
     works = {stage: top / f"ws {number}" for number, stage in enumerate(stages)}
     asked = {"max_epochs": 2, "report": True, "data.num_workers": 2}
@@ -201,7 +201,7 @@ def test_processes_end_together_and_the_hint_is_printed_once(
 @pytest.mark.slow
 @pytest.mark.parametrize("verb", ["test", "predict", "export", "optimize"])
 def test_other_verbs_end_by_sigterm_and_leave_nothing_half_written(verb: str, trained: Engine, tmp_path: Path) -> None:
-    """At ten moments each."""
+    """The signal comes at ten different moments."""
     model = latest_run(trained.work_dir).model
     images = [str(trained.recipe.data_root)] if verb == "predict" else []
     output = {"test": tmp_path / "figures.json", "predict": tmp_path / "rows.csv"}.get(verb, tmp_path)
@@ -215,7 +215,7 @@ def test_other_verbs_end_by_sigterm_and_leave_nothing_half_written(verb: str, tr
         time.sleep(whole * share / 11)
         process.terminate()
         said = process.communicate(timeout=60)[0]
-        # before Python listens, the system ends it
+        # before Python sets its handler, the system ends the process
         assert process.returncode in (143, -signal.SIGTERM, 0), said
         assert "Traceback" not in said, said
         assert not list(tmp_path.rglob(".writing.*"))

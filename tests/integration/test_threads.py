@@ -1,4 +1,4 @@
-"""Trainings beside other programs, and threads within a container's quota, counted in real processes."""
+"""Threads of a training beside other programs and within a container's quota, counted in real processes."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ print(json.dumps(counts))
 
 @contextlib.contextmanager
 def busy(loops: int) -> Iterator[None]:
-    """Other people's programs: no children of this process, whose work would count as its own."""
+    """Busy programs that are not children of this process, whose work would count as its own."""
     start = 'for n in $(seq $1); do "$0" -c "while True: pass" > /dev/null 2>&1 & echo $!; done'
     done = subprocess.run(["sh", "-c", start, sys.executable, str(loops)], capture_output=True, text=True, check=True)
     try:
@@ -69,7 +69,7 @@ def busy(loops: int) -> Iterator[None]:
 
 @pytest.fixture
 def two_threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """PyTorch as it computes where nobody chose its threads, on two processors at least."""
+    """PyTorch with two threads that nobody has chosen in the environment."""
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.delenv("MKL_NUM_THREADS", raising=False)
     monkeypatch.setattr(threads, "LOOK_SECONDS", 0.05)
@@ -129,13 +129,13 @@ def test_no_library_starts_more_threads_than_a_quota_allows(files: Path, tmp_pat
     assert (within["blas"], within["exported_model.xml"], within["model.safetensors"]) == (0, 1, 0)
     if machine.available_cores() > 1:
         without = count_threads(files, "none")
-        # ONNX Runtime has a thread that does not compute, whatever the machine
+        # ONNX Runtime always has a thread that does not compute
         for name in within:
             assert within[name] < without[name], name
 
 
 def count_threads(files: Path, quota: str) -> dict[str, int]:
-    """Threads that each library started in a process of its own under a quota; of OpenVINO, those it computes with."""
+    """Threads that each library starts in a child process under a quota; for OpenVINO, those it computes with."""
     own = {name: value for name, value in os.environ.items() if not name.endswith("_NUM_THREADS")}
     command = [sys.executable, "-c", COUNTING, str(files), quota]
     done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False, env=own)

@@ -1,4 +1,4 @@
-"""Trainings, small and real: what they write, that they repeat, that they can be stopped and resumed."""
+"""Small real trainings: what they write, that they are reproducible, that they can be stopped and resumed."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def figures(engine: Engine) -> list[list[Any]]:
 
 
 def command(photos: Path, work_dir: Path, **changes: Any) -> list[str]:
-    """`otx train` of the small training, as a process of its own."""
+    """The `otx train` command of the small training."""
     fixed = ["--data_root", str(photos), "--model", SMALL_MODEL, "--work_dir", str(work_dir)]
     options = [f"--{key}={value}" for key, value in {**SMALL, **changes}.items()]
     return [sys.executable, "-m", "otx", "train", *fixed, *options]
@@ -51,7 +51,7 @@ def small(photos: Path, work_dir: Path, recorder: Recorder | None = None, **chan
 
 
 def test_a_training_needs_no_tensorboard(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "tensorboard", None)  # as where it is not installed
+    monkeypatch.setitem(sys.modules, "tensorboard", None)  # as if it were not installed
     result = small(photos, tmp_path, max_epochs=1).train()
     assert result.model_path.is_file()
     assert (result.run_dir / "checkpoints" / "last.ckpt").is_file()
@@ -174,13 +174,13 @@ def test_a_run_that_early_stopping_ended_goes_on_only_when_more_is_asked_for(pho
             resumed(**more)
         assert f"otx train --resume --checkpoint {run.last_checkpoint} --max_epochs" in caught.value.fix
         assert "--training.early_stopping.patience" in caught.value.fix
-    # two more to wait for, and a longer training counts anew; what was asked for last holds
+    # a patience of 4 allows two more epochs; a longer training resets the count; the last settings are kept
     assert resumed(**{"training.early_stopping.patience": 4}) == 5
     with pytest.raises(UsageError, match="is complete: early stopping ended it after 5 of 30 epochs"):
         resumed()
     assert resumed(max_epochs=40) >= 9
     assert load_recipe(run.config).max_epochs == 40
-    # a run.json of before
+    # an old run.json
     plain = json.loads(run.summary.read_text())
     run.summary.write_text(json.dumps({k: v for k, v in plain.items() if k not in ("stop", "max_epochs", "patience")}))
     with pytest.raises(UsageError, match="is complete: early stopping ended it after [0-9]+ of 40 epochs"):
@@ -207,7 +207,7 @@ def test_the_best_model_of_a_resumed_run_is_measured_with_the_settings_of_the_ru
     monkeypatch.setattr(verb, "load_predictor", spy_on_load)
     Engine(work_dir=tmp_path).train(resume=True, max_epochs=2)
     Engine(work_dir=tmp_path, overrides={"report": True}).train(resume=True, max_epochs=3)
-    # the page may load the model once more, to draw what it sees
+    # the report may load the model once more, for saliency maps
     assert measured[0] == (3, 5000, "cpu")
 
 

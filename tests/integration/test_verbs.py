@@ -1,4 +1,4 @@
-"""The verbs, from Python and from the command line: the same results, and clear errors."""
+"""The verbs give the same results from Python and from the command line, and clear errors."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def test_test_gives_the_same_from_both_sides(trained: Engine, model: Path, tmp_p
 
 def test_test_is_the_same_on_model_checkpoint_ir_and_onnx(trained: Engine, model: Path, tmp_path: Path) -> None:
     best = next(latest_run(trained.work_dir).checkpoints.glob("epoch_*.ckpt"))
-    # outside of the run folder: the split follows from the card
+    # outside the run folder: the split comes from the card
     exported = [trained.export(output=tmp_path, export_format=kind).path for kind in ("OPENVINO", "ONNX")]
     results = [trained.test(checkpoint=path) for path in (model, best, *exported)]
     assert len({result.top1 for result in results}) == 1

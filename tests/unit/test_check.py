@@ -1,4 +1,4 @@
-"""What `otx check` finds: every kind of finding planted among real photos, and nothing where nothing is wrong."""
+"""`otx check` finds every kind of fault planted among real photos, and nothing in a clean folder."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SIDE = 106
 
 @pytest.fixture(scope="session")
 def crops(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Crops of scikit-learn's two photos, a class each, in train/, val/ and test/."""
+    """Crops of scikit-learn's two photos, one class for each, in train/, val/ and test/."""
     root = tmp_path_factory.mktemp("crops")
     for name, photo in zip(("temple", "flower"), load_sample_images().images, strict=True):
         places = [(y, x) for y in range(0, 427 - SIDE, SIDE) for x in range(0, 640 - SIDE, SIDE)]
@@ -48,7 +48,7 @@ def check(root: Path) -> CheckResult:
 
 
 def found(suspicions: CheckResult) -> dict[str, list[str]]:
-    """The paths of every kind of finding that there is."""
+    """The paths of the findings, by kind, without empty kinds."""
     return {kind: [place.path for place, _ in rows] for kind, rows in suspicions.by_kind().items() if rows}
 
 
@@ -249,7 +249,7 @@ def test_links_join_to_groups() -> None:
 
 
 def blobs(count: int) -> tuple[np.ndarray, list[int]]:
-    """Features of three classes that lie apart."""
+    """Features of three well separated classes."""
     rng = np.random.default_rng(0)
     labels = [number % 3 for number in range(count)]
     return (rng.normal(0, 1, (count, 12)) + 3 * np.eye(3, 12)[labels]).astype(np.float32), labels
@@ -289,7 +289,7 @@ def test_classes_of_a_few_images_are_not_judged() -> None:
 def test_the_prunings_are_those_of_the_paper() -> None:
     probabilities = np.array([[0.9, 0.1], [0.8, 0.2], [0.2, 0.8], [0.1, 0.9], [0.3, 0.7], [0.95, 0.05]])
     labels = np.array([0, 0, 0, 1, 1, 1])
-    # class 0 is usually 0.633, class 1 0.55: the third and the last image are sure of the other class
+    # the mean confidence of class 0 is 0.633, of class 1 0.55: the third and the last image exceed the other class's
     assert in_doubt(probabilities, labels).tolist() == [False, False, True, False, False, True]
 
 

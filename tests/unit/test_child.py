@@ -1,4 +1,4 @@
-"""A function in a process of its own: what it says and raises arrives, and a crash becomes an error in words."""
+"""A function in a child process: its messages and exceptions arrive, and a crash becomes a readable error."""
 
 from __future__ import annotations
 
@@ -153,7 +153,7 @@ def test_no_library_reports_what_is_done_with_it() -> None:
 
 
 def test_a_child_ends_after_the_callers_own_cores_have_gone() -> None:
-    """As after a training with data workers and a use of ModelAPI, in one program: see `openvino_core`."""
+    """As in a program that trained with data workers and used ModelAPI: see `openvino_core`."""
     program = (
         "import signal, openvino; from otx.child import run_in_child; from otx.events import SilentReporter\n"
         "from test_child import double\n"

@@ -1,4 +1,4 @@
-"""Which process of a training this one is, from what torchrun, srun and Lightning's launcher leave behind."""
+"""A process finds its rank from the environment of torchrun, srun or Lightning's launcher."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from otx.recipe import EngineSettings
 from otx.training.compute import Launcher, Shard, check_processes, find_shard, meeting_place
 
 TWO = EngineSettings(num_devices=2)
-# what two tasks of `srun --ntasks-per-node=2` have in common
+# the variables that two tasks of `srun --ntasks-per-node=2` share
 STEP = {"SLURM_NTASKS": "2", "SLURM_STEP_NUM_TASKS": "2", "SLURM_STEP_ID": "0", "SLURM_NTASKS_PER_NODE": "2"}
 TASK = {**STEP, "SLURM_PROCID": "1", "SLURM_LOCALID": "1", "SLURM_NODEID": "0", "SLURM_JOB_NAME": "train"}
-# what a batch script itself has, where nothing was started by srun
+# the variables of a batch script itself, without srun
 BATCH = {"SLURM_NTASKS": "2", "SLURM_PROCID": "0", "SLURM_LOCALID": "0", "SLURM_NODEID": "0", "ENVIRONMENT": "BATCH"}
 
 

@@ -1,4 +1,4 @@
-"""Pixel values of every kind of image that a folder may hold."""
+"""The pixel values of every kind of image that a folder may hold."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_the_content_counts_not_the_suffix(tmp_path: Path) -> None:
 def test_exif_orientation_is_applied(orientation: int) -> None:
     upright = np.zeros((20, 30, 3), np.uint8)
     upright[:10, :15] = 255
-    # how a camera held in each of the eight ways stores the upright picture
+    # the stored pixels for each of the eight orientations of the camera
     stored = {
         1: upright,
         2: upright[:, ::-1],

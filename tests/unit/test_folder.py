@@ -1,4 +1,4 @@
-"""What a scan finds: layouts, classes and files, and what it leaves out."""
+"""The scan of a folder: layouts, classes and files, and what it leaves out."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ stems = st.text(st.characters(exclude_characters="/\x00", exclude_categories=["C
 
 
 def make(root: Path, folders: dict[str, int]) -> Path:
-    """Folders with so many images each, `0.png`, `1.png`, ..."""
+    """Folders with the given numbers of images, `0.png`, `1.png`, ..."""
     for folder, count in folders.items():
         (root / folder).mkdir(parents=True, exist_ok=True)
         for number in range(count):

@@ -1,4 +1,4 @@
-"""What enters a classifier, for the kinds of heads that timm's networks have."""
+"""The input of the classifier, for every kind of head in timm's networks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What training is given: images decoded once and kept in memory, cut to the size of the epoch."""
+"""The data loader of a training: images are decoded once, kept in memory, and resized to the epoch's size."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def test_the_room_is_what_was_asked_for_but_an_eighth_of_the_memory(
 
 
 def batches(folder: Path, *, cache: int, workers: int) -> list[list[Batch]]:
-    """Two epochs of batches to train on and one of those to validate on; images are gone before the second."""
+    """Batches of two training and two validation epochs; with a cache, the image files are deleted in between."""
     data = load_dataset(folder)
     bends = Augmentation((0.2, 1.0), (0.75, 1.33), 0.5)
     images = ImageSubset(
@@ -190,5 +190,5 @@ def test_large_images_to_train_on_are_kept_small(
         as_tested, *_ = images[SampleRequest(0)]
         assert as_tested is not None
         np.testing.assert_array_equal(as_tested.permute(1, 2, 0), NETWORK_INPUT.resize(whole))
-        # its pixels are those of the file, so that it is as grainy
+        # its pixels are pixels of the file, so that it is as grainy
         assert {tuple(pixel) for pixel in kept.reshape(-1, 3)} <= {tuple(pixel) for pixel in whole.reshape(-1, 3)}

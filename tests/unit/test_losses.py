@@ -1,4 +1,4 @@
-"""The losses are those of their papers: worked out by hand, and differentiable."""
+"""The losses match their papers: checked against values computed by hand, and differentiable."""
 
 from __future__ import annotations
 

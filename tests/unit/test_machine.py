@@ -1,4 +1,4 @@
-"""The processors and the memory of a container are those of its control groups, whatever the machine has."""
+"""The limits of a container's control groups apply to processors and memory, whatever the machine has."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from otx import machine
 
 @pytest.fixture
 def cgroups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty tree of control groups; this process is in `/pod/box` of the second version, and sees 64 processors."""
+    """An empty tree of control groups; this process is in `/pod/box` (cgroup v2), and sees 64 processors."""
     own = tmp_path / "cgroup"
     own.write_text("0::/pod/box\n")
     monkeypatch.setattr(machine, "OWN_CGROUPS", own)

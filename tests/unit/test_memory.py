@@ -1,4 +1,4 @@
-"""What a process keeps for itself, its children do not keep as well."""
+"""Data workers do not keep the freed memory that their parent keeps."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Classes are merged so that old ones keep their places, and a grown network answers for them as before."""
+"""Merged classes: old ones keep their places, and a grown network gives the same answers for them as before."""
 
 from __future__ import annotations
 

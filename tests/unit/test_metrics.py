@@ -1,4 +1,4 @@
-"""The figures of a test, against scikit-learn and torchmetrics."""
+"""The figures of a test agree with scikit-learn and torchmetrics."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Paths, packed: they behave as the list they stand for."""
+"""Packed paths behave like the list that they stand for."""
 
 from __future__ import annotations
 

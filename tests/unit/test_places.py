@@ -1,4 +1,4 @@
-"""Temporary files and caches have a folder where the usual ones cannot be written to."""
+"""Temporary files and caches get another folder if the usual ones are not writable."""
 
 from __future__ import annotations
 

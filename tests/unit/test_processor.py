@@ -1,4 +1,4 @@
-"""Faster ways to compute the same: outputs and gradients are those of the plain layers."""
+"""The faster layers give the outputs and gradients of the plain layers."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ NETWORKS = ["mobilenetv3_small_050", "efficientnet_b0", "tf_efficientnetv2_b0", 
 
 
 def network(name: str) -> Any:
-    """A network whose batch norms have statistics as if it had been trained, and no random numbers in its steps."""
+    """A network with batch norm statistics as if trained, and without dropout."""
     torch.manual_seed(0)
     built = timm.create_model(name, num_classes=5)
     for layer in built.modules():
@@ -54,7 +54,7 @@ def step(built: Any, *, half: bool = False, frozen: bool = False) -> tuple[torch
 
 
 def distance(ours: list[torch.Tensor], theirs: list[torch.Tensor]) -> float:
-    """How far gradients are from each other, as a share of their length."""
+    """The distance between two gradients, relative to the norm of the second."""
     apart = torch.cat([(one - other).flatten() for one, other in zip(ours, theirs, strict=True)])
     return float(apart.norm() / torch.cat([one.flatten() for one in theirs]).norm())
 
@@ -140,7 +140,7 @@ def test_batch_norm_with_fixed_statistics_is_part_of_the_convolution(name: str) 
     expected, found = step(plain, frozen=True), step(folded, frozen=True)
     assert torch.allclose(found[0], expected[0], rtol=1e-3, atol=1e-3)
     assert distance(found[1], expected[1]) < 1e-2
-    # with statistics of the batch nothing is folded
+    # with batch statistics nothing is folded
     assert torch.allclose(step(folded)[0], step(plain)[0], atol=1e-4)
 
 

@@ -1,4 +1,4 @@
-"""The schema and the recipes: what is read, what is refused, and in which words."""
+"""The schema and the recipes: what is accepted, what is refused, and the error messages."""
 
 from __future__ import annotations
 

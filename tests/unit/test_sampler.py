@@ -1,4 +1,4 @@
-"""The balanced sampler: equal counts, the efficient rule, shards, determinism."""
+"""The balanced sampler: equal counts, the efficient rule, shards, and determinism."""
 
 from __future__ import annotations
 

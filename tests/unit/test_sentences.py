@@ -1,4 +1,4 @@
-"""The three sentences of a report: true, and right in their grammar, whatever the figures."""
+"""The three sentences of a report are true and grammatical, whatever the figures."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The house as ARCHITECTURE.md draws it: which room imports which, no circles, short functions, few parameters."""
+"""The structure in ARCHITECTURE.md holds: which room imports which, no cycles, short functions, few parameters."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ ROOMS = {
     "training": {"model", "networks", "data"},
     "verbs": {"training", "report", "demo", "evaluation", "export", "inference", "model", "networks", "data"},
 }
-# where a library such as torch is optional, and where the command line starts at once
+# modules where a library such as torch is optional, and where the command line must start at once
 LAZY = {"", "engine", "cli", "inference.predictor", "export.export", "verbs.libraries"}
 PRINTS = {"cli", "console", "console_machine", "console_progress"}
-# the front door, and the bodies of its methods: their parameters are the options of a verb
+# the Python API, and the bodies of its methods: their parameters are the options of a verb
 PUBLIC = re.compile(r"engine\.py:(__init__|train|export|benchmark)|verbs/\w+\.py:run")
 
 
@@ -72,7 +72,7 @@ def test_the_diagram_of_the_architecture_is_that_of_the_table() -> None:
     drawn = {tuple(line.split(" --> ")) for line in map(str.strip, diagram.splitlines()) if " --> " in line}
     rooms = {(room, other) for room, others in ROOMS.items() for other in others}
     assert {(a, b) for a, b in drawn if a in ROOMS} <= rooms
-    # an arrow that others already imply is left out of the picture
+    # the diagram leaves out an arrow that others imply
     assert reachable(drawn) >= rooms
 
 
@@ -117,6 +117,6 @@ def test_every_signature_is_typed() -> None:
 def test_modules_are_small() -> None:
     sizes = structure.lines_of()
     assert sizes["cli.py"] <= 250
-    # the front door has a docstring for each verb
+    # the Python API has a docstring for each verb
     assert sizes["engine.py"] <= 300
     assert {name: size for name, size in sizes.items() if size > 335} == {}

@@ -1,4 +1,4 @@
-"""A training chooses its threads by what others leave of the processors, and by what proves to be faster."""
+"""A training chooses its threads by the processors that other programs leave, and by what proves faster."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SIZE = (224, 224)
 
 
 class Machine:
-    """Processors on which other programs are busy, all sharing alike; threads that wait for each other lose most."""
+    """Simulated processors, shared fairly with other programs; threads that wait for each other lose most."""
 
     def __init__(self, cores: int, *, others: float = 0.0, most: int | None = None, waiting: float = 4.0) -> None:
         self.cores, self.others, self.waiting = cores, others, waiting
@@ -27,7 +27,7 @@ class Machine:
         self.counts: list[int] = []
 
     def run(self, steps: int, *, every: int = 5) -> int:
-        """Compute, the last step of every few being a smaller one; how many threads it ends with."""
+        """Run steps, every few a smaller one (the end of an epoch); returns the number of threads at the end."""
         since, used = 0.0, 0.0
         for number in range(1, steps + 1):
             images, work = (12, 0.5) if number % every == 0 else (64, 1.6)
@@ -122,7 +122,7 @@ def test_before_the_first_step_it_begins_with_what_is_free() -> None:
     chooser.guess(0.1)
     assert chooser.count == 4
     chooser.guess(1.0)
-    assert chooser.count == 2  # the other may get but half of what it wants
+    assert chooser.count == 2  # the others may get only half of what they want
     assert not chooser.is_trying
 
 

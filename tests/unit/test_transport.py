@@ -1,4 +1,4 @@
-"""Batches travel from workers to the training without /dev/shm, and workers are as many as the machine lets us have."""
+"""Batches get from the workers to the training without /dev/shm; the machine's limits set the number of workers."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SIZE = 2 * 3 * 4 * 5
 
 
 class Pictures(torch.utils.data.Dataset[tuple[torch.Tensor | None, int, str]]):
-    """Images whose every value is their number; the last one cannot be decoded."""
+    """Images filled with their own index; the last one cannot be decoded."""
 
     def __len__(self) -> int:
         return 24

@@ -1,4 +1,4 @@
-"""Run folders: names, links, and files that are whole or not there."""
+"""Run folders: names, links, and files that are either complete or missing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the demo answers for one photo: as `otx predict` does, with pictures for the page."""
+"""The demo's answer for one photo: that of `otx predict`, with pictures for the page."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ NO_PLACES = "at its input size this network sees a photo as a single place"
 
 @dataclass(frozen=True)
 class Candidate(Result):
-    """A class that a photo may show. `heat` is the picture of its saliency map, a data URL, if there is one."""
+    """A class that a photo may show. `heat` is its saliency map as data URL, if there is one."""
 
     label: str
     probability: float
@@ -43,7 +43,7 @@ class Answer(Result):
     """The answer for one photo.
 
     `candidates` are the likeliest classes, best first, `num_classes` all there are. `preview` is a data URL of the
-    photo as it was decoded. `no_maps` says why there are no saliency maps, where there are none. Times in
+    photo as it was decoded. `no_maps` says why there are no saliency maps, if there are none. Times are in
     milliseconds; `map_ms` is None without maps.
     """
 
@@ -60,7 +60,7 @@ class Answer(Result):
 
 @dataclass(frozen=True)
 class Example:
-    """A test image to try: where it is, its class, and a small picture of it, a data URL."""
+    """A test image to try: its path, its class, and its thumbnail as data URL."""
 
     path: Path
     label: str
@@ -68,7 +68,7 @@ class Example:
 
 
 class Watch:
-    """Measures pieces of work, in milliseconds."""
+    """A stopwatch for parts of the work, in milliseconds."""
 
     def __init__(self) -> None:
         self.ms: dict[str, float] = {}
@@ -81,10 +81,10 @@ class Watch:
 
 
 class Answerer:
-    """Answers photos, one at a time, whatever threads ask: a compiled network is no more than that.
+    """Classifies photos from any thread, but one at a time: a compiled network does no more.
 
     Args:
-        no_maps: why the network has no saliency maps, where that is known better than from its file.
+        no_maps: why the network has no saliency maps, if a better reason is known than its file gives.
     """
 
     def __init__(self, predictor: Predictor, max_pixels: int, no_maps: str = "") -> None:
@@ -93,7 +93,7 @@ class Answerer:
         self._max_pixels = max_pixels
         self._no_maps = "" if self.card.explain else no_maps or NO_OUTPUT
         self._lock = threading.Lock()
-        # the first answer compiles the graph, and shows that it can be run
+        # the first answer compiles the graph, and shows that it runs
         size = self.card.preprocessing
         self._answer(np.zeros((size.height, size.width, 3), np.uint8), Watch())
 
@@ -140,7 +140,7 @@ class Answerer:
 
 
 def load_example(path: Path, label: str, max_pixels: int) -> Example | None:
-    """An example of an image file; None where it cannot be decoded."""
+    """Load an image file as an example; None if it cannot be decoded."""
     try:
         pixels = decode_image(path, max_pixels)
     except ImageError:
@@ -149,7 +149,7 @@ def load_example(path: Path, label: str, max_pixels: int) -> Example | None:
 
 
 def _fit(image: Image.Image, side: int) -> Image.Image:
-    """The image, made smaller where its longer side is more than `side` pixels."""
+    """Shrink the image in place, if its longer side is more than `side` pixels."""
     image.thumbnail((side, side))
     return image
 

@@ -1,4 +1,4 @@
-"""The port of the demo, taken before anything else is done, so that one that cannot be had is refused at once."""
+"""The port of the demo: taken before anything else, so that an error comes at once if it is not available."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ HOST = "127.0.0.1"
 
 
 def take_port(port: int) -> socket.socket:
-    """A socket that is bound to a port of this machine and does not listen yet; 0 takes a free port.
+    """A socket that is bound to a port of this machine; 0 takes a free port.
 
     Raises:
         UsageError: the port is taken, or there is no such port.
@@ -19,10 +19,10 @@ def take_port(port: int) -> socket.socket:
     taken = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     try:
         if os.name == "posix":
-            # a port whose last connections are still fading may be taken; on Windows, this would take any port
+            # allow a port with old connections in TIME_WAIT; on Windows this would also take a port in use
             taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         taken.bind((HOST, port))
-        # on Linux two sockets may be bound to a port until one of them listens
+        # on Linux two sockets may be bound to a port until one of them listens, so listen at once
         taken.listen(0)
     except (OSError, OverflowError) as error:
         taken.close()

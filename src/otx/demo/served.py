@@ -1,4 +1,4 @@
-"""The exported file that a demo serves: the one there is, else one made for it by another process, which has torch."""
+"""The exported file that a demo serves: an existing one, or a new one from a child process, which loads torch."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ IR = "exported_model.xml"
 
 @dataclass(frozen=True)
 class Served:
-    """An exported file, and why it has no saliency maps where they were tried for."""
+    """An exported file. `no_maps` says why exporting it with saliency maps failed, if that was tried."""
 
     path: Path
     no_maps: str = ""
 
 
 def find_served(path: Path, scratch: Path, reporter: Reporter) -> Served:
-    """The exported file to serve for a model: itself, one exported after it, or a new one.
+    """The exported file to serve for a model: the file itself, an export no older than it, or a new export.
 
-    A new one goes into the folder `demo` of its run, where the next demo finds it, or into `scratch`.
+    A new export goes into the folder `demo` of the run, where the next demo finds it, or into `scratch`.
 
     Raises:
         ExportError: the model cannot be exported.
@@ -62,7 +62,7 @@ def _has_maps(file: Path) -> bool:
 
 
 def _export(path: Path, folder: Path) -> Served:
-    """Export in a process of its own; without saliency maps where the network cannot have them."""
+    """Export in a process of its own; without saliency maps if the network cannot have them."""
     refused = ""
     for explain in ("true", "false"):
         with tempfile.TemporaryDirectory(prefix="otx.") as elsewhere:

@@ -1,7 +1,7 @@
-"""The demo's server: one page and its answers, for this machine alone.
+"""The demo's server: one page and its answers, only for this machine.
 
-Whatever a browser sends here from another site is refused: by its Host (a name that was rebound to 127.0.0.1), by its
-Origin or Sec-Fetch-Site (a form or script elsewhere). Uploads stay in memory, bounded in size, number and time.
+It refuses what a browser sends from another site: by Host (a name rebound to 127.0.0.1), and by Origin or
+Sec-Fetch-Site (a form or script of another site). Uploads stay in memory, limited in size, number and time.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from otx.errors import ImageError
 
 PAGE = Path(__file__).parent / "page.html"
 MAX_BYTES = 20_000_000
-# any port: that of an ssh tunnel is another
+# any port: an ssh tunnel may use another one
 OWN_HOSTS = re.compile(r"(127\.0\.0\.1|localhost)(:[0-9]{1,5})?")
 UPLOADS = 4
 TIMEOUT = 15.0
@@ -57,8 +57,8 @@ class Demo:
     """A demo that runs until `close`, or to the end of the `with` block it is used in.
 
     Args:
-        about: what the page says of the model.
-        taken: the port to answer at, from `take_port`; closed with the demo.
+        about: what the page says about the model.
+        taken: the socket to listen on, from `take_port`; closed with the demo.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class Demo:
         self.close()
 
     def wait(self) -> None:
-        """Stay here until the demo is closed, or Ctrl-C."""
+        """Block until the demo is closed, or Ctrl-C."""
         self._thread.join()
 
     def close(self) -> None:
@@ -87,7 +87,7 @@ class Demo:
 
 
 class _Server(ThreadingTCPServer):
-    # HTTPServer would ask the network for the name of this machine before it starts
+    # not HTTPServer, which would look up this machine's name in the network before it starts
     allow_reuse_address = True
     daemon_threads = True
     request_queue_size = 32
@@ -115,7 +115,7 @@ class _Server(ThreadingTCPServer):
 
 
 class _Refusal(Exception):
-    """A request that is not answered: the status, the reason, and headers that go with it."""
+    """A refused request: the status, the reason, and extra headers."""
 
     def __init__(self, status: HTTPStatus, reason: str, **headers: str) -> None:
         super().__init__(reason)
@@ -140,7 +140,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(HTTPStatus.UNPROCESSABLE_ENTITY, JSON, _json({"error": error.what}))
         except ConnectionError:
             raise
-        except Exception as error:  # whatever fails in the network's runtime: the page is told, and the demo goes on
+        except Exception as error:  # any error of the network's runtime: the page shows it, the demo goes on
             _log.exception("the demo could not answer")
             self._send(HTTPStatus.INTERNAL_SERVER_ERROR, JSON, _json({"error": f"{type(error).__name__}: {error}"}))
         if self._unread:
@@ -149,7 +149,7 @@ class _Handler(BaseHTTPRequestHandler):
     do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = do_OPTIONS = do_GET
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Nothing: what the demo is asked is kept nowhere."""
+        """Do nothing: the demo keeps no record of requests."""
 
     def _answer(self) -> tuple[str, bytes]:
         if not OWN_HOSTS.fullmatch(self.headers.get("Host", "")):
@@ -184,7 +184,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.server.slots.release()
 
     def _check_origin(self) -> None:
-        """Browsers say with a POST where it comes from; what says nothing is no browser."""
+        """Refuse a POST from another site. Browsers send its origin; a client that sends none is not a browser."""
         origin, site = self.headers.get("Origin"), self.headers.get("Sec-Fetch-Site", "none")
         if origin not in (None, f"http://{self.headers['Host']}") or site not in ("same-origin", "none"):
             raise _Refusal(HTTPStatus.FORBIDDEN, "another site may not ask this demo")
@@ -222,7 +222,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(data)
 
     def _discard(self) -> None:
-        """Read what is still on its way: a connection closed before that is reset, and the answer lost with it."""
+        """Read the rest of the upload: closing the connection before that would reset it, and lose the answer."""
         self.connection.shutdown(socket.SHUT_WR)
         deadline = time.monotonic() + LINGER_SECONDS
         while (left := deadline - time.monotonic()) > 0:
@@ -236,7 +236,7 @@ def _json(data: Any) -> bytes:
 
 
 def _policy(page: str) -> str:
-    """The page's own script and style, by their hashes, and nothing else."""
+    """A content security policy that allows only the page's own script and style, by hash."""
 
     def hashes(tag: str) -> str:
         blocks = re.findall(rf"<{tag}>(.*?)</{tag}>", page, re.DOTALL)

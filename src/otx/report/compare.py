@@ -1,4 +1,4 @@
-"""Several runs on one page, side by side."""
+"""Compare several runs on one page."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CHANCE = 0.05
 
 @dataclass(frozen=True)
 class Row:
-    """A line of the table: what it is, a cell for each run, and which of the cells is the best, if any is."""
+    """A row of the table: its name, a cell for each run, and the index of the best cell, if there is one."""
 
     name: str
     cells: tuple[str, ...]
@@ -30,7 +30,7 @@ class Row:
 
 
 def render_comparison(records: Mapping[str, Record]) -> str:
-    """The page of several runs, by the names they go by."""
+    """The page that compares several runs, given by name."""
     names, runs = list(records), list(records.values())
     return render(
         "compare.html",
@@ -93,7 +93,7 @@ def _difference(first: str, better: Measurement, second: str, worse: Measurement
 
 
 def sign_test(gained: int, lost: int) -> float:
-    """Probability of a split at least as uneven, were both outcomes equally likely: McNemar's exact test.
+    """McNemar's exact test: probability of a split at least as uneven if both outcomes were equally likely.
 
     Source: McNemar 1947, "Note on the sampling error of the difference between correlated proportions or percentages".
     """
@@ -183,7 +183,7 @@ def _classes(runs: Sequence[Record]) -> list[Row]:
 
 
 def names_of(runs: Sequence[Record]) -> list[str]:
-    """What to call the runs: their folders, with as many of the folders above as keep them apart."""
+    """Names for the runs: their folders, with as many parent folders as make them unique."""
     paths = [run.folder.path.resolve().parts for run in runs]
     for depth in range(1, max(map(len, paths)) + 1):
         names = ["/".join(parts[-depth:]) for parts in paths]

@@ -1,4 +1,4 @@
-"""The figures of a report, from the answers for single images."""
+"""Compute the figures of a report from the answers for single images."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CONFIDENCE_95 = 1.96
 
 @dataclass(frozen=True)
 class Confusion:
-    """`count` of the `total` images of class `label` were taken for `predicted`."""
+    """`count` of the `total` images of class `label` were predicted as `predicted`."""
 
     label: str
     predicted: str
@@ -27,7 +27,7 @@ class Confusion:
 
 @dataclass(frozen=True)
 class ThresholdRow:
-    """Of the images, `covered` have at least the confidence `threshold`; on `right` of these the model is right."""
+    """`covered` images have at least the confidence `threshold`; the model is right on `right` of these."""
 
     threshold: float
     covered: int
@@ -35,7 +35,7 @@ class ThresholdRow:
 
 
 def confusions(result: TestResult) -> tuple[Confusion, ...]:
-    """The pairs of classes that are confused, the most frequent first; among equals the one rarer class first."""
+    """The pairs of classes that are confused, most frequent first; among equals, the rarer true class first."""
     names = [item.name for item in result.classes]
     found = [
         Confusion(names[row], names[column], count, sum(counts))
@@ -51,7 +51,7 @@ def num_right(result: TestResult) -> int:
 
 
 def threshold_table(images: Sequence[ImageResult]) -> tuple[ThresholdRow, ...]:
-    """What is left, and how good it is, when answers below a confidence are not given; for 0, 0.01, ... 1."""
+    """Coverage and accuracy if the model answers only from a confidence on, for the thresholds 0, 0.01, ... 1."""
     confidence = np.asarray([image.probability for image in images])
     right = np.asarray([image.is_right for image in images], bool)
     rows = []
@@ -68,12 +68,12 @@ def reliability(images: Sequence[ImageResult]) -> tuple[CalibrationBin, ...]:
 
 
 def confident_mistakes(images: Sequence[ImageResult], count: int) -> list[ImageResult]:
-    """The images the model is most sure of, and wrong."""
+    """The wrong answers that the model is most sure of, surest first."""
     return sorted((image for image in images if not image.is_right), key=lambda image: -image.probability)[:count]
 
 
 def hesitant_hits(images: Sequence[ImageResult], count: int) -> list[ImageResult]:
-    """The images the model is right on, and least sure of."""
+    """The right answers that the model is least sure of, least sure first."""
     return sorted((image for image in images if image.is_right), key=lambda image: image.probability)[:count]
 
 

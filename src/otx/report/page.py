@@ -1,4 +1,4 @@
-"""Write `report.html`: one file that needs nothing else."""
+"""Write `report.html`, a single self-contained file."""
 
 from __future__ import annotations
 
@@ -51,10 +51,10 @@ def write_report(folder: Path, output: Path | None = None, *, quick: bool = Fals
 
     Args:
         output: default: `report.html` in the run folder.
-        quick: no saliency maps where they would bring PyTorch in after an exported file was tested.
+        quick: after a test of an exported file, leave out saliency maps that would need PyTorch.
 
     Raises:
-        UsageError: the folder is no run folder, or the page cannot be written.
+        UsageError: the folder is not a run folder, or the page cannot be written.
         DataError: a file in it is damaged.
     """
     record = read_record(folder)
@@ -64,7 +64,7 @@ def write_report(folder: Path, output: Path | None = None, *, quick: bool = Fals
 
 
 def check_page(path: Path) -> None:
-    """Raise UsageError where a page cannot be written, or would take the place of something that is none."""
+    """Raise UsageError if a page cannot be written, or would replace a file that is not a report."""
     check_output(path, "reports", (".html", ".htm"), "report.html")
     if path.is_file() and GENERATOR not in path.read_bytes()[:1000]:
         raise UsageError(f"--output {path} exists, and is no report of otx", fix="choose another name")
@@ -90,7 +90,7 @@ def render_report(record: Record, *, quick: bool = False) -> str:
 
 
 def _curves(record: Record) -> dict[str, str]:
-    """The curves of a training by what they show."""
+    """The curves of a training, by title."""
     epochs, best = record.epochs, record.best
     if not epochs:
         return {}
@@ -107,7 +107,7 @@ def _curves(record: Record) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class ClassRow:
-    """A row of the table of classes. `mistaken_for` is the class it is taken for most, if it ever is."""
+    """A row of the table of classes. `mistaken_for` is the class it is confused with most, if any."""
 
     name: str
     training: int
@@ -171,7 +171,7 @@ def _measured(record: Record, measured: Measurement, *, quick: bool) -> dict[str
 
 
 def matrix_classes(measured: Measurement) -> list[int]:
-    """The classes that a matrix has room for: all, or those that take part in most mistakes."""
+    """The classes that the matrix has room for: all, or those with the most mistakes."""
     counts = measured.result.confusion
     classes = range(len(counts))
     if len(counts) <= MATRIX_CLASSES:
@@ -181,13 +181,13 @@ def matrix_classes(measured: Measurement) -> list[int]:
 
 
 def threshold_words(row: ThresholdRow, total: int) -> list[str]:
-    """A row of the threshold table as the page says it: threshold, answered, right of these."""
+    """The texts of a row of the threshold table: threshold, answered, right of these."""
     right = f"{row.right / row.covered:.1%} ({row.right:,} of {row.covered:,})" if row.covered else "none"
     return [f"{row.threshold:.2f}", f"{row.covered / total:.1%} ({row.covered:,} of {total:,})", right]
 
 
 def _photos(images: Sequence[Any], index: Mapping[str, int]) -> dict[str, Any]:
-    """The images as (folder, file, confidence), and where those of each cell of the matrix begin and end."""
+    """The images as (folder, file, confidence), and the range of images of each cell of the matrix."""
     folders: dict[str, int] = {}
     photos: list[tuple[int, str, float]] = []
     cells: dict[str, tuple[int, int]] = {}
@@ -200,7 +200,7 @@ def _photos(images: Sequence[Any], index: Mapping[str, int]) -> dict[str, Any]:
 
 
 def _sizes(record: Record) -> dict[str, Any]:
-    """Images by class and subset, as plot and as sums."""
+    """Numbers of images by class and subset: a plot, and the totals."""
     subsets = {key: title for key, title in SUBSETS.items() if any(subset == key for _, subset in record.sizes)}
     if not subsets:
         return {}
@@ -218,7 +218,7 @@ def _sizes(record: Record) -> dict[str, Any]:
 
 
 def _suspicious(record: Record) -> dict[str, Any]:
-    """What `otx check` found, each list cut to what a page has room for, with pictures of some."""
+    """The findings of `otx check`, each list cut to LISTED, with pictures of some."""
     found = record.suspicions
     if found is None:
         return {}
@@ -245,7 +245,7 @@ def _recipe(record: Record) -> str:
 
 
 def command_of(record: Record) -> str:
-    """The command that trains the same model again; empty where what it was asked for is not known (any more)."""
+    """The command that trains the same model again; empty if the run folder lacks what it needs."""
     if record.card is None or record.summary is None or "checkpoint" not in record.summary:
         return ""
     recipe = from_dict({**record.card.recipe, "work_dir": "otx-workspace"}, "the model file")
@@ -258,7 +258,7 @@ def command_of(record: Record) -> str:
 
 
 def render(template: str, **values: Any) -> str:
-    """Fill a template; the page may run no script but its own, and reach no network."""
+    """Fill a template; the page may run only its own script, and must not use the network."""
     script = read_part("page.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
     text = (
@@ -268,7 +268,7 @@ def render(template: str, **values: Any) -> str:
             script=script, digest=digest, style=read_part("page.css"), made=time.strftime("%Y-%m-%d %H:%M"), **values
         )
     )
-    # file names that are no valid UTF-8 come as surrogates
+    # file names that are not valid UTF-8 come as surrogates
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
@@ -278,7 +278,7 @@ def read_part(name: str) -> str:
 
 @cache
 def environment() -> Environment:
-    """The templates; everything that is filled in is escaped."""
+    """The environment of the templates; it escapes every value."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     made = Environment(
@@ -294,5 +294,5 @@ def environment() -> Environment:
 
 
 def moment(stamp: str | None) -> str:
-    """A stamp of a run folder as people write a time."""
+    """The time stamp of a run folder as readable text."""
     return "" if not stamp else time.strftime("%Y-%m-%d %H:%M:%S", time.strptime(stamp, "%Y%m%d_%H%M%S"))

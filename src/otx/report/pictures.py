@@ -1,4 +1,4 @@
-"""The pictures of a report: small, few, and part of the page."""
+"""The pictures of a report: small, few, and embedded in the page."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ QUALITY = 70
 
 @dataclass(frozen=True)
 class Exhibit:
-    """An image of the gallery: the photo and where the model saw the predicted class, as `data:` addresses, if any."""
+    """An image of the gallery. `photo` and `overlay` (saliency map of the predicted class) are data URLs, if any."""
 
     image: ImageResult
     photo: str | None
@@ -52,9 +52,9 @@ def address(encoded: str) -> str:
 
 
 def thumbnails(images: Sequence[ImageResult], root: Path) -> dict[int, str]:
-    """Small pictures of some images by their place: of every kind of mistake in turn, then of the hits.
+    """Thumbnails of some images by index: of every kind of mistake in turn, then of the right answers.
 
-    At most `THUMBS_SHOWN`, and not many more than `THUMB_BYTES` in all; what cannot be decoded any more has none.
+    At most `THUMBS_SHOWN`, and not much more than `THUMB_BYTES` in all; images that cannot be decoded have none.
     """
     taken: dict[int, str] = {}
     size = 0
@@ -71,13 +71,13 @@ def thumbnails(images: Sequence[ImageResult], root: Path) -> dict[int, str]:
 
 
 def thumbnail(path: Path) -> str | None:
-    """A small picture of an image as `data:` address; None where it cannot be decoded."""
+    """A thumbnail of an image as data URL; None if it cannot be decoded."""
     pixels = _pixels(path)
     return None if pixels is None else address(encode(Image.fromarray(pixels), THUMB_SIDE))
 
 
 def _in_turn(images: Sequence[ImageResult]) -> list[int]:
-    """Places of images: one of each kind of mistake, the most confident first, the second of each, ...; then hits."""
+    """Indices of images: the most confident of each kind of mistake, the second of each, ...; then right answers."""
     cells: dict[tuple[bool, str, str], list[int]] = {}
     for place in sorted(range(len(images)), key=lambda place: -images[place].probability):
         image = images[place]
@@ -94,7 +94,7 @@ def _pixels(path: Path) -> NDArray[np.uint8] | None:
 
 
 def exhibits(images: Iterable[ImageResult], root: Path, predictor: Predictor | None) -> Iterator[Exhibit]:
-    """The images of a gallery, with saliency maps of the predicted class where a predictor is given."""
+    """The images of a gallery, with saliency maps of the predicted class if a predictor is given."""
     for image in images:
         pixels = _pixels(root / image.path)
         if pixels is None:
@@ -117,11 +117,11 @@ def _overlay(
 
 
 def explainer(measured: Measurement, model: Path, *, quick: bool) -> tuple[Predictor | None, str]:
-    """A network that can explain itself, and in words which it is: the one measured, else the run's model file.
+    """A network with saliency maps (the one measured, else the run's model file), and a sentence about it.
 
     Args:
-        model: the model file of the run, which need not be there.
-        quick: leave the model file alone where an exported file was measured: it would bring PyTorch in.
+        model: the model file of the run, which need not exist.
+        quick: after a test of an exported file, do not use the model file, since that needs PyTorch.
     """
     own = measured.model_file
     if quick and own is not None and own.suffix in EXPORTED:

@@ -1,8 +1,8 @@
-"""The plots of a report: Vega-Lite's, turned into SVG when the report is written.
+"""The plots of a report: drawn by Vega-Lite as SVG when the report is written.
 
-What never changes of a plot is a Vega-Lite specification in `templates/*.vl.json`, in which "$name" stands for a value.
-Colours are the page's own (`var(--accent)`), so that a plot follows light and dark. Every mark has a description, which
-a screen reader reads and the page shows under the pointer.
+The fixed part of a plot is a Vega-Lite specification in `templates/*.vl.json`, in which "$name" stands for a value.
+Colours are the page's own (`var(--accent)`), so that plots follow light and dark mode. Every mark has a description,
+which a screen reader reads and the page shows under the pointer.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from otx.results import EpochResult
 HEIGHT = 170
 ACCENT, PLAIN = "var(--accent)", "var(--plain)"
 SERIES = (ACCENT, PLAIN, *(f"var(--series-{number})" for number in range(3, 9)))
-# what vl-convert puts before a link within the page
+# the prefix that vl-convert gives a link within the page
 BASE = 'xlink:href="https://vega.github.io/vega-datasets/#'
 MATRIX_SIDE = 560
 MAX_CELL, MIN_CELL, CELL_WITH_TEXT = 46, 12, 22
@@ -37,7 +37,7 @@ def _template(name: str) -> Any:
 
 
 def fill(name: str, **values: Any) -> Any:
-    """A template with values in place of their names; a list that stands for an item of a list is opened."""
+    """Put values in place of the names in a template; a list in place of a text item of a list is spliced in."""
     return _filled(_template(name), values)
 
 
@@ -56,7 +56,7 @@ def _filled(part: Any, values: Mapping[str, Any]) -> Any:
 
 
 def draw(name: str, **values: Any) -> str:
-    """A template, filled and drawn as SVG.
+    """Fill a template and draw it as SVG.
 
     Raises:
         RunError: vl-convert cannot draw it.
@@ -79,14 +79,14 @@ def curve(
     falls: bool = False,
     zero: bool = False,
 ) -> str:
-    """A figure of the epochs, a line for each series.
+    """A plot over the epochs, one line for each series.
 
     Args:
         field: an attribute of `EpochResult`.
         number: format of a value, for instance `.4f`.
-        marks: epochs (from 0) to mark with an upright line, and what to write beside it.
-        falls: the values fall, so that there is room for words in the upper right corner, else in the lower.
-        zero: begin the axis at 0.
+        marks: epochs (from 0) to mark with a vertical line, and the label beside it.
+        falls: the values fall, so put the labels at the top, where there is room; else at the bottom.
+        zero: start the axis at 0.
     """
     rows = [
         {"series": name, "epoch": epoch.epoch + 1, "value": getattr(epoch, field)}
@@ -109,7 +109,7 @@ def losses(epochs: Sequence[EpochResult], marks: Sequence[tuple[int, str]]) -> s
 
 
 def _lines(rows: Rows, number: str, marks: Rows, colors: Mapping[str, str], zero: bool) -> str:
-    """Lines in the colours of their series."""
+    """Draw lines in the colours of their series."""
     shown = [
         {**row, "text": f"{row['series']}, epoch {row['epoch']}: {row['value']:{number}}"}
         for row in rows
@@ -132,7 +132,7 @@ def _last(rows: Rows) -> int:
 
 
 def _marked(marks: Sequence[tuple[int, str]], last: int, *, falls: bool) -> Rows:
-    """Upright lines with words beside them, each a row below or above the one before; `last` is the last epoch."""
+    """Vertical lines with labels, each label a row below or above the one before; `last` is the last epoch."""
     layers: Rows = []
     for place, (epoch, text) in enumerate(marks):
         below = 8 + LINE_OF_TEXT * place
@@ -148,7 +148,7 @@ def matrix(classes: Sequence[str], counts: Sequence[Sequence[int]], shown: Seque
     Args:
         shown: the indices of the classes to show.
     """
-    # the number before a name keeps apart two names that differ in nothing Vega shows
+    # the number before a name keeps apart names that look the same in Vega
     names = [f"{place} {classes[index]}" for place, index in enumerate(shown)]
     cell = max(MIN_CELL, min(MAX_CELL, MATRIX_SIDE // max(1, len(shown))))
     upright = max(map(len, classes)) <= 4
@@ -187,7 +187,7 @@ def _cell_in_words(label: str, predicted: str, count: int, total: int) -> str:
 
 
 def reliability_diagram(bins: Sequence[CalibrationBin]) -> str:
-    """Accuracy by confidence, and the diagonal on which both are the same."""
+    """Accuracy by confidence, and the diagonal on which both are equal."""
     rows = [
         {
             "low": item.low,
@@ -224,7 +224,7 @@ def class_sizes(sizes: Mapping[tuple[str, str], int], classes: Sequence[str], su
 
     Args:
         sizes: number of images by (class, subset).
-        subsets: the subsets, and what to call them.
+        subsets: the subsets and their titles.
     """
     names = [f"{place} {name}" for place, name in enumerate(classes)]
     rows = [

@@ -1,4 +1,4 @@
-"""What a run folder tells about its run: all that a report is made of."""
+"""Read a run folder: everything that a report needs."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from otx.workspace import VALIDATION, RunFolder
 
 @dataclass(frozen=True)
 class Measurement:
-    """One measurement: its figures, and the answer for each image they are made of."""
+    """One measurement: its figures, and the answers for single images that they are computed from."""
 
     folder: Path
     result: TestResult
@@ -35,14 +35,14 @@ class Measurement:
 
     @property
     def model_file(self) -> Path | None:
-        """The file that was measured; where the run folder has moved, the file of that name in it."""
+        """The file that was measured. The run folder may have moved, so a file of that name in it comes first."""
         names = (self.folder.parents[1] / self.result.checkpoint.name, self.result.checkpoint)
         return next((path for path in names if path.is_file()), None)
 
 
 @dataclass(frozen=True)
 class Record:
-    """A run folder, read. What the run has not come to, or what a file was deleted for, is None or empty.
+    """The content of a run folder. What the run has not produced yet, or what was deleted, is None or empty.
 
     Args:
         summary: `run.json`.
@@ -68,7 +68,7 @@ class Record:
         """Why the training ended, if it has."""
         if self.summary is None:
             return None
-        # needed for old runs alone; a folder may have lost its recipe
+        # only old runs need this; the recipe may have been deleted
         known = load_recipe(self.folder.config).max_epochs if self.folder.config.is_file() else len(self.epochs)
         return StopReason.of(self.summary, known)
 
@@ -79,7 +79,7 @@ class Record:
 
     @property
     def held_back(self) -> bool:
-        """Whether the images measured are those that chose the best epoch: also where a run's test is its val."""
+        """Whether the model was measured on the validation images, which chose its best epoch (test may be val)."""
         if self.measurement is None:
             return False
         own_test = any(subset == "test" for _, subset in self.sizes)
@@ -97,7 +97,7 @@ def read_record(folder: Path) -> Record:
     """Read a run folder.
 
     Raises:
-        UsageError: it is none.
+        UsageError: the folder is missing, or not a run folder.
         DataError: a file in it is damaged.
     """
     run = RunFolder(folder)
@@ -122,7 +122,7 @@ def read_record(folder: Path) -> Record:
 
 
 def _measurement(run: RunFolder) -> Measurement | None:
-    """The newest test; where none is newer than the training, the validation images."""
+    """The newest test; if none is newer than the training, the measurement on the validation images."""
     tests = sorted(path.parent for path in run.path.glob(f"test/*/{PREDICTIONS}"))
     ended = (_json(run.summary) or {}).get("ended", "")
     fresh = [folder for folder in tests if folder.name >= ended]
@@ -170,5 +170,5 @@ def _epochs(path: Path) -> tuple[EpochResult, ...]:
 
 
 def lr_drops(epochs: tuple[EpochResult, ...]) -> tuple[EpochResult, ...]:
-    """The epochs that began with a lower learning rate than the one before."""
+    """The epochs with a lower learning rate than the one before."""
     return tuple(after for before, after in itertools.pairwise(epochs) if 0 < after.lr < before.lr)

@@ -1,4 +1,4 @@
-"""What happened, in three sentences for someone who knows nothing of classifiers; each follows from the figures."""
+"""Sum up a run in three sentences for someone new to classifiers; each is derived from the figures."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MIN_COVERED = 0.5
 
 @dataclass(frozen=True)
 class Summary:
-    """Three sentences, and the grounds of the last one."""
+    """Three sentences, and the reason for the last one."""
 
     sentences: tuple[str, str, str]
     grounds: str
@@ -40,10 +40,10 @@ def summarise(record: Record) -> Summary:
 
 
 def accuracy_in_words(right: int, total: int, what: str) -> str:
-    """`It is right on 94 of 100 new photos.`; from a hundred photos on in hundredths, unless that hides a mistake.
+    """`It is right on 94 of 100 new photos.`; from 100 photos on per hundred, unless that rounds to none or all.
 
     Args:
-        what: a photo of which kind, in the singular.
+        what: the kind of photo, in the singular.
     """
     if total == 1:
         return f"It is {'right' if right else 'wrong'} on the only {what} there is."
@@ -92,7 +92,7 @@ def _pair(pair: Confusion) -> str:
 
 
 def _advice(record: Record, measured: Measurement) -> tuple[str, str]:
-    """What would help most, or what else is worth knowing; and what that is derived from."""
+    """A sentence on what would help most, or else is worth knowing, and the reason for it."""
     sizes = _training_sizes(record)
     weak = _weakest(measured)
     return (
@@ -109,12 +109,12 @@ def _training_sizes(record: Record) -> dict[str, int]:
 
 
 def _excess(item: ClassResult, top1: float) -> float:
-    """How many more mistakes a class has than it would have with the accuracy over all classes."""
+    """How many more mistakes a class has than it would have at the accuracy over all classes."""
     return item.count * (top1 - item.recall)
 
 
 def _weakest(measured: Measurement) -> list[ClassResult]:
-    """The classes that are recognised clearly less than all together, the one that costs most first."""
+    """The classes recognised clearly less often than the average, the one with the most extra mistakes first."""
     top1 = measured.result.top1
     weak = [item for item in measured.result.classes if item.count and _excess(item, top1) >= MIN_EXCESS]
     return sorted(weak, key=lambda item: -_excess(item, top1))
@@ -137,7 +137,7 @@ def _few(weak: list[ClassResult], sizes: Mapping[str, int], measured: Measuremen
 
 
 def _rounded(number: int) -> int:
-    """Up to two digits that count, upwards."""
+    """Round up to two significant digits."""
     unit = int(10 ** max(0, len(str(number)) - 2))
     return math.ceil(number / unit) * unit
 
@@ -167,7 +167,7 @@ def _about_training(record: Record) -> tuple[str, str] | None:
 
 
 def _handed_over(measured: Measurement) -> tuple[str, str] | None:
-    """The smallest share of the photos that a person must look at for half as many mistakes in a hundred."""
+    """The smallest share of the photos to hand over to a person so that the error rate on the rest is halved."""
     rows = threshold_table(measured.images)
     total, errors = rows[0].covered, rows[0].covered - rows[0].right
     for row in rows:

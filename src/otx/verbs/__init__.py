@@ -1,1 +1,1 @@
-"""What each verb does, from top to bottom: one module a verb, each with a function `run`."""
+"""The code of the verbs: one module for each, with a function `run`."""

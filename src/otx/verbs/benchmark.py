@@ -1,4 +1,4 @@
-"""`otx benchmark FILE...`: how fast model files are beside each other on this machine, measured in turns."""
+"""`otx benchmark FILE...`: compare the speed of model files on this machine, measured in turns."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ MOST_STREAMS, LARGEST_BATCH, LONGEST = 1024, 4096, 3600
 
 @dataclass(frozen=True)
 class Plan:
-    """What to measure of each file: one image at a time always, and every batch size with every number of streams.
+    """What to measure for each file: always one image at a time, then every batch size with every number of streams.
 
     Args:
-        device: as `runners.check_device` takes it.
-        batches: how many images are computed together.
+        device: a device name for `runners.check_device`.
+        batches: batch sizes.
         streams: `auto` or a number, for runtimes that have streams.
         seconds: how long each figure of each file is measured.
-        memory: also load each file in a process of its own, to see how much memory it takes.
+        memory: also load each file in a process of its own, to measure the memory it takes.
     """
 
     device: str = "CPU"
@@ -53,7 +53,7 @@ class Plan:
     memory: bool = True
 
     def check(self) -> None:
-        """Raise UsageError where it cannot be carried out."""
+        """Raise UsageError if a value is out of range."""
         if not self.batches or not all(1 <= batch <= LARGEST_BATCH for batch in self.batches):
             raise UsageError(f"--batch {_list(self.batches)}: must be from 1 to {LARGEST_BATCH}", fix="--batch 1,8,32")
         if not self.streams or not all(each == AUTO or _is_count(each) for each in self.streams):
@@ -85,7 +85,7 @@ def run(
     memory: bool,
     output: Path | None,
 ) -> BenchmarkResult:
-    """Check all that is given, find the photos to decode, measure, and write the figures."""
+    """Check the options, find the photos to decode, measure, and write the figures."""
     plan = Plan(device, tuple(dict.fromkeys(batch)), tuple(dict.fromkeys(map(str, streams))), seconds, memory)
     plan.check()
     if output is not None:
@@ -106,7 +106,7 @@ def run(
 
 
 def check_files(paths: Sequence[Path], device: str) -> None:
-    """Raise InputError where a file is given twice, is no model file, or its runtime does not see the device."""
+    """Raise InputError if a file is given twice or is not a model file, or if its runtime does not see the device."""
     if not paths:
         raise UsageError("there is no file to measure", fix="otx benchmark model.safetensors exported_model.xml")
     for number, path in enumerate(paths):
@@ -124,11 +124,11 @@ def benchmark(
 ) -> BenchmarkResult:
     """Measure files in turns: first their memory, then latency, then each batch size with each number of streams.
 
-    No more is loaded at a time than one figure needs.
+    Only what one figure needs is loaded at a time.
 
     Args:
         paths: files that `check_files` has passed.
-        photos: images that are decoded as a part of what is measured; none: noise that lies ready.
+        photos: images whose decoding is part of the measured time; none: noise prepared in advance.
 
     Raises:
         ModelError, UsageError: a file cannot be measured at all.
@@ -197,7 +197,7 @@ def names_apart(paths: Sequence[Path]) -> list[str]:
 
 
 def _decodable(photos: Sequence[Path], max_pixels: int) -> tuple[list[Path], str]:
-    """Photos that can be decoded, spread over all there are, and what they are in words."""
+    """A sample of photos that can be decoded, spread over all of them, and its description."""
     kept, sizes, reason = [], [], ""
     for path in photos[:: max(1, len(photos) // NUM_PHOTOS)][:NUM_PHOTOS]:
         try:
@@ -213,7 +213,7 @@ def _decodable(photos: Sequence[Path], max_pixels: int) -> tuple[list[Path], str
 
 
 def _memory_of(files: Mapping[str, Path], device: str) -> dict[str, int | None]:
-    """What each file takes in a process of its own; one that dies there would take this process with it."""
+    """The memory of each file, in a process of its own; a file that crashes there would crash this process, too."""
     with ThreadPoolExecutor(min(4, available_cores())) as pool:
         return dict(zip(files, pool.map(lambda path: _memory(path, device), files.values()), strict=True))
 
@@ -229,5 +229,5 @@ def _memory(path: Path, device: str) -> int | None:
             "`otx env` shows what to report",
         ) from error
     except NoAnswer:
-        # measured here, the file says what is wrong with it
+        # the measurement in this process raises what is wrong with the file
         return None

@@ -40,7 +40,7 @@ def run(session: Session, *, data_root: Path | None, checkpoint: Path | None, ou
 
 
 def _recipe_of_data(session: Session, model: TrainedModel) -> Recipe:
-    """The session's settings, with the data set and the split of a model where no others were asked for."""
+    """The session's settings, with the model's data set and split unless others were asked for."""
     own = model.recipe
     keys = ("test_share", "val_share", "split_file")
     changes = {"seed": own.seed, **{f"data.{key}": getattr(own.data, key) for key in keys}}
@@ -50,7 +50,7 @@ def _recipe_of_data(session: Session, model: TrainedModel) -> Recipe:
 
 
 def _with_mislabelled(session: Session, model: TrainedModel, dataset: Dataset, found: CheckResult) -> CheckResult:
-    """The findings with those of a model; those of its own data set go into its run folder too, for the report."""
+    """Add the mislabelled images; if the data set is the model's own, write all findings to its run for the report."""
     doubts = list_mislabelled(
         session.predictor(model.path),
         dataset,

@@ -22,7 +22,7 @@ EXAMPLES = 8
 
 
 def run(session: Session, *, checkpoint: Path | None, port: int) -> Demo:
-    """Serve an exported file; of a training that has none with saliency maps, one is made first."""
+    """Serve an exported file; a run without one that has saliency maps is exported first."""
     with contextlib.ExitStack() as on_failure:
         taken = on_failure.enter_context(take_port(port))
         demo = _serve(session, checkpoint, taken)

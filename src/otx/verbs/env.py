@@ -1,7 +1,7 @@
-"""`otx env`: what this machine and this installation are, on one screen that can be pasted into a report.
+"""`otx env`: describe this machine and this installation on one screen, to paste into a bug report.
 
-Libraries are imported by processes of their own (`probe.py`), several at a time: one that is broken, crashes or hangs
-is a line of the answer and not the end of it.
+Libraries are imported in child processes (`probe.py`), several at a time: one that is broken, crashes or hangs becomes
+a line of the answer, and does not end it.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ SHARED = Path("/dev/shm")
 
 
 def run(session: Session, *, output: Path | None) -> Environment:
-    """Find out what this machine is, and write it down where that was asked for."""
+    """Describe the environment, and write it to `output` if that is given."""
     if output is not None:
         check_output(output, "environments", (".json",), "env.json")
     found = describe_environment(session.work_dir)
@@ -71,7 +71,7 @@ def run(session: Session, *, output: Path | None) -> Environment:
 
 
 def describe_environment(work_dir: Path) -> Environment:
-    """Find out everything; what cannot be found out is a line that says why."""
+    """Find out everything; a fact that cannot be found out is a line that says why."""
     with ThreadPoolExecutor() as pool:
         asked = {name: pool.submit(attempt, question) for name, question in SLOW.items()}
         found = {name: future.result() for name, future in asked.items()}
@@ -112,8 +112,8 @@ def _known(answer: Any, what: str) -> Any:
 
 
 def _without_home(text: str) -> str:
-    """A text that does not tell who asks."""
-    home = os.path.expanduser("~")  # noqa: PTH111 - Path.home() raises where there is none
+    """The text with `~` for the home folder, which may contain the user's name."""
+    home = os.path.expanduser("~")  # noqa: PTH111 - Path.home() raises if there is none
     return text.replace(home, "~") if len(home) > 1 and home != "~" else text
 
 
@@ -151,7 +151,7 @@ def processor_name() -> str:
 
 
 def _instructions() -> str:
-    """Which of the instruction sets that matter there are, and which not."""
+    """Which of the instruction sets that matter the processor has, and which it lacks."""
     entries = _cpuinfo()
     flags = set((entries.get("flags") or entries["Features"]).split())
     wanted = INSTRUCTIONS["x86" if "flags" in entries else "arm"]
@@ -190,7 +190,7 @@ def _folder(folder: Path) -> str:
 
 
 def _existing(folder: Path) -> Path:
-    """A folder, or the nearest one around it that is there."""
+    """A folder, or its nearest existing parent."""
     return next(each for each in (folder, *folder.absolute().parents) if each.is_dir())
 
 

@@ -23,7 +23,7 @@ def run(
     algorithm: str,
     output: Path | None,
 ) -> ExplainResult:
-    """Write a picture and a raw map for each image and class."""
+    """Write an overlay picture and a raw map for each image and class."""
     model = session.model(checkpoint)
     check_targets(targets, model.card.classes, labelled=sources is None)
     session.check_room(model, output)

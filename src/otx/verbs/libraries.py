@@ -1,4 +1,4 @@
-"""What `otx env` asks libraries that may be broken, each in a process of its own."""
+"""The questions of `otx env` to libraries that may be broken; each runs in a process of its own."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ HUB_SECONDS = 5.0
 
 
 def torch_facts() -> dict[str, str]:
-    """What torch would train in and with, and the GPUs it sees."""
+    """The precision and the threads that torch would train with, and the GPUs it sees."""
     import torch
-    import torchvision  # noqa: F401 - one that does not fit torch fails here
+    import torchvision  # noqa: F401 - a version that does not fit torch fails here
 
     from otx.training.devices import pick_device, pick_precision
 
@@ -43,7 +43,7 @@ def _driver() -> str:
 
 
 def openvino_devices() -> list[str]:
-    """The devices of OpenVINO by name, and what each calls itself."""
+    """OpenVINO's devices, each with its full name."""
     import openvino
 
     core = openvino.Core()
@@ -51,7 +51,7 @@ def openvino_devices() -> list[str]:
 
 
 def onnxruntime_providers() -> list[str]:
-    """The execution providers of ONNX Runtime, the ones it prefers first."""
+    """The execution providers of ONNX Runtime, in its order of preference."""
     import onnx  # noqa: F401 - exports need it
     import onnxruntime
 
@@ -76,7 +76,7 @@ def check_pictures() -> str:
 
 
 def knock(address: str) -> int:
-    """The status that a server answers with, 200 or otherwise."""
+    """The HTTP status that a server answers with."""
     import urllib.error
     import urllib.request
 

@@ -26,7 +26,7 @@ def run(
     batch_size: int,
     output: Path | None,
 ) -> OptimizeResult:
-    """Quantise with training images, and judge by the validation images."""
+    """Quantise with a calibration set of training images, and measure on the validation images."""
     model = session.model(checkpoint, prefer_export=True)
     session.check_room(model, output)
     request = session.data_request()
@@ -50,7 +50,7 @@ def run(
 
 
 def _variants(session: Session, model: TrainedModel, scratch: Path, *, explain: bool) -> dict[str, Path]:
-    """IRs of a model by precision; what is not there yet is written into a scratch folder."""
+    """A model's IRs by precision; missing ones are written into a scratch folder."""
     path = model.path
     if not model.is_exported:
         images = model.sample_images(session.data_request(), session.reporter)

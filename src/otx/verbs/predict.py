@@ -19,7 +19,7 @@ REPORT_EVERY = 32
 def run(
     session: Session, sources: Sources, *, checkpoint: Path | None, output: Path | None, resume: bool
 ) -> Iterator[Prediction]:
-    """Classify images one by one; what an unfinished `output` holds already is not given again."""
+    """Classify images one by one; with `resume`, skip those that an unfinished `output` already holds."""
     if output is not None:
         check_output(output, "predictions", TABLES, "predictions.csv")
     if resume and (output is None or output.suffix.lower() != ".csv"):

@@ -1,4 +1,4 @@
-"""Questions that may kill or block whoever asks: they are answered by a fresh Python process."""
+"""Ask questions that may crash or block a process, in a new Python process."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ class NoAnswer(Exception):
 
 
 class Crashed(NoAnswer):
-    """The process that was asked was killed by a signal, which the text names."""
+    """The process that was asked was killed by a signal; the text names it."""
 
 
 def ask(question: Callable[..., Any], *arguments: Any, seconds: float) -> Any:
-    """Call a function of a module in a fresh Python process with the same `sys.path`, and return what it returns.
+    """Call a module-level function in a new Python process with the same `sys.path`, and return its result.
 
     Args:
-        arguments: plain values, as JSON has them; so must be the answer.
+        arguments: JSON values; the result must be one, too.
         seconds: how long to wait for it.
 
     Raises:
@@ -58,7 +58,7 @@ def ask(question: Callable[..., Any], *arguments: Any, seconds: float) -> Any:
 
 
 def attempt(find_out: Callable[[], Any]) -> Any:
-    """What a function finds out, or NoAnswer: whatever goes wrong is what a report is about."""
+    """The result of a function, or a NoAnswer for any error: errors belong in the report, too."""
     try:
         return find_out()
     except NoAnswer as error:
@@ -68,7 +68,7 @@ def attempt(find_out: Callable[[], Any]) -> Any:
 
 
 def in_words(answer: Any) -> str:
-    """An answer as text, or that there is none and why."""
+    """An answer as text; for a NoAnswer, the reason."""
     return f"{UNKNOWN}: {answer}" if isinstance(answer, NoAnswer) else str(answer)
 
 

@@ -1,4 +1,4 @@
-"""`otx report`: write the page of a run again, or one page of several runs side by side."""
+"""`otx report`: write the report of a run again, or one page that compares several runs."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def run(session: Session, runs: Sources | None, *, output: Path | None) -> Path:
 
 
 def _folder_of_run(path: Path) -> Path:
-    """The run folder that a person named, by itself or by a file in it."""
+    """The run folder that the user named, directly or by a file in it."""
     if not path.exists():
         raise UsageError(f"there is no run {path}", fix="`ls otx-workspace` shows the runs")
     run = None if path.is_dir() else run_of(path)

@@ -1,4 +1,4 @@
-"""What every verb works with: the settings, what of them was asked for, and who is told what happens."""
+"""What every verb works with: the settings, which of them the user asked for, the model, and the reporter."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ class Session:
     """The settings of an `Engine` and its state.
 
     Args:
-        asked: the settings that were asked for, by their dotted keys; the rest of the recipe are defaults.
+        asked: the settings that were asked for, by dotted key; the recipe's other settings are defaults.
         has_recipe: a recipe or model was asked for.
-        checkpoint: the model that verbs use; the newest training where it is None.
-        start: the model that a training begins from, which a training before has not changed.
+        checkpoint: the model that verbs use; None: that of the newest training.
+        start: the model that a training starts from; unlike `checkpoint`, a finished training does not change it.
     """
 
     recipe: Recipe
@@ -39,7 +39,7 @@ class Session:
 
     @property
     def work_dir(self) -> Path:
-        """The folder that holds the run folders; the current folder where it is one and no other was asked for."""
+        """The folder that holds the run folders: the one asked for, else the current folder if it holds runs."""
         is_asked = "work_dir" in self.asked or self.recipe.work_dir != DEFAULT_WORK_DIR
         return find_work_dir(self.recipe.work_dir if is_asked else None)
 
@@ -49,7 +49,7 @@ class Session:
 
     @property
     def batch_size(self) -> int:
-        """Images at a time, where nothing is trained."""
+        """Images in a batch, for everything but training."""
         return self.recipe.data.test_subset.batch_size
 
     @property
@@ -57,7 +57,7 @@ class Session:
         return self.recipe.data.max_image_pixels
 
     def data_request(self, data_root: str | Path | None = None) -> DataRequest:
-        """The images that were asked for; what was not asked for is left to the model."""
+        """The data set that was asked for; the model decides what was not."""
         root = data_root if data_root is not None else self.recipe.data_root
         return DataRequest(root, self.recipe.data.split_file, self.max_pixels)
 
@@ -69,7 +69,7 @@ class Session:
         """The model to use: the one given, else this session's, else the newest training.
 
         Args:
-            prefer_export: take the last export where it is not older than the newest training.
+            prefer_export: take the last export if it is not older than the newest training.
 
         Raises:
             UsageError: there is none.
@@ -82,7 +82,7 @@ class Session:
         return path
 
     def check_room(self, model: TrainedModel, output: Path | None) -> None:
-        """Raise UsageError or StorageError where what is made of a model could not be written, before it is made."""
+        """Raise UsageError or StorageError if the output of a verb could not be written, before it is computed."""
         folder = output or (model.run.path if model.run is not None else self.work_dir)
         check_folder(folder, "choose another --output" if output is not None else "choose another --work_dir")
 
@@ -99,7 +99,7 @@ class Session:
         return path
 
     def training_recipe(self, start: Path | None, changes: Mapping[str, Any]) -> Recipe:
-        """The settings of a training: this session's, or those of the model it begins from if none were asked for."""
+        """The settings of a training: this session's, or the start model's if no recipe or model was asked for."""
         if start is None or self.has_recipe:
             return self.recipe.override(changes)
         card = read_card(start)
@@ -112,10 +112,10 @@ class Session:
         return from_dict(plain, f"the recipe in {start}").override({**self.asked, **changes})
 
     def try_report(self, what_holds: str, write: Callable[[], None]) -> None:
-        """Write a report; where that fails it is a warning, since the work that was asked for is done.
+        """Write a report; a failure is only a warning, since the work that was asked for is done.
 
         Args:
-            what_holds: what is done and stays, as a sentence without its full stop.
+            what_holds: what is complete despite the failure, as a sentence without its full stop.
         """
         try:
             write()
@@ -130,7 +130,7 @@ class Session:
 
 
 def check_exists(path: Path | None) -> None:
-    """Raise UsageError where a model file that was named is not there."""
+    """Raise UsageError if a path is given that is not an existing file."""
     if path is not None and not path.exists():
         raise UsageError(f"no such file: {path}", fix="`ls otx-workspace/.latest/train/` shows the newest run")
     if path is not None and path.is_dir():

@@ -17,7 +17,7 @@ from otx.workspace import new_folder, set_latest
 
 
 def run(session: Session, *, checkpoint: Path | None, data_root: str | Path | None, output: Path | None) -> TestResult:
-    """Measure a model, write the figures into its run folder, and the report anew."""
+    """Measure a model, write the figures into its run folder, and rewrite the report."""
     if output is not None:
         check_output(output, "tests", (".json",), "test.json")
     model = session.model(checkpoint)
@@ -49,7 +49,7 @@ def _report(session: Session, folder: Path) -> None:
 
 
 def _old_and_new(session: Session, model: TrainedModel, images: ImageSet, result: TestResult) -> OldAndNew | None:
-    """Accuracy on the classes a model began with and on those added, and the accuracy on the old ones before."""
+    """Accuracy on the old and on the added classes of a model, and that of its previous model on the old ones."""
     if not model.card.num_old:
         return None
     base = model.run.base if model.run is not None and model.run.base.is_file() else None

@@ -33,10 +33,10 @@ def run(
     rename: Mapping[str, str] | None,
     resume: bool,
 ) -> TrainResult:
-    """Train as a recipe says that `preflight` has passed; the session goes on with the trained model.
+    """Train a recipe that `preflight` has checked; the session then uses the trained model.
 
     Args:
-        changes: settings that were asked for in the call; of a run to go on with they change its own.
+        changes: settings given in the call; with `resume` they override those of the run.
     """
     start, resumed = checkpoint or session.start, None
     if resume:
@@ -44,7 +44,7 @@ def run(
         recipe, start = resumed_recipe(resumed, recipe, {**session.asked, **changes}), None
     result = training.train(recipe, session.reporter, checkpoint=start, renames=rename, run=resumed)
     session.checkpoint = result.model_path
-    # who sends SIGTERM does not wait long
+    # no report after SIGTERM: SIGKILL usually follows soon
     if not recipe.report or result.stop is StopReason.SIGTERM or not find_shard(recipe.engine).is_main:
         return result
     try:
