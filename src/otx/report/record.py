@@ -36,7 +36,8 @@ class Measurement:
     @property
     def model_file(self) -> Path | None:
         """The file that was measured. The run folder may have moved, so a file of that name in it comes first."""
-        names = (self.folder.parents[1] / self.result.checkpoint.name, self.result.checkpoint)
+        run = self.folder.parent if self.folder.name == VALIDATION else self.folder.parents[1]
+        names = (run / self.result.checkpoint.name, self.result.checkpoint)
         return next((path for path in names if path.is_file()), None)
 
 
