@@ -21,6 +21,7 @@ from otx.data.folder import (
     shorten,
 )
 from otx.data.paths import Paths
+from otx.data.table import SUFFIXES, Images, Table, find_table, join_tables, read_table
 from otx.errors import DataError
 
 SPLIT_WORDS = {
@@ -30,6 +31,7 @@ SPLIT_WORDS = {
 }  # fmt: skip
 # words that people add to these: seg_train, test_set, train_images
 FILLERS = {"", "seg", "set", "data", "dataset", "image", "images", "img", "imgs", "photos", "split", "folder"}
+MIN_SHARE = 0.9
 NO_LABELS = {"unknown", "unlabeled", "unlabelled", "all", "none"}
 
 
@@ -41,6 +43,7 @@ class Folder:
         root: the folder that was given, or one below it.
         folder_names: the folder of each split, relative to the root.
         notes: sentences on how the folder was understood, if that is not obvious.
+        table: the name of the table that the classes come from, if they do not come from folders.
     """
 
     root: Path
@@ -48,6 +51,14 @@ class Folder:
     folder_names: dict[str, str] = field(default_factory=dict)
     left_out: LeftOut = field(default_factory=LeftOut)
     notes: tuple[str, ...] = ()
+    table: str = ""
+
+    @property
+    def layout(self) -> str:
+        """How the folder is laid out, in words."""
+        if self.table:
+            return f"table {self.table}"
+        return "/".join(self.splits) if "train" in self.splits else "class folders"
 
     def all_notes(self) -> list[str]:
         """The notes, and what was left out."""
@@ -105,8 +116,29 @@ def _check_exists(given: Path) -> None:
         raise DataError(f"{given} is a file, not a folder", fix=fix)
 
 
+def scan_known(root: Path) -> Folder:
+    """`scan` for a folder whose split is known from a file: what the layout means does not matter then.
+
+    Raises:
+        DataError: it is not a folder, or holds no image.
+    """
+    try:
+        return scan(root)
+    except DataError:
+        images = Images(root).paths if root.is_dir() else []
+        if not images:
+            raise
+        return Folder(root, {"all": {"": Paths(images)}})
+
+
 def _scan(given: Path, find: FindImages) -> Folder:
+    if given.is_file() and given.suffix.lower() in SUFFIXES:
+        return _of_table(read_table(given, split_of))
     _check_exists(given)
+    table = find_table(given, split_of) or _table_of_splits(given)
+    if table is not None and not table.agrees_with_folders():
+        _refuse_if_folders_may_be_meant(table)
+        return _of_table(table)
     root = go_down(given)
     notes = [] if root == given else [f"{given} holds one folder and nothing beside it: its images are in {root}."]
     folders = _check_sub_folders(root)
@@ -126,6 +158,35 @@ def _scan(given: Path, find: FindImages) -> Folder:
             notes += _unlabelled(root, names.pop(split))
             left_out.loose = 0
     return Folder(root, splits, names, left_out, tuple(notes))
+
+
+def _of_table(table: Table) -> Folder:
+    names = {split: split for split in table.splits if split != "all"}
+    return Folder(table.path.parent, table.splits, names, LeftOut(), table.notes, table.path.name)
+
+
+def _refuse_if_folders_may_be_meant(table: Table) -> None:
+    """Raise DataError if a table lists few of the images that lie in class folders beside it."""
+    root = table.path.parent
+    folders = [folder for folder in look(root)[0] if split_of(folder) is None and look(root / folder)[1]]
+    if len(folders) > 1 and table.share < MIN_SHARE:
+        raise DataError(
+            f"{root} has class folders ({shorten(sorted(folders))}) and {table.path.name}, which gives "
+            f"{table.share:.0%} of the images other classes",
+            fix=f"--data_root {table.path} takes them from the table; to take them from the folders, move it away",
+        )
+
+
+def _table_of_splits(root: Path) -> Table | None:
+    """The tables inside split folders, as one: exports of Roboflow and Hugging Face have one in each."""
+    found = {}
+    for folder in look(root)[0]:
+        split = split_of(folder)
+        if split is not None and (table := find_table(root / folder, split_of)) is not None:
+            found[split] = table.below(folder)
+    if "train" not in found or any(set(table.splits) != {"all"} for table in found.values()):
+        return None
+    return join_tables(root, found)
 
 
 def _check_sub_folders(root: Path) -> list[str]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from otx.data.dataset import SUBSETS, Dataset, Subset
 from otx.data.folder import shorten
-from otx.data.layout import Folder, scan, scan_for_test
+from otx.data.layout import Folder, scan, scan_for_test, scan_known
 from otx.data.paths import Paths
 from otx.data.split import split_class
 from otx.data.split_file import TEST_IS_VAL, dataset_of_split_file, lacking
@@ -40,10 +40,10 @@ def load_dataset(
     Raises:
         DataError: the folder or the split file cannot be used.
     """
+    if split_file is not None:
+        return dataset_of_split_file(scan_known(Path(root)), split_file, min_classes)
     folder = scan(Path(root))
     root = folder.root
-    if split_file is not None:
-        return dataset_of_split_file(folder, split_file, min_classes)
     train = folder.splits.get("train", folder.splits.get("all", {}))
     check_classes(folder, train, min_classes)
     classes = tuple(sorted(train))
@@ -60,8 +60,7 @@ def load_dataset(
     notes += lacking(classes, subsets)
     if not subsets["val"]:
         raise DataError(f"no image of {root} is left to validate on", fix="add images, or raise --data.val_share")
-    layout = "/".join(folder.splits) if "train" in folder.splits else "class folders"
-    return Dataset(root, classes, layout, subsets["train"], subsets["val"], subsets["test"], tuple(notes))
+    return Dataset(root, classes, folder.layout, subsets["train"], subsets["val"], subsets["test"], tuple(notes))
 
 
 def _make_subsets(

@@ -102,7 +102,7 @@ class TrainedModel:
     def test_images(self, request: DataRequest, reporter: Reporter) -> ImageSet:
         """The images to test on: the test split of the model's own data set, or images of another folder."""
         root = self.data_root(request)
-        is_own = root.resolve() == self.trained_on.resolve()
+        is_own = (root.parent if root.is_file() else root).resolve() == self.trained_on.resolve()
         if not is_own and self._split_file(request, root) is None:
             subset, what = load_test_images(root, self.card.classes)
             reporter.note(f"{root} is not the folder the model was trained on: testing on {what}.")

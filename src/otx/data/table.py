@@ -1,0 +1,300 @@
+"""Labels from a table: a CSV file with a column of image files, one of classes, and perhaps one of splits."""
+
+from __future__ import annotations
+
+import csv
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+
+from otx.data.dataset import SUBSETS
+from otx.data.folder import LeftOut, all_images, is_image, shorten
+from otx.data.paths import Paths
+from otx.errors import DataError
+
+SUFFIXES = (".csv", ".tsv")
+DELIMITERS = ",;\t|"
+ENCODINGS = ("utf-8-sig", "cp1252")
+# the names of a column of classes, the most telling first
+LABEL_NAMES = (
+    "label", "labels", "class", "class_name", "classname", "category", "category_name", "species", "breed", "target",
+    "diagnosis", "disease", "tag", "y",
+)  # fmt: skip
+# tables with such a column are somebody's answers, those of `otx predict` among them
+ANSWERS = ("probability", "confidence", "score")
+SPLIT_NAMES = ("split", "subset", "set", "partition", "dataset", "data set")
+# a competition's example of an answer: its labels are made up
+NO_TABLES = "submission"
+ROWS_LOOKED_AT = 500
+MIN_FOUND = 0.5
+
+Row = list[str]
+SplitOf = Callable[[str], str | None]
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of labels, read: the images of each class in `train`, `val`, `test`, or in `all` without a split column.
+
+    Attributes:
+        notes: what the user should know of it, in sentences.
+        share: of the images of its folder that it lists, 0 to 1.
+    """
+
+    path: Path
+    splits: dict[str, dict[str, Paths]]
+    notes: tuple[str, ...]
+    share: float = 1.0
+
+    def below(self, folder: str) -> Table:
+        """The same table with paths relative to the folder above, in which its own folder has this name."""
+        splits = {
+            split: {name: Paths([f"{folder}/{path}" for path in paths]) for name, paths in classes.items()}
+            for split, classes in self.splits.items()
+        }
+        return replace(self, splits=splits)
+
+    def agrees_with_folders(self) -> bool:
+        """Whether every label is the name of the folder that its image lies in."""
+        pairs = ((name, path) for classes in self.splits.values() for name, paths in classes.items() for path in paths)
+        return all(PurePosixPath(path).parent.name == name for name, path in pairs)
+
+
+@dataclass(frozen=True)
+class Columns:
+    """The places of the columns in a row. `labels` are several if each class has a column of zeros and ones."""
+
+    names: Row
+    image: int
+    labels: tuple[int, ...]
+    split: int | None
+    has_header: bool
+
+    def label(self, row: Row) -> str:
+        if len(self.labels) == 1:
+            return row[self.labels[0]].strip()
+        return next(self.names[place].strip() for place in self.labels if row[place].strip() == "1")
+
+
+class Images:
+    """The images of a folder, found by what a table calls them: a path, its end, a file name, or one without suffix."""
+
+    def __init__(self, root: Path) -> None:
+        self.paths = [path.removeprefix("/") for path in all_images(str(root), "", LeftOut())]
+        self._known = set(self.paths)
+        self._by_name: dict[str, list[str]] = defaultdict(list)
+        for path in self.paths:
+            name = PurePosixPath(path)
+            for key in {name.name, name.stem}:
+                self._by_name[key].append(path)
+
+    def find(self, text: str) -> str | None:
+        """The path of an image, or None if there is none or more than one."""
+        wanted = text.strip().replace("\\", "/").removeprefix("./")
+        if wanted in self._known:
+            return wanted
+        name = PurePosixPath(wanted)
+        named = self._by_name.get(name.name, [])
+        if not named and is_image(name.name):  # the files were converted since the table was written
+            named = self._by_name.get(name.stem, [])
+        if len(named) > 1:
+            named = [path for path in named if f"/{path}".rpartition(".")[0].endswith(f"/{wanted.rpartition('.')[0]}")]
+        return named[0] if len(named) == 1 else None
+
+
+def tables_in(folder: Path) -> list[Path]:
+    """The tables of a folder that may hold labels."""
+    files = (path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and not path.name.startswith("."))
+    return sorted(path for path in files if NO_TABLES not in path.name.lower() and path.is_file())
+
+
+def find_table(root: Path, split_of: SplitOf) -> Table | None:
+    """The table of labels in a folder, or several with the names of splits (`train.csv`, `val.csv`) as one.
+
+    Raises:
+        DataError: there are several, or one holds what cannot be meant.
+    """
+    candidates = tables_in(root)
+    if not candidates:
+        return None
+    images = Images(root)
+    if not images.paths:
+        return None
+    found = [table for path in candidates if (table := try_table(path, images, split_of)) is not None]
+    if len(found) <= 1:
+        return found[0] if found else None
+    named = {split_of(table.path.stem): table for table in found if set(table.splits) == {"all"}}
+    if None not in named and "train" in named and len(named) == len(found):
+        return join_tables(root, {str(split): table for split, table in named.items()})
+    raise DataError(
+        f"{root} has several tables of labels: {shorten(table.path.name for table in found)}",
+        fix=f"give one: --data_root {found[0].path}",
+    )
+
+
+def join_tables(root: Path, tables: Mapping[str, Table]) -> Table:
+    """One table for a folder, of those of its splits by their names."""
+    splits = {split: tables[split].splits["all"] for split in SUBSETS if split in tables}
+    notes = dict.fromkeys(note for table in tables.values() for note in table.notes)
+    return Table(root / tables["train"].path.name, splits, tuple(notes), min(table.share for table in tables.values()))
+
+
+def try_table(path: Path, images: Images, split_of: SplitOf) -> Table | None:
+    """A table of labels; None if no column names images, or no column classes.
+
+    Raises:
+        DataError: it holds what cannot be meant.
+    """
+    rows = read_rows(path)
+    columns = find_columns(rows, images, split_of)
+    return None if columns is None or not columns.labels else _table(path, rows, columns, images, split_of)
+
+
+def read_table(path: Path, split_of: SplitOf) -> Table:
+    """A table that the user named.
+
+    Raises:
+        DataError: it is not a table of labels.
+    """
+    images = Images(path.parent)
+    rows = read_rows(path)
+    columns = find_columns(rows, images, split_of)
+    if columns is None:
+        raise DataError(
+            f"{path} has no column that names images in {path.parent}",
+            fix="the table needs the file names or paths of the images in one column, and their classes in another",
+        )
+    if not columns.labels:
+        raise DataError(
+            f"{path}: which column holds the classes? It has {shorten(columns.names)}", fix="call the column `label`"
+        )
+    return _table(path, rows, columns, images, split_of)
+
+
+def read_rows(path: Path) -> list[Row]:
+    """The rows of a table, whatever separates its columns; rows of another length than the first are left out.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}") from error
+    if b"\0" in data:
+        raise DataError(f"{path} is not text in UTF-8", fix="save it as CSV in UTF-8")
+    text = _decode(data)
+    lines = text.splitlines()
+    head = lines[:20]
+    try:
+        delimiter = max(DELIMITERS, key=lambda mark: _width(head, mark))
+        rows = [
+            row
+            for row in csv.reader(lines, delimiter=delimiter, skipinitialspace=True)
+            if any(cell.strip() for cell in row)
+        ]
+    except csv.Error as error:
+        raise DataError(f"{path} cannot be read as a table: {error}") from error
+    return [row for row in rows if len(row) == len(rows[0])] if rows else []
+
+
+def _decode(data: bytes) -> str:
+    for encoding in ENCODINGS:
+        try:
+            return data.decode(encoding)
+        except UnicodeDecodeError:
+            continue
+    return data.decode("latin-1")
+
+
+def _width(lines: Sequence[str], delimiter: str) -> int:
+    """How many columns a delimiter makes of lines; 0 if not the same number of each."""
+    widths = {len(row) for row in csv.reader(lines, delimiter=delimiter, skipinitialspace=True) if row}
+    return widths.pop() if len(widths) == 1 else 0
+
+
+def find_columns(rows: Sequence[Row], images: Images, split_of: SplitOf) -> Columns | None:
+    """Tell the columns apart by what is in them; None if none names images. `labels` is empty if that is not clear."""
+    some = rows[1 : ROWS_LOOKED_AT + 1]
+    if not some or len(rows[0]) < 2:
+        return None
+    places = range(len(rows[0]))
+    shares = [sum(images.find(row[place]) is not None for row in some) / len(some) for place in places]
+    image = max(places, key=lambda place: shares[place])
+    if shares[image] < MIN_FOUND:
+        return None
+    has_header = images.find(rows[0][image]) is None
+    if has_header and any(name.strip().lower() in ANSWERS for name in rows[0]):
+        return None
+    names = rows[0] if has_header else [f"column {place + 1}" for place in places]
+    split = next((place for place in places if _is_split(names[place], [row[place] for row in some], split_of)), None)
+    rest = [place for place in places if place not in (image, split)]
+    return Columns(names, image, _label_columns(names, rest, some), split, has_header)
+
+
+def _is_split(name: str, values: Sequence[str], split_of: SplitOf) -> bool:
+    is_named = name.strip().lower() in SPLIT_NAMES or name.startswith("column ")
+    return is_named and all(split_of(value.strip()) is not None for value in values)
+
+
+def _label_columns(names: Row, rest: Sequence[int], some: Sequence[Row]) -> tuple[int, ...]:
+    by_name = {names[place].strip().lower(): place for place in reversed(rest)}
+    known = [by_name[name] for name in LABEL_NAMES if name in by_name]
+    if known or len(rest) == 1:
+        return (known[0] if known else rest[0],)
+    marks = [[row[place].strip() for place in rest] for row in some]
+    one_hot = all(set(row) <= {"0", "1"} and row.count("1") == 1 for row in marks)
+    return tuple(rest) if one_hot and rest else ()
+
+
+def _table(path: Path, rows: Sequence[Row], columns: Columns, images: Images, split_of: SplitOf) -> Table:
+    labelled: dict[str, tuple[str, str]] = {}
+    missing, without, twice = [], 0, []
+    for row in rows[columns.has_header :]:
+        label, image = columns.label(row), images.find(row[columns.image])
+        split = "all" if columns.split is None else split_of(row[columns.split].strip()) or "train"
+        if image is None:
+            missing.append(row[columns.image].strip())
+        elif not label:
+            without += 1
+        elif labelled.setdefault(image, (label, split)) != (label, split):
+            twice.append(image)
+    if twice:
+        raise DataError(
+            f"{path} has images with two labels or splits: {shorten(dict.fromkeys(twice))}", fix="leave one row of each"
+        )
+    counts = Counter(label for label, _ in labelled.values())
+    _refuse_alike(path, counts)
+    notes = list(_notes(path, counts, missing, without, len(images.paths) - len(labelled)))
+    return Table(path, _by_split(labelled), tuple(notes), len(labelled) / len(images.paths))
+
+
+def _by_split(labelled: Mapping[str, tuple[str, str]]) -> dict[str, dict[str, Paths]]:
+    found: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+    for image, (label, split) in sorted(labelled.items()):
+        found[split][label].append(image)
+    return {split: {name: Paths(classes[name]) for name in sorted(classes)} for split, classes in found.items()}
+
+
+def _refuse_alike(path: Path, labels: Mapping[str, int]) -> None:
+    """Raise DataError if two labels differ only in case or spaces: one of them is probably mistyped."""
+    alike: dict[str, list[str]] = defaultdict(list)
+    for label in labels:
+        alike["".join(label.lower().split())].append(label)
+    pairs = [" and ".join(map(repr, sorted(names))) for names in alike.values() if len(names) > 1]
+    if pairs:
+        raise DataError(f"{path} has labels that differ only in case or spaces: {shorten(pairs)}", fix="make them one")
+
+
+def _notes(path: Path, counts: Mapping[str, int], missing: Sequence[str], without: int, unlisted: int) -> Iterator[str]:
+    name = path.name
+    if missing:
+        yield f"{name} names {len(missing)} images that are not there: {shorten(missing)}."
+    if without:
+        yield f"{name} has {without} images without a label: they are left out."
+    if unlisted > 0:
+        yield f"{unlisted} images are not listed in {name} and not used."
+    alone = [label for label, count in counts.items() if count == 1]
+    if alone:
+        yield f"Classes of one photo in {name}, which cannot be tested: {shorten(sorted(alone))}."
