@@ -140,7 +140,9 @@ def test_a_class_that_one_of_three_folders_lacks_is_a_note(lacking: str, tmp_pat
     folders = {f"{split}/{name}": 2 for split in ("train", "val", "test") for name in ("ant", "bee")}
     del folders[f"{lacking}/bee"]
     dataset = load_dataset(make(tmp_path, folders))
-    assert dataset.notes == (f"No {lacking} image of bee: how well that is recognised is not measured there.",)
+    note, few = dataset.notes
+    assert note == f"No {lacking} image of bee: how well that is recognised is not measured there."
+    assert few == "Classes with fewer than 5 images to train: ant (2), bee (2). More photos would help most."
 
 
 def test_every_class_folder_without_an_image_is_named_not_only_the_first(tmp_path: Path) -> None:

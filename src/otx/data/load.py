@@ -13,7 +13,7 @@ from otx.data.folder import shorten
 from otx.data.layout import Folder, scan, scan_for_test, scan_known
 from otx.data.paths import Paths
 from otx.data.split import split_class
-from otx.data.split_file import TEST_IS_VAL, dataset_of_split_file, lacking
+from otx.data.split_file import TEST_IS_VAL, dataset_of_split_file, few_photos, lacking
 from otx.errors import DataError, nearest
 from otx.recipe import Recipe
 from otx.results import BadImage
@@ -57,7 +57,7 @@ def load_dataset(
     if not need_test and "test" not in folder.splits:
         subsets["test"] = subsets["val"]
         notes.append(TEST_IS_VAL)
-    notes += lacking(classes, subsets)
+    notes += [*lacking(classes, subsets), *few_photos(classes, subsets)]
     if not subsets["val"]:
         raise DataError(f"no image of {root} is left to validate on", fix="add images, or raise --data.val_share")
     return Dataset(root, classes, folder.layout, subsets["train"], subsets["val"], subsets["test"], tuple(notes))

@@ -16,6 +16,7 @@ from otx.errors import DataError, nearest
 from otx.files import write_csv
 
 SPLIT_COLUMNS = ("path", "class", "subset")
+FEW = 5
 TEST_IS_VAL = "There are no test images of their own: test is val."
 
 
@@ -103,7 +104,7 @@ def dataset_of_split_file(folder: Folder, split_file: Path, min_classes: int) ->
     unlisted = len(known - {path for _, path, _, _ in rows})
     if unlisted:
         notes.append(f"{unlisted} images of {folder.root} are not listed in {split_file.name} and not used.")
-    notes += lacking(classes, subsets)
+    notes += [*lacking(classes, subsets), *few_photos(classes, subsets)]
     return Dataset(folder.root, classes, "split file", subsets["train"], subsets["val"], subsets["test"], tuple(notes))
 
 
@@ -116,3 +117,12 @@ def lacking(classes: tuple[str, ...], subsets: dict[str, Subset]) -> list[str]:
         if missing and len(missing) < len(classes):
             notes.append(f"No {name} image of {shorten(missing)}: how well that is recognised is not measured there.")
     return notes
+
+
+def few_photos(classes: tuple[str, ...], subsets: dict[str, Subset]) -> list[str]:
+    """A note on classes with fewer training images than a network can learn from."""
+    counts = Counter(subsets["train"].labels)
+    few = [f"{name} ({counts[label]})" for label, name in enumerate(classes) if 0 < counts[label] < FEW]
+    return (
+        [f"Classes with fewer than {FEW} images to train: {shorten(few)}. More photos would help most."] if few else []
+    )
