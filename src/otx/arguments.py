@@ -19,9 +19,9 @@ A folder of images becomes a trained, measured and exported image classifier.
 
 {verbs}
 
-  otx train --data_root FOLDER    train the default recipe on a folder of class folders
-  otx train --data_root digits    try it without any images of your own
-  otx VERB --help                 the options of a verb
+  otx train FOLDER    train the default recipe on a folder of class folders
+  otx train digits    try it without any images of your own
+  otx VERB --help     the options of a verb
   otx --version"""
 
 
@@ -94,10 +94,17 @@ def overview(verbs: Mapping[str, str]) -> str:
 
 
 def settings_in(given: dict[str, Any]) -> dict[str, Any]:
-    """The settings of the recipe among parsed arguments, by their dotted keys."""
+    """The settings of the recipe among parsed arguments, by their dotted keys.
+
+    Raises:
+        UsageError: the folder of images is given twice, with and without `--data_root`.
+    """
     kinds = {info.key: info.kind for info in all_settings(Recipe)}
     texts = {name.removeprefix(SETTING): value for name, value in given.items() if name.startswith(SETTING)}
-    return {key: parse_text(value, kinds[key]) for key, value in texts.items()}
+    settings = {key: parse_text(value, kinds[key]) for key, value in texts.items()}
+    if "data_root" in given and "data_root" in settings:
+        raise UsageError(f"two folders: {given['data_root']} and --data_root {settings['data_root']}")
+    return settings
 
 
 def options_in(given: dict[str, Any], method: Callable[..., Any]) -> dict[str, Any]:

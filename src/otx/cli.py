@@ -144,6 +144,7 @@ def _train(arguments: list[str]) -> int:
     from otx.engine import Engine
 
     parser = Parser("train", VERBS["train"].summary)
+    parser.add_argument("data_root", nargs="?", metavar="DATA_ROOT", help="the same as --data_root")
     parser.add_argument(
         "-c", "--config", metavar="RECIPE", help=f"a recipe's name, ID or YAML file (default: {DEFAULT_RECIPE})"
     )
@@ -153,6 +154,7 @@ def _train(arguments: list[str]) -> int:
     parser.add_settings(None)
     given = parser.parse(arguments)
     engine = Engine(
+        given.get("data_root"),
         recipe=load_recipe(given["config"]) if "config" in given else None,
         model=given.get("model"),
         overrides=settings_in(given),
@@ -203,8 +205,6 @@ def _engine(given: dict[str, Any]) -> Any:
         recipe = load_recipe(given["config"])
         overrides = {"data_root": recipe.data_root, "work_dir": recipe.work_dir}
     overrides.update(settings_in(given))
-    if "data_root" in given and "data_root" in overrides:
-        raise UsageError(f"two folders: {given['data_root']} and --data_root {overrides['data_root']}")
     return Engine(overrides=overrides, reporter=_reporter())
 
 

@@ -11,6 +11,7 @@ from otx.data.layout import glimpse
 from otx.data.load import check_classes
 from otx.data.split_file import check_split_file
 from otx.errors import UsageError
+from otx.events import heartbeat
 from otx.files import check_folder
 from otx.model.modelfile import read_card
 from otx.networks.table import network_of
@@ -46,7 +47,8 @@ def prepare_training(
             latest_run(session.work_dir)  # raises if there is none
         return session.recipe.override(changes)
     recipe = session.training_recipe(start, changes)
-    check_training(recipe, start, rename or {})
+    with heartbeat(session.reporter, "looking at the folder"):
+        check_training(recipe, start, rename or {})
     return recipe
 
 

@@ -64,6 +64,8 @@ CASES: dict[str, tuple[list[str], str, str]] = {
         "does not fit efficientnet_b0: it holds the weights of mobilenetv3_small_100",
         "train with --model tv_mobilenet_v3_small",
     ),
+    "two folders": (["train", "PHOTOS", "--data_root", "PHOTOS"], "two folders", ""),
+    "a folder that is not there": (["train", "NOWHERE"], "there is no folder", "one sub-folder for each class"),
     "rename malformed": ([*ONTO, "--rename", "ab"], "must be OLD=NEW", "--rename rose=roses"),
     "rename unknown": ([*ONTO, "--rename", "cats=dogs"], "no class 'cats': did you mean 'cat'?", "its classes are"),
     "rename into another": ([*ONTO, "--rename", "cat=ähre"], "two classes of the model would be called ähre", ""),

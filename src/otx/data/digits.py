@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+from otx.data.archive import is_archive, unpack
 from otx.errors import UsageError
 from otx.files import staged_folder, take_place
 from otx.places import cache_folder
@@ -25,7 +26,7 @@ def resolve_data_root(data_root: str | Path | None) -> Path:
         )
     if is_digits(data_root):
         return write_digits(cache_folder() / DIGITS)
-    return Path(data_root)
+    return unpack(Path(data_root)) if is_archive(Path(data_root)) else Path(data_root)
 
 
 def is_digits(data_root: str | Path | None) -> bool:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
+from otx.data.archive import is_archive
 from otx.data.check import scan_images, suspect
 from otx.data.dataset import Dataset, pick_evenly
 from otx.data.digits import resolve_data_root
@@ -30,6 +32,8 @@ def load_images(recipe: Recipe, run: RunFolder | None, reporter: Reporter, *, mi
     """
     options = split_options(recipe) | ({"split_file": run.split} if run else {})
     root = resolve_data_root(recipe.data_root)
+    if is_archive(Path(str(recipe.data_root))):
+        reporter.note(f"{recipe.data_root} is unpacked in {root}.")
     with heartbeat(reporter, "reading the folder"):
         dataset = load_dataset(root, **options, min_classes=min_classes)
     reporter.note(
