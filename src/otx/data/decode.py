@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import io
 import stat
@@ -59,7 +60,7 @@ def decode_image(source: str | Path | bytes, max_pixels: int = MAX_PIXELS) -> ND
         pixels = _plain_jpeg(data, max_pixels)
         if pixels is not None:
             return pixels
-        with Image.open(io.BytesIO(data)) as image:
+        with _open(data) as image:
             _check_size(*image.size, max_pixels)
             image.load()
             ImageOps.exif_transpose(image, in_place=True)
@@ -92,7 +93,7 @@ def preview_image(path: Path, max_pixels: int = MAX_PIXELS) -> ImagePreview:
         if not data:
             raise ImageError(EMPTY)
         digest = hashlib.blake2b(data, digest_size=16).digest()
-        with Image.open(io.BytesIO(data)) as image:
+        with _open(data) as image:
             _check_size(*image.size, max_pixels)
             (width, height), mode = image.size, image.mode
             if image.format == "JPEG" and mode in ("RGB", "L"):
@@ -101,6 +102,22 @@ def preview_image(path: Path, max_pixels: int = MAX_PIXELS) -> ImagePreview:
             image.load()
             ImageOps.exif_transpose(image, in_place=True)
             return ImagePreview(width, height, mode, _is_transparent(image), digest, _to_rgb(image))
+
+
+def _open(data: bytes) -> PilImage:
+    if data[4:8] == b"ftyp" and data[8:12] not in (b"avif", b"avis"):
+        _register_heif()
+    return Image.open(io.BytesIO(data))
+
+
+@functools.cache
+def _register_heif() -> None:
+    """Let Pillow read HEIC, the photos of iPhones."""
+    try:
+        import pillow_heif
+    except ImportError as error:
+        raise ImageError("it is a HEIC photo, which needs `pip install pillow-heif`") from error
+    pillow_heif.register_heif_opener()
 
 
 @contextlib.contextmanager

@@ -12,7 +12,25 @@ from otx.data.paths import Paths
 from otx.errors import DataError
 from otx.workspace import is_own
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif")
+IMAGE_SUFFIXES = (
+    ".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".heic", ".heif", ".hif", ".avif", ".jfif",
+    ".jpe", ".jp2", ".j2k", ".jpx", ".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".mpo", ".dib",
+)  # fmt: skip
+# photos as a camera's sensor saw them, which nothing here develops
+RAW_SUFFIXES = (
+    ".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf", ".rw2", ".pef", ".srw", ".raw",
+)  # fmt: skip
+# kinds of files that are no images, so that they need not be opened to see that
+OTHER_SUFFIXES = {
+    ".txt", ".xml", ".json", ".csv", ".tsv", ".md", ".html", ".pdf", ".yaml", ".yml", ".py", ".zip", ".mat", ".npy",
+    ".npz", ".mp4", ".mov", ".avi", ".aae", ".db", ".ini", ".svg", ".psd", ".doc", ".docx", ".xls", ".xlsx", ".pth",
+    ".safetensors",
+}  # fmt: skip
+SIGNATURES = (
+    b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"BM", b"II*\0", b"MM\0*", b"P5\n", b"P6\n",
+    b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51",
+)  # fmt: skip
+HEADER = 32
 # what operating systems and programs put beside photos, in lower case
 SYSTEM_NAMES = {
     "__macosx", "@eadir", "$recycle.bin", "lost+found", "system volume information", "#recycle", "__pycache__",
@@ -29,6 +47,7 @@ class LeftOut:
         system: folders and files of the system, such as `__MACOSX/`; a folder counts once.
         own: folders that otx wrote.
         other: files that are no images, by their suffix.
+        raw: photos in a camera's raw format, by their suffix.
         loose: images beside the class folders.
     """
 
@@ -36,21 +55,29 @@ class LeftOut:
     system: int = 0
     own: list[str] = field(default_factory=list)
     other: Counter[str] = field(default_factory=Counter)
+    raw: Counter[str] = field(default_factory=Counter)
     loose: int = 0
+
+    def add_file(self, name: str) -> None:
+        """Count a file that is no image that can be read."""
+        suffix = os.path.splitext(name)[1].lower()  # noqa: PTH122 - hot
+        (self.raw if suffix in RAW_SUFFIXES else self.other)[suffix] += 1
 
     def notes(self) -> list[str]:
         """A sentence for each kind of file that was left out."""
         kinds = (
             (self.hidden, "hidden"),
             (self.system, "of the system, such as __MACOSX or Thumbs.db"),
-            (self.other.total(), f"of another kind than images ({self._suffixes()})"),
+            (self.other.total(), f"of another kind than images ({_suffixes(self.other)})"),
+            (self.raw.total(), f"in a camera's raw format ({_suffixes(self.raw)}): convert them to JPEG or TIFF"),
             (self.loose, "beside the class folders, in none of them"),
         )
         counted = [f"Left out: {count} file{'s' if count > 1 else ''} {kind}." for count, kind in kinds if count]
         return [*counted, *([f"Left out, since otx wrote it: {shorten(self.own)}."] if self.own else [])]
 
-    def _suffixes(self) -> str:
-        return shorten(f"{count} {suffix or 'without a suffix'}" for suffix, count in self.other.most_common())
+
+def _suffixes(counts: Counter[str]) -> str:
+    return shorten(f"{count} {suffix or 'without a suffix'}" for suffix, count in counts.most_common())
 
 
 FindImages = Callable[[str, str, LeftOut], list[str]]
@@ -75,7 +102,7 @@ def class_folders(root: Path, split: str, left_out: LeftOut, find: FindImages) -
         elif is_image(entry.name):
             left_out.loose += 1
         else:
-            left_out.other[_suffix(entry.name)] += 1
+            left_out.add_file(entry.name)
     return classes
 
 
@@ -172,7 +199,10 @@ def _images(folder: str, prefix: str, left_out: LeftOut, visited: set[str]) -> l
             # a link to nothing is left to decoding, which names it
             images.append(f"{prefix}/{entry.name}")
         elif not (is_image(entry.name) and entry.is_file()):
-            left_out.other[_suffix(entry.name)] += 1
+            if entry.is_file() and looks_like_image(entry):
+                images.append(f"{prefix}/{entry.name}")
+            else:
+                left_out.add_file(entry.name)
     return images
 
 
@@ -180,8 +210,19 @@ def is_image(name: str) -> bool:
     return name.lower().endswith(IMAGE_SUFFIXES)
 
 
-def _suffix(name: str) -> str:
-    return os.path.splitext(name)[1].lower()  # noqa: PTH122 - hot
+def looks_like_image(entry: os.DirEntry[str]) -> bool:
+    """Whether a file with the suffix of no image, or with none, begins as an image does."""
+    suffix = os.path.splitext(entry.name)[1].lower()  # noqa: PTH122 - hot
+    if suffix in OTHER_SUFFIXES or suffix in RAW_SUFFIXES:
+        return False
+    try:
+        with open(entry.path, "rb") as file:  # noqa: PTH123 - hot
+            start = file.read(HEADER)
+    except OSError:
+        return False
+    is_webp = start[:4] == b"RIFF" and start[8:12] == b"WEBP"
+    is_heif = start[4:8] == b"ftyp" and start[8:12] in (b"heic", b"heix", b"mif1", b"avif")
+    return is_webp or is_heif or start.startswith(SIGNATURES)
 
 
 def entries(folder: Path) -> list[os.DirEntry[str]]:
