@@ -295,3 +295,15 @@ def test_the_prunings_are_those_of_the_paper() -> None:
 
 def test_a_finding_knows_its_place() -> None:
     assert Finding("a.jpg", "flower", "test", "the file is empty").place == ImageRef("a.jpg", "flower", "test")
+
+
+def test_images_of_12_bits_in_16_are_named(tmp_path: Path) -> None:
+    for number in range(20):
+        for name, top in (("dark", 4095), ("full", 65535)):
+            path = tmp_path / name / "ab"[number % 2] / f"{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            values = np.linspace(0, top, 64 * 64).reshape(64, 64).astype(np.uint16)
+            Image.fromarray(np.roll(values, 7 * number, axis=1)).save(path)
+    odd = check_dataset(load_dataset(tmp_path / "dark")).odd
+    assert {finding.reason for finding in odd} == {"16 bits a pixel, and none of these images is brighter than 6%"}
+    assert not any("16 bits" in finding.reason for finding in check_dataset(load_dataset(tmp_path / "full")).odd)

@@ -22,6 +22,8 @@ from otx.results import BadImage
 
 TINY = 32
 HUGE = 25_000_000
+SIXTEEN_BITS = "I"  # Pillow's modes I, I;16 and the like
+DARK = 32  # of 255
 MAX_ASPECT = 4.0
 RARE = 0.1
 ONE_COLOUR = 2.0
@@ -257,8 +259,11 @@ def _odd(looks: Sequence[tuple[str, ImageSummary]]) -> Iterable[tuple[str, str]]
     kinds: dict[str, int] = defaultdict(int)
     for _, look in looks:
         kinds[look.kind] += 1
+    brightest = brightest_of_16_bits(look for _, look in looks)
     for path, look in looks:
         reasons = []
+        if brightest is not None and look.kind.startswith(SIXTEEN_BITS):
+            reasons.append(f"16 bits a pixel, and none of these images is brighter than {brightest:.0%}")
         aspect = max(look.width, look.height) / min(look.width, look.height)
         if aspect > MAX_ASPECT:
             reasons.append(f"{look.width}x{look.height} pixels, {aspect:.1f} to 1")
@@ -268,6 +273,15 @@ def _odd(looks: Sequence[tuple[str, ImageSummary]]) -> Iterable[tuple[str, str]]
             reasons.append(f"{look.kind}, as {kinds[look.kind]} of {len(looks)} images")
         if reasons:
             yield path, "; ".join(reasons)
+
+
+def brightest_of_16_bits(looks: Iterable[ImageSummary]) -> float | None:
+    """The brightest part of all images with 16 bits a pixel, 0 to 1, if they are nearly black; else None.
+
+    Cameras, microscopes and X-ray detectors often write 10 or 12 bits into files of 16.
+    """
+    tops = [max(look.thumb) for look in looks if look.kind.startswith(SIXTEEN_BITS)]
+    return max(tops) / 255 if tops and max(tops) < DARK else None
 
 
 def write_check(suspicions: CheckResult, path: Path) -> None:

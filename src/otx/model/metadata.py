@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 
 from otx.model.card import ModelCard
 from otx.model.checksum import CHECKSUM_KEY, EMPTY
@@ -18,7 +19,7 @@ def model_info(card: ModelCard, *, embedded: bool) -> dict[str, str]:
 
     Source: the keys that OTX 2.6 writes for this task, and those that openvino-model-api 0.4 reads.
     """
-    names = [re.sub(r"\s", "_", name) for name in card.classes]
+    names = spaceless(card.classes)
     ids = [str(index) for index in range(len(card.classes))]
     info = {
         "model_type": "Classification",
@@ -46,6 +47,24 @@ def model_info(card: ModelCard, *, embedded: bool) -> dict[str, str]:
         size = card.preprocessing
         info |= {"embedded_processing": "True", "orig_height": str(size.height), "orig_width": str(size.width)}
     return info
+
+
+def spaceless(classes: Sequence[str]) -> list[str]:
+    """The names of classes without white space, as openvino-model-api's `labels` needs them; no two are the same.
+
+    `blue tit` is `blue_tit`, and beside a class of that name `blue_tit_2`.
+    """
+    plain = [re.sub(r"\s", "_", name) for name in classes]
+    taken = {name for name in classes if name in plain}
+    found = []
+    for name, text in zip(classes, plain, strict=True):
+        number = 2
+        own = text
+        while name != own and own in taken:
+            own, number = f"{text}_{number}", number + 1
+        taken.add(own)
+        found.append(own)
+    return found
 
 
 def _numbers(values: tuple[float, ...]) -> str:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from otx.data.archive import is_archive
-from otx.data.check import scan_images, suspect
+from otx.data.check import brightest_of_16_bits, scan_images, suspect
 from otx.data.dataset import Dataset, pick_evenly
 from otx.data.digits import resolve_data_root
 from otx.data.folder import shorten
@@ -42,8 +43,20 @@ def load_images(recipe: Recipe, run: RunFolder | None, reporter: Reporter, *, mi
     )
     for note in dataset.notes:
         reporter.note(note)
+    if (pair := mirrored_names(dataset.classes)) and recipe.data.train_subset.augmentation.flip > 0:
+        reporter.warn(
+            f"{pair[0]!r} and {pair[1]!r} may be mirror images of each other, and training images are flipped at "
+            "random: --data.train_subset.augmentation.flip 0 stops that."
+        )
     check_shares(recipe, dataset)
     return dataset
+
+
+def mirrored_names(classes: Sequence[str]) -> tuple[str, str] | None:
+    """Two classes whose names differ in left and right only."""
+    others = {re.sub("right", "left", name.lower()): name for name in classes if "right" in name.lower()}
+    pairs = ((name, others[name.lower()]) for name in classes if "left" in name.lower() and name.lower() in others)
+    return next(pairs, None)
 
 
 def leave_out_unreadable(dataset: Dataset, recipe: Recipe, reporter: Reporter) -> tuple[Dataset, CheckResult | None]:
@@ -89,6 +102,11 @@ def _check(dataset: Dataset, recipe: Recipe, reporter: Reporter) -> CheckResult:
     with heartbeat(reporter, "comparing images"):
         found = suspect(dataset, seen)
     _warn_of_leaks(found.leaks, reporter)
+    if (brightest := brightest_of_16_bits(seen.looks.values())) is not None:
+        reporter.warn(
+            f"Images with 16 bits a pixel are nearly black: none is brighter than {brightest:.0%} of what 16 bits can "
+            "hold, as if 10 or 12 bits were used. Scale them to the range from 0 to 65535 before training."
+        )
     if len(compared) < len(paths):
         left_out = len(paths) - len(compared)
         reporter.note(f"{left_out} images were not compared with each other; `otx check` compares all of them.")
