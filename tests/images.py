@@ -35,3 +35,12 @@ def write_noise(path: Path, size: tuple[int, int] = (50, 40), seed: int = 0) -> 
     rng = np.random.default_rng(seed)
     Image.fromarray(rng.integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)).save(path, "JPEG", quality=95)
     return path
+
+
+def write_folders(root: Path, folders: dict[str, int]) -> Path:
+    """Folders with so many tiny images each, `0.png`, `1.png`, ..."""
+    for folder, count in folders.items():
+        (root / folder).mkdir(parents=True, exist_ok=True)
+        for number in range(count):
+            write_image(root / folder / f"{number}.png", size=(2, 2))
+    return root

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from images import write_classes, write_image
+from images import write_classes, write_folders, write_image
 from otx.data.load import load_dataset, load_test_images, refuse_if_too_many_bad
 from otx.data.split import share_of, split_class
 from otx.data.split_file import write_split
@@ -98,14 +98,6 @@ def test_a_link_that_leads_back_does_not_hang(tmp_path: Path) -> None:
     assert len(dataset.train) + len(dataset.val) + len(dataset.test) == 8
 
 
-def _make(tmp_path: Path, folders: dict[str, int]) -> Path:
-    for folder, count in folders.items():
-        (tmp_path / folder).mkdir(parents=True, exist_ok=True)
-        for number in range(count):
-            write_image(tmp_path / folder / f"{number}.png")
-    return tmp_path
-
-
 @pytest.mark.parametrize(
     ("folders", "message"),
     [
@@ -134,7 +126,7 @@ def _make(tmp_path: Path, folders: dict[str, int]) -> Path:
 )
 def test_a_folder_that_cannot_be_used_says_why(folders: dict[str, int], message: str, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=message) as caught:
-        load_dataset(_make(tmp_path, folders))
+        load_dataset(write_folders(tmp_path, folders))
     assert caught.value.fix
 
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from images import write_image
+from images import write_folders
 from otx.data.folder import IMAGE_SUFFIXES, shorten
 from otx.data.layout import scan
 from otx.data.load import load_dataset, load_test_images
@@ -20,22 +20,13 @@ suffixes = st.sampled_from(sorted(IMAGE_SUFFIXES)).flatmap(lambda name: st.sampl
 stems = st.text(st.characters(exclude_characters="/\x00", exclude_categories=["Cs"]), min_size=1, max_size=20)
 
 
-def make(root: Path, folders: dict[str, int]) -> Path:
-    """Folders with the given numbers of images, `0.png`, `1.png`, ..."""
-    for folder, count in folders.items():
-        (root / folder).mkdir(parents=True, exist_ok=True)
-        for number in range(count):
-            write_image(root / folder / f"{number}.png", size=(2, 2))
-    return root
-
-
 def test_paths_are_relative_to_the_root_and_sorted(tmp_path: Path) -> None:
-    make(tmp_path, {"bee/old": 1, "bee": 2, "ant": 1})
+    write_folders(tmp_path, {"bee/old": 1, "bee": 2, "ant": 1})
     assert scan(tmp_path).splits == {"all": {"ant": ["ant/0.png"], "bee": ["bee/0.png", "bee/1.png", "bee/old/0.png"]}}
 
 
 def test_a_relative_root_gives_the_same_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    make(tmp_path / "photos", {"ant": 2, "bee": 2})
+    write_folders(tmp_path / "photos", {"ant": 2, "bee": 2})
     monkeypatch.chdir(tmp_path)
     assert scan(Path("photos")).splits == scan(tmp_path / "photos").splits
 
@@ -53,7 +44,7 @@ def test_every_image_is_found_whatever_its_name(names: set[str]) -> None:
 
 @pytest.mark.parametrize("name", ["photo.svg", "photo", "jpg", "photo.jpg.part", "photo.png~", "photo.npy"])
 def test_a_file_of_another_suffix_is_no_image(name: str, tmp_path: Path) -> None:
-    make(tmp_path, {"ant": 1})
+    write_folders(tmp_path, {"ant": 1})
     (tmp_path / "ant" / name).write_bytes(b"x")
     folder = scan(tmp_path)
     assert folder.splits["all"]["ant"] == ["ant/0.png"]
@@ -62,20 +53,20 @@ def test_a_file_of_another_suffix_is_no_image(name: str, tmp_path: Path) -> None
 
 
 def test_a_hidden_folder_is_left_out_with_all_it_holds(tmp_path: Path) -> None:
-    make(tmp_path, {"ant": 1, "ant/.thumbnails": 3, ".cache/bee": 3})
+    write_folders(tmp_path, {"ant": 1, "ant/.thumbnails": 3, ".cache/bee": 3})
     folder = scan(tmp_path)
     assert folder.splits == {"all": {"ant": ["ant/0.png"]}}
     assert folder.left_out.hidden == 2
 
 
 def test_a_folder_with_the_name_of_an_image_is_a_folder(tmp_path: Path) -> None:
-    make(tmp_path, {"ant/scan.png": 2})
+    write_folders(tmp_path, {"ant/scan.png": 2})
     assert scan(tmp_path).splits["all"]["ant"] == ["ant/scan.png/0.png", "ant/scan.png/1.png"]
 
 
 def test_links_to_files_and_folders_are_followed(tmp_path: Path) -> None:
-    make(tmp_path / "elsewhere", {"bees": 2})
-    make(tmp_path / "data", {"ant": 1})
+    write_folders(tmp_path / "elsewhere", {"bees": 2})
+    write_folders(tmp_path / "data", {"ant": 1})
     (tmp_path / "data" / "bee").symlink_to(tmp_path / "elsewhere" / "bees", target_is_directory=True)
     (tmp_path / "data" / "ant" / "link.png").symlink_to(tmp_path / "data" / "ant" / "0.png")
     found = scan(tmp_path / "data").splits["all"]
@@ -83,13 +74,13 @@ def test_links_to_files_and_folders_are_followed(tmp_path: Path) -> None:
 
 
 def test_a_link_to_nothing_stays_so_that_decoding_names_it(tmp_path: Path) -> None:
-    make(tmp_path, {"ant": 1})
+    write_folders(tmp_path, {"ant": 1})
     (tmp_path / "ant" / "gone.png").symlink_to(tmp_path / "nowhere.png")
     assert scan(tmp_path).splits["all"]["ant"] == ["ant/0.png", "ant/gone.png"]
 
 
 def test_links_that_lead_to_one_another_end(tmp_path: Path) -> None:
-    make(tmp_path, {"ant/left": 1, "ant/right": 1, "bee": 1})
+    write_folders(tmp_path, {"ant/left": 1, "ant/right": 1, "bee": 1})
     (tmp_path / "ant" / "left" / "on").symlink_to(tmp_path / "ant" / "right", target_is_directory=True)
     (tmp_path / "ant" / "right" / "back").symlink_to(tmp_path / "ant" / "left", target_is_directory=True)
     found = scan(tmp_path).splits["all"]["ant"]
@@ -99,7 +90,7 @@ def test_links_that_lead_to_one_another_end(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes here")
 def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
-    make(tmp_path, {"ant": 1})
+    write_folders(tmp_path, {"ant": 1})
     os.mkfifo(tmp_path / "ant" / "pipe.png")
     assert scan(tmp_path).splits["all"]["ant"] == ["ant/0.png"]
 
@@ -124,13 +115,13 @@ def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
 def test_split_folders_are_recognised_and_class_folders_are_not_taken_for_them(
     folders: dict[str, int], names: dict[str, str], tmp_path: Path
 ) -> None:
-    folder = scan(make(tmp_path, folders))
+    folder = scan(write_folders(tmp_path, folders))
     assert folder.folder_names == names
     assert set(folder.splits) == (set(names) or {"all"})
 
 
 def test_of_train_alone_validation_and_test_are_split_off(tmp_path: Path) -> None:
-    dataset = load_dataset(make(tmp_path, {"train/ant": 20, "train/bee": 10}))
+    dataset = load_dataset(write_folders(tmp_path, {"train/ant": 20, "train/bee": 10}))
     assert dataset.layout == "train"
     assert [len(part) for part in (dataset.train, dataset.val, dataset.test)] == [21, 3, 6]
 
@@ -139,14 +130,14 @@ def test_of_train_alone_validation_and_test_are_split_off(tmp_path: Path) -> Non
 def test_a_class_that_one_of_three_folders_lacks_is_a_note(lacking: str, tmp_path: Path) -> None:
     folders = {f"{split}/{name}": 2 for split in ("train", "val", "test") for name in ("ant", "bee")}
     del folders[f"{lacking}/bee"]
-    dataset = load_dataset(make(tmp_path, folders))
+    dataset = load_dataset(write_folders(tmp_path, folders))
     note, few = dataset.notes
     assert note == f"No {lacking} image of bee: how well that is recognised is not measured there."
     assert few == "Classes with fewer than 5 images to train: ant (2), bee (2). More photos would help most."
 
 
 def test_every_class_folder_without_an_image_is_named_not_only_the_first(tmp_path: Path) -> None:
-    make(tmp_path, {"ant": 1, "bee": 0, "cat": 0, "dog": 0})
+    write_folders(tmp_path, {"ant": 1, "bee": 0, "cat": 0, "dog": 0})
     (tmp_path / "dog" / "notes.txt").touch()
     with pytest.raises(DataError, match="class folders with no image in .*: bee, cat, dog\n") as caught:
         load_dataset(tmp_path)
@@ -172,10 +163,10 @@ def test_a_long_list_names_ten_and_counts_the_rest() -> None:
 def test_a_folder_is_tested_on_what_is_least_likely_to_be_known(
     folders: dict[str, int], paths: tuple[str, ...], what: str, tmp_path: Path
 ) -> None:
-    images, taken = load_test_images(make(tmp_path, folders), ("wasp", "ant", "bee"))
+    images, taken = load_test_images(write_folders(tmp_path, folders), ("wasp", "ant", "bee"))
     assert (images.paths, images.labels, taken) == (paths, (1,), what)
 
 
 def test_a_folder_without_any_image_cannot_be_tested(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="there is no image in .*here"):
-        load_test_images(make(tmp_path / "here", {"ant": 0, "bee": 0}), ("ant", "bee"))
+        load_test_images(write_folders(tmp_path / "here", {"ant": 0, "bee": 0}), ("ant", "bee"))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from images import write_image
+from images import write_folders
 from otx.data.layout import scan
 from otx.data.load import load_dataset, load_test_images
 from otx.workspace import RunFolder, is_own, mark_if_new, mark_own, new_folder, set_latest
@@ -14,20 +14,12 @@ from otx.workspace import RunFolder, is_own, mark_if_new, mark_own, new_folder, 
 ANTS_AND_BEES = {"ant": 10, "bee": 10}
 
 
-def make(root: Path, folders: dict[str, int]) -> Path:
-    for folder, count in folders.items():
-        (root / folder).mkdir(parents=True, exist_ok=True)
-        for number in range(count):
-            write_image(root / folder / f"{number}.png", size=(2, 2))
-    return root
-
-
 def inside(folder: str) -> dict[str, int]:
     return {f"{folder}/{name}": count for name, count in ANTS_AND_BEES.items()}
 
 
 def test_folders_around_the_class_folders_are_gone_through_and_it_is_said(tmp_path: Path) -> None:
-    dataset = load_dataset(make(tmp_path, inside("photos/dataset/images")))
+    dataset = load_dataset(write_folders(tmp_path, inside("photos/dataset/images")))
     assert (dataset.classes, dataset.root) == (("ant", "bee"), tmp_path / "photos/dataset/images")
     note = f"{tmp_path} holds one folder and nothing beside it: its images are in {tmp_path / 'photos/dataset/images'}."
     assert note in dataset.notes
@@ -35,19 +27,19 @@ def test_folders_around_the_class_folders_are_gone_through_and_it_is_said(tmp_pa
 
 
 def test_folders_around_split_folders_are_gone_through(tmp_path: Path) -> None:
-    dataset = load_dataset(make(tmp_path, {**inside("data/train"), **inside("data/val")}))
+    dataset = load_dataset(write_folders(tmp_path, {**inside("data/train"), **inside("data/val")}))
     assert (dataset.root, dataset.layout, len(dataset.train)) == (tmp_path / "data", "train/val", 20)
 
 
 def test_images_beside_a_folder_end_the_way_down(tmp_path: Path) -> None:
-    make(tmp_path, {".": 1, **inside("dataset")})
+    write_folders(tmp_path, {".": 1, **inside("dataset")})
     folder = scan(tmp_path)
     assert (folder.root, list(folder.splits["all"])) == (tmp_path, ["dataset"])
 
 
 @pytest.mark.parametrize("test", ["test", "test/test", "Testing/images", "test/unknown"])
 def test_a_test_folder_without_labels_is_left_out_and_predict_is_named(test: str, tmp_path: Path) -> None:
-    dataset = load_dataset(make(tmp_path / "a b", {**inside("train"), test: 5}))
+    dataset = load_dataset(write_folders(tmp_path / "a b", {**inside("train"), test: 5}))
     assert [len(part) for part in (dataset.train, dataset.val, dataset.test)] == [14, 2, 4]
     (note,) = dataset.notes
     assert "holds 5 images and no class folders: without labels, they are left out." in note
@@ -56,14 +48,14 @@ def test_a_test_folder_without_labels_is_left_out_and_predict_is_named(test: str
 
 
 def test_an_empty_class_folder_in_val_or_test_is_a_note(tmp_path: Path) -> None:
-    make(tmp_path, {**inside("train"), **inside("val"), "test/ant": 3, "test/bee": 0})
+    write_folders(tmp_path, {**inside("train"), **inside("val"), "test/ant": 3, "test/bee": 0})
     dataset = load_dataset(tmp_path)
     assert dataset.notes == ("No test image of bee: how well that is recognised is not measured there.",)
 
 
 def test_what_the_system_keeps_beside_photos_is_left_out_and_counted(tmp_path: Path) -> None:
     junk = ("__MACOSX/ant", "@eaDir", "$RECYCLE.BIN", "lost+found", ".ipynb_checkpoints", "ant/@eaDir", "ant/__MACOSX")
-    make(tmp_path, {**ANTS_AND_BEES, **dict.fromkeys(junk, 2)})
+    write_folders(tmp_path, {**ANTS_AND_BEES, **dict.fromkeys(junk, 2)})
     (tmp_path / "bee" / "Thumbs.db").write_bytes(b"x")
     (tmp_path / "desktop.ini").write_bytes(b"x")
     dataset = load_dataset(tmp_path)
@@ -76,7 +68,7 @@ def test_what_the_system_keeps_beside_photos_is_left_out_and_counted(tmp_path: P
 
 
 def test_other_files_are_counted_by_kind(tmp_path: Path) -> None:
-    make(tmp_path, ANTS_AND_BEES)
+    write_folders(tmp_path, ANTS_AND_BEES)
     for number in range(3):
         (tmp_path / "ant" / f"{number}.XML").touch()
     (tmp_path / "bee" / "notes.txt").touch()
@@ -84,21 +76,21 @@ def test_other_files_are_counted_by_kind(tmp_path: Path) -> None:
 
 
 def test_folders_beside_splits_are_named(tmp_path: Path) -> None:
-    make(tmp_path, {**inside("train"), **inside("test"), "raw": 4})
+    write_folders(tmp_path, {**inside("train"), **inside("test"), "raw": 4})
     assert "Left out, since it is beside the split folders: raw/." in load_dataset(tmp_path).notes
 
 
 def test_classes_that_hold_the_same_single_folder_are_classes(tmp_path: Path) -> None:
-    dataset = load_dataset(make(tmp_path, {"ant/images": 10, "bee/images": 10}))
+    dataset = load_dataset(write_folders(tmp_path, {"ant/images": 10, "bee/images": 10}))
     assert dataset.classes == ("ant", "bee")
 
 
 @pytest.mark.parametrize("work", ["otx-workspace", "ant/otx-workspace", "."])
 def test_what_otx_wrote_into_the_folder_is_no_photo(work: str, tmp_path: Path) -> None:
-    make(tmp_path, ANTS_AND_BEES)
+    write_folders(tmp_path, ANTS_AND_BEES)
     run = new_folder(tmp_path / work)
     set_latest(tmp_path / work, "train", run)
-    make(run, {"explain/1": 3})
+    write_folders(run, {"explain/1": 3})
     dataset = load_dataset(tmp_path)
     assert dataset.classes == ("ant", "bee")
     assert len(dataset.train) + len(dataset.val) + len(dataset.test) == 20
@@ -106,7 +98,7 @@ def test_what_otx_wrote_into_the_folder_is_no_photo(work: str, tmp_path: Path) -
 
 
 def test_a_work_folder_of_before_is_recognised(tmp_path: Path) -> None:
-    make(tmp_path, {**ANTS_AND_BEES, "work/1/explain": 2, "work/reports/1": 2})
+    write_folders(tmp_path, {**ANTS_AND_BEES, "work/1/explain": 2, "work/reports/1": 2})
     run = RunFolder(tmp_path / "work" / "1")
     for path in (run.config, run.split):
         path.touch()
@@ -115,20 +107,20 @@ def test_a_work_folder_of_before_is_recognised(tmp_path: Path) -> None:
 
 
 def test_a_folder_of_photos_that_runs_are_kept_in_is_not_taken_for_a_work_folder(tmp_path: Path) -> None:
-    make(tmp_path / "photos", ANTS_AND_BEES)
+    write_folders(tmp_path / "photos", ANTS_AND_BEES)
     set_latest(tmp_path / "photos", "train", new_folder(tmp_path / "photos"))
-    make(tmp_path, {"more": 5})
+    write_folders(tmp_path, {"more": 5})
     assert list(scan(tmp_path).splits["all"]) == ["more", "photos"]
 
 
 def test_a_marked_folder_is_still_a_data_root(tmp_path: Path) -> None:
-    mark_own(make(tmp_path, ANTS_AND_BEES))
+    mark_own(write_folders(tmp_path, ANTS_AND_BEES))
     assert load_dataset(tmp_path).classes == ("ant", "bee")
 
 
 @pytest.mark.parametrize("name", ["Testing", "seg_test"])
 def test_a_test_folder_alone_is_tested_by_any_name(name: str, tmp_path: Path) -> None:
-    images, what = load_test_images(make(tmp_path, inside(name)), ("ant", "bee"))
+    images, what = load_test_images(write_folders(tmp_path, inside(name)), ("ant", "bee"))
     assert (len(images), what) == (20, f"its {name}/ folder")
 
 
@@ -136,4 +128,4 @@ def test_a_folder_that_a_person_named_is_marked_only_when_it_is_new(tmp_path: Pa
     assert is_own(mark_if_new(tmp_path / "new"))
     (tmp_path / "empty").mkdir()
     assert is_own(mark_if_new(tmp_path / "empty"))
-    assert not is_own(mark_if_new(make(tmp_path, {"photos": 1}) / "photos"))
+    assert not is_own(mark_if_new(write_folders(tmp_path, {"photos": 1}) / "photos"))
