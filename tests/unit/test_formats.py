@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +69,12 @@ def test_the_photo_of_an_iphone_is_read_whatever_it_is_called(name: str, tmp_pat
     assert (folder.splits["all"]["a"], folder.left_out.notes()) == ([f"a/{name}"], [])
     assert difference(path) <= 12
     assert (preview_image(path).width, preview_image(path).height) == (48, 32)
+
+
+def test_a_heic_is_checked_in_a_process_that_has_read_none(tmp_path: Path) -> None:
+    program = f"from otx.data.decode import check_image; print(check_image({str(write_heic(tmp_path / 'x.heic'))!r}))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout == "None\n"
 
 
 def test_an_iphone_photo_taken_upright_is_rotated(tmp_path: Path) -> None:

@@ -231,7 +231,7 @@ def _from_numbers(values: NDArray[np.generic]) -> NDArray[np.uint8]:
 def check_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> str | None:
     """Why an image cannot be decoded, or None if it can. All of the file is read, so a truncated file is found."""
     try:
-        with _errors_in_words(), Image.open(io.BytesIO(_read(Path(path), max_pixels))) as image:
+        with _errors_in_words(), _open(_read(Path(path), max_pixels)) as image:
             if image.format == "JPEG" and image.mode in ("RGB", "L"):
                 _check_size(*image.size, max_pixels)
                 # an eighth of the size: this still reads every byte, but saves most of the arithmetic
