@@ -9,6 +9,7 @@ import pytest
 from images import write_folders
 from otx.data.layout import scan
 from otx.data.load import load_dataset, load_test_images
+from otx.errors import DataError
 from otx.workspace import RunFolder, is_own, mark_if_new, mark_own, new_folder, set_latest
 
 ANTS_AND_BEES = {"ant": 10, "bee": 10}
@@ -129,3 +130,34 @@ def test_a_folder_that_a_person_named_is_marked_only_when_it_is_new(tmp_path: Pa
     (tmp_path / "empty").mkdir()
     assert is_own(mark_if_new(tmp_path / "empty"))
     assert not is_own(mark_if_new(write_folders(tmp_path, {"photos": 1}) / "photos"))
+
+
+def test_names_that_differ_in_the_split_alone_are_splits(tmp_path: Path) -> None:
+    train, test = "asl_alphabet_train", "asl_alphabet_test"
+    dataset = load_dataset(write_folders(tmp_path, {**inside(f"{train}/{train}"), f"{test}/{test}": 4}))
+    assert (dataset.classes, dataset.layout) == (("ant", "bee"), "train")
+    assert f"{test}/{test}/ holds 4 images and no class folders" in dataset.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("folders", "message", "fix"),
+    [
+        (
+            {"train": 8, "test1": 3},
+            "train, test1 in .* hold no class folders|test1, train in .* hold no class",
+            "sort the",
+        ),
+        (
+            {**inside("augmented/train"), **inside("augmented/valid"), "test/test": 3},
+            "holds split folders",
+            "--data_root",
+        ),
+        ({**inside("one"), **inside("two")}, "they look like splits, not like classes", "call them"),
+    ],
+)
+def test_folders_that_are_no_classes_are_refused(
+    folders: dict[str, int], message: str, fix: str, tmp_path: Path
+) -> None:
+    with pytest.raises(DataError, match=message) as caught:
+        load_dataset(write_folders(tmp_path, folders))
+    assert caught.value.fix.startswith(fix)

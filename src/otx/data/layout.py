@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
+from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -103,9 +104,31 @@ def go_down(root: Path) -> Path:
 
 def split_of(name: str) -> str | None:
     """`train`, `val` or `test` if the name of a folder means a split: `Training`, `seg_test`, `valid_set`."""
+    split, rest = _split_and_rest(name)
+    return None if rest else split
+
+
+def _split_and_rest(name: str) -> tuple[str | None, tuple[str, ...]]:
+    """The split that a name speaks of, and its words that mean something else."""
     words = [word.removesuffix("set") for word in re.split(r"[\W_\d]+", name.lower())]
     found = [SPLIT_WORDS[word] for word in words if word in SPLIT_WORDS]
-    return found[0] if len(found) == 1 and all(word in SPLIT_WORDS or word in FILLERS for word in words) else None
+    rest = tuple(word for word in words if word not in SPLIT_WORDS and word not in FILLERS)
+    return found[0] if len(found) == 1 else None, rest
+
+
+def splits_among(folders: Collection[str]) -> dict[str, str]:
+    """The folders that mean splits, with the split of each: also names that differ in the split alone.
+
+    `asl_alphabet_train` and `asl_alphabet_test` are such a pair; each of them alone may be anything.
+    """
+    plain = {folder: split for folder in sorted(folders) if (split := split_of(folder)) is not None}
+    alike: dict[tuple[str, ...], dict[str, str]] = defaultdict(dict)
+    for folder in sorted(folders):
+        split, rest = _split_and_rest(folder)
+        if split is not None:
+            alike[rest][folder] = split
+    pairs = [group for group in alike.values() if "train" in group.values() and len(group) > 1]
+    return plain if "train" in plain.values() or not pairs else pairs[0]
 
 
 def _check_exists(given: Path) -> None:
@@ -168,7 +191,8 @@ def _of_table(table: Table) -> Folder:
 def _refuse_if_folders_may_be_meant(table: Table) -> None:
     """Raise DataError if a table lists few of the images that lie in class folders beside it."""
     root = table.path.parent
-    folders = [folder for folder in look(root)[0] if split_of(folder) is None and look(root / folder)[1]]
+    there = look(root)[0]
+    folders = [folder for folder in set(there) - set(splits_among(there)) if look(root / folder)[1]]
     if len(folders) > 1 and table.share < MIN_SHARE:
         raise DataError(
             f"{root} has class folders ({shorten(sorted(folders))}) and {table.path.name}, which gives "
@@ -180,9 +204,8 @@ def _refuse_if_folders_may_be_meant(table: Table) -> None:
 def _table_of_splits(root: Path) -> Table | None:
     """The tables inside split folders, as one: exports of Roboflow and Hugging Face have one in each."""
     found = {}
-    for folder in look(root)[0]:
-        split = split_of(folder)
-        if split is not None and (table := find_table(root / folder, split_of)) is not None:
+    for folder, split in splits_among(look(root)[0]).items():
+        if (table := find_table(root / folder, split_of)) is not None:
             found[split] = table.below(folder)
     if "train" not in found or any(set(table.splits) != {"all"} for table in found.values()):
         return None
@@ -203,9 +226,14 @@ def _check_sub_folders(root: Path) -> list[str]:
 
 def _split_folders(root: Path, folders: Collection[str]) -> dict[str, str]:
     """The folder of each split, relative to the root; empty for plain class folders."""
-    named = {folder: split for folder in sorted(folders) if (split := split_of(folder)) is not None}
-    inside = {folder: look(root / folder) for folder in named}
-    filled = {folder: split for folder, split in named.items() if inside[folder][0]}
+    named = splits_among(folders)
+    filled = {folder: split for folder, split in named.items() if look(root / folder)[0]}
+    if len(named) == len(folders) > 1 and not filled:
+        raise DataError(
+            f"{shorten(named)} in {root} hold no class folders",
+            fix=f"sort the images: {root / min(named, key=lambda name: named[name] != 'train')}/CLASS_A/..., or add a "
+            "table of labels",
+        )
     names: dict[str, str] = {}
     for folder, split in filled.items():
         if split in names:
@@ -241,14 +269,17 @@ def _inner(root: Path, name: str) -> str:
     """The folder of a split that holds its classes: `seg_train/seg_train` or `train/images`, relative to the root."""
     while True:
         folders, images = look(root / name)
-        if len(folders) != 1 or images or not (split_of(folders[0]) or folders[0].lower() in FILLERS):
+        if len(folders) != 1 or images:
+            return name
+        inner = folders[0]
+        if not (split_of(inner) or inner.lower() in FILLERS or inner == name.rpartition("/")[2]):
             return name
         name = f"{name}/{folders[0]}"
 
 
 def _beside(root: Path, folders: Collection[str]) -> list[str]:
     """A note on the folders beside the split folders."""
-    others = sorted(f"{folder}/" for folder in folders if split_of(folder) is None)
+    others = sorted(f"{folder}/" for folder in set(folders) - set(splits_among(folders)))
     return [f"Left out, since it is beside the split folders: {shorten(others)}."] if others else []
 
 
@@ -267,8 +298,17 @@ def _unlabelled(root: Path, name: str) -> list[str]:
 
 def _refuse_splits(root: Path, folders: Sequence[str]) -> None:
     """Raise DataError if all class folders hold the same sub-folders and no images: they are probably splits."""
-    first = folders_alone(root / folders[0])
-    if len(folders) < 2 or len(first) < 2 or any(folders_alone(root / folder) != first for folder in folders):
+    inside = {folder: folders_alone(root / folder) for folder in folders}
+    for folder, inner in inside.items():
+        if "train" in splits_among(inner).values() and len(inner) > 1 and len(folders) > 1:
+            others = sorted(set(folders) - {folder})
+            raise DataError(
+                f"{root / folder} holds split folders ({shorten(sorted(inner))}) and is no class, as {shorten(others)} "
+                "beside it may be",
+                fix=f"--data_root {shlex.quote(str(root / folder))}",
+            )
+    first = inside[folders[0]]
+    if len(folders) < 2 or len(first) < 2 or any(inner != first for inner in inside.values()):
         return
     raise DataError(
         f"{shorten(sorted(folders))} in {root} hold no images but the same folders each ({shorten(sorted(first))}): "
@@ -282,7 +322,7 @@ def scan_for_test(root: Path) -> Folder:
     _check_exists(root)
     root = go_down(root)
     folders, _ = look(root)
-    named = {split_of(folder): folder for folder in sorted(folders) if look(root / folder)[0]}
+    named = {split: folder for folder, split in splits_among(folders).items() if look(root / folder)[0]}
     for name in (named[split] for split in ("test", "val") if split in named and "train" not in named):
         inner = scan(root / name)
         if "all" in inner.splits:
