@@ -174,11 +174,8 @@ def first_image(folder: str, prefix: str, left_out: LeftOut) -> list[str]:
 def _images(folder: str, prefix: str, left_out: LeftOut, visited: set[str]) -> list[str]:
     there = entries(Path(folder))
     # a call of is_left_out for each of a million files would take a tenth of the time
-    shown = [entry for entry in there if entry.name[0] != "." and entry.name.lower() not in SYSTEM_NAMES]
-    if len(shown) < len(there):
-        hidden = sum(entry.name[0] == "." for entry in there)
-        left_out.hidden += hidden
-        left_out.system += len(there) - len(shown) - hidden
+    shown = [entry for entry in there if entry.name[0] != "."]
+    left_out.hidden += len(there) - len(shown)
     images = [
         f"{prefix}/{name}"
         for entry in shown
@@ -187,7 +184,9 @@ def _images(folder: str, prefix: str, left_out: LeftOut, visited: set[str]) -> l
     if len(images) == len(shown):
         return images
     for entry in shown:
-        if entry.is_dir():
+        if entry.name.lower() in SYSTEM_NAMES:
+            left_out.system += 1
+        elif entry.is_dir():
             if is_own(Path(entry.path)):
                 left_out.own.append(f"{prefix}/{entry.name}/")
                 continue
