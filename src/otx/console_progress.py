@@ -15,7 +15,7 @@ BAR_WIDTH = 20
 
 
 class ConsoleReporter:
-    """Prints notes, warnings and epochs; progress on one live line of a terminal, elsewhere after 30 s of silence."""
+    """Prints notes, warnings and epochs; progress on a live line in a terminal, elsewhere after 30 s without output."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._live = sys.stderr.isatty()

@@ -14,7 +14,7 @@ from types import FrameType
 
 from otx.errors import StoppedError
 
-# one stop may arrive twice: timeout(1) signals its child and the child's group, torchrun forwards what its group got
+# one stop may arrive twice: timeout(1) signals its child and the child's group, torchrun forwards its group's signal
 SAME_SECONDS = 2.0
 AGAIN_SECONDS = 0.02
 IMPORTS = "<frozen importlib._bootstrap>"
@@ -26,7 +26,7 @@ class Terminated(KeyboardInterrupt):
 
 
 def signal_of(stop: BaseException | None) -> signal.Signals:
-    """The signal behind an interruption; Lightning raises a SystemExit in its place, which has it as context."""
+    """The signal behind an interruption; Lightning replaces it by a SystemExit with the interruption as its context."""
     is_sigterm = isinstance(stop, Terminated) or (stop is not None and isinstance(stop.__context__, Terminated))
     return signal.SIGTERM if is_sigterm else signal.SIGINT
 
@@ -136,7 +136,7 @@ class _Interruptions:
 
 
 def _count_imports(frame: FrameType | None) -> int:
-    """How many imports, one within the other, a frame is running in."""
+    """How many nested imports a frame is running in."""
     count = 0
     while frame is not None:
         count += frame.f_code.co_filename == IMPORTS
@@ -183,7 +183,7 @@ class _Stack(ctypes.Structure):
 
 
 def drop_signal_stack() -> None:
-    """Make this thread handle signals on its normal stack, not on one of a deleted core (see `inference/runtime.py`).
+    """Make this thread handle signals on its normal stack, not on that of a deleted core (see `inference/runtime.py`).
 
     Outside Linux the call or its structure differs, and nothing happens.
     """

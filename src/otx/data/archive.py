@@ -1,4 +1,4 @@
-"""An archive of images as a data root: unpacked once into the cache, without trusting what it says."""
+"""An archive of images as a data root: unpacked once into the cache, without trusting its file names and sizes."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def unpack(path: Path) -> Path:
         The folder with its files.
 
     Raises:
-        DataError: it is damaged, or names files outside of its own folder.
+        DataError: it is damaged, or a file in it would be written outside of its folder.
         StorageError: the disk has no room for it.
     """
     folder = unpacked(path)
@@ -64,7 +64,7 @@ def _members(path: Path) -> Iterator[Member]:
     if path.name.lower().endswith(".zip"):
         with zipfile.ZipFile(path) as archive:
             for item in archive.infolist():
-                # the upper half of the attributes is a Unix mode; 0xA000 is a link
+                # the upper 16 bits are the Unix mode: 0x8000 is a regular file, 0 means not given
                 if not item.is_dir() and (item.external_attr >> 16) & 0xF000 in (0, 0x8000):
                     with archive.open(item) as file:
                         yield item.filename, file
@@ -76,13 +76,13 @@ def _members(path: Path) -> Iterator[Member]:
 
 
 def _checked(path: Path, name: str) -> PurePosixPath:
-    """The relative path of a member; its parts are kept, so none leads out of the folder.
+    """The relative path of a member.
 
     Raises:
-        DataError: it would.
+        DataError: it leads out of the folder.
     """
     place = PurePosixPath(name.replace("\\", "/"))
-    if place.is_absolute() or ".." in place.parts or ":" in place.parts[0]:
+    if not place.parts or place.is_absolute() or ".." in place.parts or ":" in place.parts[0]:
         raise DataError(
             f"{path} holds a file that would be written outside of its folder: {name}", fix="unpack it yourself"
         )
@@ -90,7 +90,11 @@ def _checked(path: Path, name: str) -> PurePosixPath:
 
 
 def _copy(file: IO[bytes], place: Path, room: int, path: Path) -> int:
-    """Write a file, as long as there is room; returns its size, whatever the archive says of it."""
+    """Write a file and return its size, counted here: the archive may state a wrong one.
+
+    Raises:
+        StorageError: the file is larger than `room`.
+    """
     place.parent.mkdir(parents=True, exist_ok=True)
     size = 0
     with place.open("wb") as target:

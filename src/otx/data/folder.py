@@ -16,11 +16,11 @@ IMAGE_SUFFIXES = (
     ".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".heic", ".heif", ".hif", ".avif", ".jfif",
     ".jpe", ".jp2", ".j2k", ".jpx", ".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".mpo", ".dib",
 )  # fmt: skip
-# photos as a camera's sensor saw them, which nothing here develops
+# camera raw formats, which otx does not decode
 RAW_SUFFIXES = (
     ".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf", ".rw2", ".pef", ".srw", ".raw",
 )  # fmt: skip
-# kinds of files that are no images, so that they need not be opened to see that
+# files that are not images: the scan need not open them to find out
 OTHER_SUFFIXES = {
     ".txt", ".xml", ".json", ".csv", ".tsv", ".md", ".html", ".pdf", ".yaml", ".yml", ".py", ".zip", ".mat", ".npy",
     ".npz", ".mp4", ".mov", ".avi", ".aae", ".db", ".ini", ".svg", ".psd", ".doc", ".docx", ".xls", ".xlsx", ".pth",
@@ -31,7 +31,7 @@ SIGNATURES = (
     b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51",
 )  # fmt: skip
 HEADER = 32
-# what operating systems and programs put beside photos, in lower case
+# files and folders that operating systems and programs put beside photos, in lower case
 SYSTEM_NAMES = {
     "__macosx", "@eadir", "$recycle.bin", "lost+found", "system volume information", "#recycle", "__pycache__",
     "thumbs.db", "desktop.ini", "ehthumbs.db",
@@ -46,8 +46,8 @@ class LeftOut:
     Attributes:
         system: folders and files of the system, such as `__MACOSX/`; a folder counts once.
         own: folders that otx wrote.
-        other: files that are no images, by their suffix.
-        raw: photos in a camera's raw format, by their suffix.
+        other: number of files that are not images, by suffix.
+        raw: number of photos in a camera's raw format, by suffix.
         loose: images beside the class folders.
     """
 
@@ -59,7 +59,7 @@ class LeftOut:
     loose: int = 0
 
     def add_file(self, name: str) -> None:
-        """Count a file that is no image that can be read."""
+        """Count a file that otx cannot read as an image."""
         suffix = os.path.splitext(name)[1].lower()  # noqa: PTH122 - hot
         (self.raw if suffix in RAW_SUFFIXES else self.other)[suffix] += 1
 
@@ -87,7 +87,7 @@ def class_folders(root: Path, split: str, left_out: LeftOut, find: FindImages) -
     """The images of each class folder, classes sorted as `torchvision.datasets.ImageFolder` sorts them.
 
     Args:
-        split: the folder of a split, relative to the root; empty where the class folders lie in the root itself.
+        split: the folder of a split, relative to the root; empty if the class folders lie in the root itself.
         find: `all_images` or `first_image`.
     """
     place = root / split if split else root
@@ -173,7 +173,7 @@ def first_image(folder: str, prefix: str, left_out: LeftOut) -> list[str]:
 
 def _images(folder: str, prefix: str, left_out: LeftOut, visited: set[str]) -> list[str]:
     there = entries(Path(folder))
-    # a call of is_left_out for each of a million files would take a tenth of the time
+    # calling is_left_out for each of a million files would take a tenth of the time
     shown = [entry for entry in there if entry.name[0] != "."]
     left_out.hidden += len(there) - len(shown)
     images = [
@@ -190,12 +190,12 @@ def _images(folder: str, prefix: str, left_out: LeftOut, visited: set[str]) -> l
             if is_own(Path(entry.path)):
                 left_out.own.append(f"{prefix}/{entry.name}/")
                 continue
-            # a link that leads back would never end
+            # following a link back to an outer folder would never end
             real = os.path.realpath(entry.path)
             if real not in visited:
                 images += _images(entry.path, f"{prefix}/{entry.name}", left_out, visited | {real})
         elif is_image(entry.name) and entry.is_symlink() and not entry.is_file():
-            # a link to nothing is left to decoding, which names it
+            # keep a dangling link: decoding reports it
             images.append(f"{prefix}/{entry.name}")
         elif not (is_image(entry.name) and entry.is_file()):
             if entry.is_file() and looks_like_image(entry):
@@ -210,7 +210,7 @@ def is_image(name: str) -> bool:
 
 
 def looks_like_image(entry: os.DirEntry[str]) -> bool:
-    """Whether a file with the suffix of no image, or with none, begins as an image does."""
+    """Whether a file without an image suffix starts like an image; files of known other kinds are not opened."""
     suffix = os.path.splitext(entry.name)[1].lower()  # noqa: PTH122 - hot
     if suffix in OTHER_SUFFIXES or suffix in RAW_SUFFIXES:
         return False

@@ -38,7 +38,7 @@ NO_LABELS = {"unknown", "unlabeled", "unlabelled", "all", "none"}
 
 @dataclass(frozen=True)
 class Folder:
-    """What was found: for each of `train`, `val`, `test` (or `all`) the images of each class, relative to the root.
+    """The images found: for each of `train`, `val`, `test` (or `all`), those of each class, relative to the root.
 
     Attributes:
         root: the folder that was given, or one below it.
@@ -70,13 +70,13 @@ def scan(root: Path) -> Folder:
     """Find the images of a folder.
 
     Raises:
-        DataError: it is no folder, cannot be read, holds no class folders, or may mean two things.
+        DataError: it is not a folder, cannot be read, holds no class folders, or is ambiguous.
     """
     return _scan(root, all_images)
 
 
 def glimpse(root: Path) -> Folder:
-    """`scan` for one image of each class: enough to see what is wrong with a layout, of a million files too.
+    """`scan` for only one image in each class folder: enough to check the layout, and fast even with a million files.
 
     Raises:
         DataError: as for `scan`.
@@ -140,7 +140,7 @@ def _check_exists(given: Path) -> None:
 
 
 def scan_known(root: Path) -> Folder:
-    """`scan` for a folder whose split is known from a file: what the layout means does not matter then.
+    """`scan` for a folder whose split comes from a file. If the layout is not recognised, all images are listed.
 
     Raises:
         DataError: it is not a folder, or holds no image.
@@ -189,7 +189,7 @@ def _of_table(table: Table) -> Folder:
 
 
 def _refuse_if_folders_may_be_meant(table: Table) -> None:
-    """Raise DataError if a table lists few of the images that lie in class folders beside it."""
+    """Raise DataError if class folders lie beside a table that lists less than MIN_SHARE of the images."""
     root = table.path.parent
     there = look(root)[0]
     folders = [folder for folder in set(there) - set(splits_among(there)) if look(root / folder)[1]]
@@ -202,7 +202,7 @@ def _refuse_if_folders_may_be_meant(table: Table) -> None:
 
 
 def _table_of_splits(root: Path) -> Table | None:
-    """The tables inside split folders, as one: exports of Roboflow and Hugging Face have one in each."""
+    """The tables inside the split folders, joined: exports of Roboflow and Hugging Face have one in each."""
     found = {}
     for folder, split in splits_among(look(root)[0]).items():
         if (table := find_table(root / folder, split_of)) is not None:
@@ -284,7 +284,7 @@ def _beside(root: Path, folders: Collection[str]) -> list[str]:
 
 
 def _has_labels(found: Mapping[str, Paths], train: Collection[str]) -> bool:
-    """Whether a split has class folders; a single one such as `unknown/` is none."""
+    """Whether a split has class folders; one such as `unknown/` does not count, unless train has it too."""
     return any(name in train or name.lower() not in NO_LABELS for name in found)
 
 

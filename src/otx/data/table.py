@@ -16,15 +16,15 @@ from otx.errors import DataError
 SUFFIXES = (".csv", ".tsv")
 DELIMITERS = ",;\t|"
 ENCODINGS = ("utf-8-sig", "cp1252")
-# the names of a column of classes, the most telling first
+# names of a column of classes, the most likely first
 LABEL_NAMES = (
     "label", "labels", "class", "class_name", "classname", "category", "category_name", "species", "breed", "target",
     "diagnosis", "disease", "tag", "y",
 )  # fmt: skip
-# tables with such a column are somebody's answers, those of `otx predict` among them
+# a table with such a column holds predictions, such as those of `otx predict`, not labels
 ANSWERS = ("probability", "confidence", "score")
 SPLIT_NAMES = ("split", "subset", "set", "partition", "dataset", "data set")
-# a competition's example of an answer: its labels are made up
+# a competition's sample submission, in which the labels are made up
 NO_TABLES = "submission"
 ROWS_LOOKED_AT = 500
 MIN_FOUND = 0.5
@@ -35,11 +35,11 @@ SplitOf = Callable[[str], str | None]
 
 @dataclass(frozen=True)
 class Table:
-    """A table of labels, read: the images of each class in `train`, `val`, `test`, or in `all` without a split column.
+    """A table of labels: the images of each class in `train`, `val`, `test`, or in `all` without a split column.
 
     Attributes:
-        notes: what the user should know of it, in sentences.
-        share: of the images of its folder that it lists, 0 to 1.
+        notes: sentences that the user should know about it.
+        share: share of the images in its folder that it lists, 0 to 1.
     """
 
     path: Path
@@ -48,7 +48,7 @@ class Table:
     share: float = 1.0
 
     def below(self, folder: str) -> Table:
-        """The same table with paths relative to the folder above, in which its own folder has this name."""
+        """The same table with paths relative to the parent folder; `folder` is the name of the table's own folder."""
         splits = {
             split: {name: Paths([f"{folder}/{path}" for path in paths]) for name, paths in classes.items()}
             for split, classes in self.splits.items()
@@ -63,7 +63,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Columns:
-    """The places of the columns in a row. `labels` are several if each class has a column of zeros and ones."""
+    """The indices of the columns. `labels` has several if each class has its own column of zeros and ones."""
 
     names: Row
     image: int
@@ -78,7 +78,7 @@ class Columns:
 
 
 class Images:
-    """The images of a folder, found by what a table calls them: a path, its end, a file name, or one without suffix."""
+    """The images of a folder, looked up by what a table holds: a path, its end, a file name, or one without suffix."""
 
     def __init__(self, root: Path) -> None:
         self.paths = [path.removeprefix("/") for path in all_images(str(root), "", LeftOut())]
@@ -110,10 +110,10 @@ def tables_in(folder: Path) -> list[Path]:
 
 
 def find_table(root: Path, split_of: SplitOf) -> Table | None:
-    """The table of labels in a folder, or several with the names of splits (`train.csv`, `val.csv`) as one.
+    """The table of labels in a folder; several with the names of splits (`train.csv`, `val.csv`) are joined.
 
     Raises:
-        DataError: there are several, or one holds what cannot be meant.
+        DataError: there are several others, one cannot be read, or its labels are ambiguous.
     """
     candidates = tables_in(root)
     if not candidates:
@@ -134,17 +134,17 @@ def find_table(root: Path, split_of: SplitOf) -> Table | None:
 
 
 def join_tables(root: Path, tables: Mapping[str, Table]) -> Table:
-    """One table for a folder, of those of its splits by their names."""
+    """Join the tables of a folder's splits, given by split, into one."""
     splits = {split: tables[split].splits["all"] for split in SUBSETS if split in tables}
     notes = dict.fromkeys(note for table in tables.values() for note in table.notes)
     return Table(root / tables["train"].path.name, splits, tuple(notes), min(table.share for table in tables.values()))
 
 
 def try_table(path: Path, images: Images, split_of: SplitOf) -> Table | None:
-    """A table of labels; None if no column names images, or no column classes.
+    """Read a table of labels; None if it is none: no column names images or classes, or it holds predictions.
 
     Raises:
-        DataError: it holds what cannot be meant.
+        DataError: it cannot be read, or its labels are ambiguous.
     """
     rows = read_rows(path)
     columns = find_columns(rows, images, split_of)
@@ -152,10 +152,10 @@ def try_table(path: Path, images: Images, split_of: SplitOf) -> Table | None:
 
 
 def read_table(path: Path, split_of: SplitOf) -> Table:
-    """A table that the user named.
+    """Read a table that the user named.
 
     Raises:
-        DataError: it is not a table of labels.
+        DataError: it cannot be read, is not a table of labels, or its labels are ambiguous.
     """
     images = Images(path.parent)
     rows = read_rows(path)
@@ -173,7 +173,7 @@ def read_table(path: Path, split_of: SplitOf) -> Table:
 
 
 def read_rows(path: Path) -> list[Row]:
-    """The rows of a table, whatever separates its columns; rows of another length than the first are left out.
+    """The rows of a table; the delimiter is guessed, and rows of another length than the first are left out.
 
     Raises:
         DataError: it cannot be read.
@@ -209,13 +209,16 @@ def _decode(data: bytes) -> str:
 
 
 def _width(lines: Sequence[str], delimiter: str) -> int:
-    """How many columns a delimiter makes of lines; 0 if not the same number of each."""
+    """How many columns a delimiter splits each line into; 0 if the lines differ."""
     widths = {len(row) for row in csv.reader(lines, delimiter=delimiter, skipinitialspace=True) if row}
     return widths.pop() if len(widths) == 1 else 0
 
 
 def find_columns(rows: Sequence[Row], images: Images, split_of: SplitOf) -> Columns | None:
-    """Tell the columns apart by what is in them; None if none names images. `labels` is empty if that is not clear."""
+    """Find the columns by name and content; None if none names images, or the table holds predictions.
+
+    `labels` is empty if it is unclear which columns hold the classes.
+    """
     some = rows[1 : ROWS_LOOKED_AT + 1]
     if not some or len(rows[0]) < 2:
         return None

@@ -20,7 +20,7 @@ PICKLE = b"\x80"
 WEIGHTS_FIX = "give a .safetensors file, or a .pth file that holds nothing but tensors"
 OTHER_FIX = "give the weights of this very network, named as timm names them"
 HEADS = ("classifier.", "head.", "fc.")
-COUNTER = ".num_batches_tracked"  # of batch norm: not every file has it, and nothing that we run reads it
+COUNTER = ".num_batches_tracked"  # of batch norm: some files lack it, and no code that we run reads it
 RESIZABLE = "patch_embed."
 
 
@@ -41,12 +41,11 @@ def check_weights_file(path: Path) -> None:
 def check_weights_fit(path: Path, network: str) -> None:
     """Raise ModelError if the header of a safetensors file shows that it holds the weights of another network.
 
-    It knows the networks of `FINGERPRINTS`; for others, and for other files, the check comes when the weights are
-    loaded.
+    It checks only networks in `FINGERPRINTS`. The weights of others, and other files, are checked when they are loaded.
 
     Args:
         path: a file that `check_weights_file` has passed.
-        network: timm's name of the architecture, without a weights tag or with one.
+        network: timm's name of the architecture, with or without a weights tag.
     """
     network = network.partition(".")[0]
     if network not in FINGERPRINTS or path.suffix != ".safetensors":
@@ -86,7 +85,7 @@ def _read_shapes(path: Path) -> Shapes:
 
 
 def _damage_of_safetensors(path: Path) -> str:
-    """Why a safetensors file cannot be read, or an empty text.
+    """Why a safetensors file cannot be read; empty if it can.
 
     Its first eight bytes give the length of the header, which gives the end of each tensor; the file ends with the
     last of them.
@@ -109,7 +108,7 @@ def _damage_of_safetensors(path: Path) -> str:
 
 
 def _damage_of_pickle(path: Path) -> str:
-    """Why a file of `torch.save` cannot be read, or an empty text. It is a zip; before torch 1.6, a bare pickle."""
+    """Why a file of `torch.save` cannot be read; empty if it can. It is a zip; before torch 1.6, a bare pickle."""
     with path.open("rb") as file:
         start = file.read(2)
     if not start:
@@ -123,7 +122,7 @@ def read_state(path: Path) -> dict[str, torch.Tensor]:
     """Read the tensors of a weights file; nothing in the file can run.
 
     Raises:
-        ModelError: it is missing, damaged, holds code, or no tensors.
+        ModelError: it is missing or damaged, holds code, or holds no tensors.
     """
     import torch
 

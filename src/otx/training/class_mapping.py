@@ -1,4 +1,4 @@
-"""Classes of a model and of new data: whose place is whose."""
+"""Merge the classes of a trained model with those of new data."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from otx.errors import UsageError, nearest
 
 @dataclass(frozen=True)
 class ClassMapping:
-    """The classes of a model and of new data brought together.
+    """The merged classes of a model and of new data.
 
-    `classes` are the old ones in their old places, under their new names, then the new ones, sorted.
+    `classes` has the old classes first, in their old order and under their new names, then the new ones, sorted.
+    `absent` are the old classes that the data lacks.
     """
 
     classes: tuple[str, ...]
@@ -25,7 +26,7 @@ class ClassMapping:
 
     @property
     def notes(self) -> list[str]:
-        """What happens to the classes, a sentence each."""
+        """Sentences on which classes are kept, new and absent."""
         kept = [name for name in self.classes[: self.num_old] if name not in self.absent]
         parts = (
             ("Classes the model knows and the data has", kept),
@@ -36,27 +37,27 @@ class ClassMapping:
 
 
 def map_classes(old: Sequence[str], found: Sequence[str], renames: Mapping[str, str] | None = None) -> ClassMapping:
-    """Bring the classes of a model and those found in data together.
+    """Merge the classes of a model with those found in data.
 
     Args:
         old: the model's classes, in the order of its logits.
         found: the class folders of the data.
-        renames: new names of old classes, `{"rose": "roses"}`.
+        renames: old to new names of the model's classes, `{"rose": "roses"}`.
 
     Raises:
-        UsageError: a class to rename does not exist, or would get the name of another.
+        UsageError: a class to rename does not exist, or its new name is taken.
     """
     named = rename_classes(old, renames or {})
     new = tuple(sorted(set(found) - set(named)))
     absent = tuple(name for name in named if name not in found)
-    return ClassMapping((*named, *new), len(old), new, absent, tuple(_alike(named, new)))
+    return ClassMapping((*named, *new), len(old), new, absent, tuple(_spelling_warnings(named, new)))
 
 
 def rename_classes(old: Sequence[str], renames: Mapping[str, str]) -> list[str]:
-    """The classes of a model under their new names, in their places.
+    """The classes of a model under their new names, in the same order.
 
     Raises:
-        UsageError: a class to rename does not exist, or would get the name of another.
+        UsageError: a class to rename does not exist, or its new name is taken.
     """
     for name in renames:
         if name not in old:
@@ -71,7 +72,7 @@ def rename_classes(old: Sequence[str], renames: Mapping[str, str]) -> list[str]:
     return named
 
 
-def _alike(old: Sequence[str], new: Sequence[str]) -> list[str]:
+def _spelling_warnings(old: Sequence[str], new: Sequence[str]) -> list[str]:
     known = {_plain(name): name for name in old}
     return [
         f"the new class {name!r} differs from {known[_plain(name)]!r}, which the model knows, only in case or spaces; "

@@ -1,4 +1,4 @@
-"""Which of the processes of a training this one is, and who started them. Nothing else reads ranks."""
+"""The rank of this process in a training, and what started the processes. The training reads ranks only here."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ FIRST_PORT, PORTS = 15000, 10000
 
 
 class Launcher(StrEnum):
-    """Who starts the processes: OTX itself (by Lightning's launcher) or a program that started all of them."""
+    """What starts the processes: OTX itself (with Lightning's launcher), or a program that runs OTX in each of them."""
 
     OTX = "otx"
     TORCHRUN = "torchrun"
@@ -26,11 +26,11 @@ class Launcher(StrEnum):
 
 @dataclass(frozen=True)
 class Shard:
-    """The place of this process among those of a training, counted from 0.
+    """The rank of this process in a training; ranks count from 0.
 
     Args:
-        rank, world_size: its number among all of them, and how many there are.
-        local_rank, local_size: the same among those on its machine.
+        rank, world_size: its rank among all processes, and how many there are.
+        local_rank, local_size: the same for the processes on its machine.
     """
 
     rank: int = 0
@@ -41,18 +41,18 @@ class Shard:
 
     @property
     def is_main(self) -> bool:
-        """Whether this is the process that writes and speaks."""
+        """Whether this is the process (rank 0) that writes files and reports."""
         return self.rank == 0
 
 
 def find_shard(asked: EngineSettings | None = None, environment: Mapping[str, str] = os.environ) -> Shard:
-    """Find out what torchrun, srun or Lightning's launcher say of this process.
+    """Read the rank of this process from the environment variables of torchrun, srun or Lightning's launcher.
 
     Args:
-        asked: devices and machines of the recipe, which decide where OTX starts the processes itself.
+        asked: the recipe's devices and machines, which give the number of processes if OTX starts them itself.
 
     Raises:
-        UsageError: what one of them should have written is no number.
+        UsageError: one of these variables is not a whole number.
     """
     asked = asked or EngineSettings()
     if "RANK" in environment and "WORLD_SIZE" in environment:
@@ -74,9 +74,9 @@ def _number(environment: Mapping[str, str], name: str, default: int) -> int:
 
 
 def _tasks_of_srun(environment: Mapping[str, str]) -> int:
-    """The number of tasks of the srun step that this process is one of; 1 where it is none.
+    """The number of tasks in this process's srun step; 1 if srun did not start it.
 
-    A batch script and an interactive job have SLURM's variables too, though no other task runs beside them.
+    SLURM sets its variables in batch scripts and interactive jobs too, though these run as a single process.
     Source: "OUTPUT ENVIRONMENT VARIABLES" in the manuals of srun and sbatch.
     """
     is_batch = environment.get("ENVIRONMENT") == "BATCH" and "SLURM_STEP_ID" not in environment
@@ -97,7 +97,7 @@ def _tasks_here(environment: Mapping[str, str], world: int) -> int:
 
 
 def check_processes(shard: Shard, asked: EngineSettings) -> None:
-    """Raise UsageError where other processes were started than the recipe asks for: they would wait for each other."""
+    """Raise UsageError if the processes that were started do not match the recipe: they would wait for each other."""
     world, here = shard.world_size, shard.local_size
     processes = asked.num_devices * asked.num_nodes
     if shard.launcher is Launcher.OTX:
@@ -116,9 +116,9 @@ def check_processes(shard: Shard, asked: EngineSettings) -> None:
 
 
 def share(text: str, shard: Shard, device: str) -> str:
-    """What the main process says here, in all processes; what the others say does not matter.
+    """Share the main process's text with all processes and return it; the text of the others is ignored.
 
-    The processes that Lightning starts later find it in their environment, all others are told now.
+    Processes that Lightning starts later read it from their environment; those of torchrun and srun get a broadcast.
     """
     if shard.launcher is Launcher.OTX:
         if shard.is_main:
@@ -140,7 +140,7 @@ def share(text: str, shard: Shard, device: str) -> str:
 
 
 def _join(shard: Shard, device: str) -> None:
-    """Meet the other processes."""
+    """Join the process group, unless this process has done so."""
     import torch
 
     if torch.distributed.is_initialized():
@@ -153,12 +153,12 @@ def _join(shard: Shard, device: str) -> None:
 
 
 def meeting_place(environment: Mapping[str, str] = os.environ) -> tuple[str, str]:
-    """Address and port where the processes meet: those given, else the first machine of the srun step.
+    """Address and port at which the processes connect: those in the environment, else the srun step's first machine.
 
-    The port follows from the numbers of job and step, so that all tasks know it.
+    The port is computed from the job and step numbers, so that all tasks use the same one.
     """
     nodes = environment.get("SLURM_STEP_NODELIST") or environment.get("SLURM_NODELIST", "127.0.0.1")
-    # node[07-09,12],other: node07
+    # node[07-09,12],other gives node07
     first = re.sub(r"\[(\w+)[^\]]*\]", r"\1", nodes.replace(" ", ",")).split(",")[0]
     job, step = (_number(environment, name, 0) for name in ("SLURM_JOB_ID", "SLURM_STEP_ID"))
     port = str(FIRST_PORT + (job + step) % PORTS)

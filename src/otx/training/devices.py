@@ -1,4 +1,4 @@
-"""Where a training computes, in which precision, and which of its processes this one is."""
+"""The device and precision of a training, and the rank of this process."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from otx.training.compute import Shard, check_processes, find_shard
 
 @dataclass(frozen=True)
 class Compute:
-    """`device` is `gpu` or `cpu`, `precision` `32`, `bf16` or `16`; `why` says in words how that was chosen."""
+    """`device` is `gpu` or `cpu`, `precision` `32`, `bf16` or `16`; `why` gives the precision and its reason."""
 
     device: str
     precision: str
@@ -22,10 +22,10 @@ class Compute:
 
     @classmethod
     def choose(cls, recipe: Recipe) -> Compute:
-        """What the recipe asks for, and this machine has.
+        """Choose the device and precision for a recipe on this machine.
 
         Raises:
-            UsageError: there is no GPU, or other processes were started than the recipe asks for.
+            UsageError: the recipe asks for a GPU and there is none, or the running processes do not match the recipe.
         """
         shard = find_shard(recipe.engine)
         check_processes(shard, recipe.engine)
@@ -34,7 +34,7 @@ class Compute:
 
     @property
     def is_main(self) -> bool:
-        """Whether this is the process that writes and speaks."""
+        """Whether this is the process (rank 0) that writes files and reports."""
         return self.shard.is_main
 
     @property
@@ -43,7 +43,7 @@ class Compute:
 
     @property
     def place(self) -> str:
-        """The device as PyTorch calls it."""
+        """PyTorch's name of the device."""
         return "cuda" if self.is_gpu else "cpu"
 
     @property
@@ -53,10 +53,10 @@ class Compute:
 
 
 def pick_device(wanted: str) -> str:
-    """`gpu` or `cpu`; `auto` is the GPU where there is one.
+    """`gpu` or `cpu`; `auto` means the GPU if there is one.
 
     Raises:
-        UsageError: a GPU was asked for and there is none.
+        UsageError: `wanted` is `gpu` and there is none.
     """
     if wanted == "gpu" and not torch.cuda.is_available():
         raise UsageError(

@@ -1,4 +1,4 @@
-"""What of a network is not learnt: the statistics of batch norm, the weights of its first stages."""
+"""Freeze parts of a network: the batch norm statistics, and the weights of the first stages."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from otx.errors import UsageError
 
 
 def freeze_statistics(network: nn.Module, *, whole: bool = True) -> None:
-    """Keep the running statistics of batch normalisation; to be called after each `network.train()`.
+    """Freeze the running statistics of batch norm; call it after each `network.train()`.
 
     Args:
-        whole: of the whole network, else only where the weights are frozen too.
+        whole: freeze those of all layers; False: only of layers whose weights are frozen too.
     """
     for layer in network.modules():
         if isinstance(layer, nn.modules.batchnorm._BatchNorm) and (whole or _is_frozen(layer)):
@@ -22,10 +22,10 @@ def freeze_statistics(network: nn.Module, *, whole: bool = True) -> None:
 
 
 def freeze_stages(network: Any, count: int) -> None:
-    """Let the first stages of a network of timm keep their weights; what comes before its first block is a stage.
+    """Freeze the weights of the first stages of a timm network; the layers before its first block count as a stage.
 
     Raises:
-        UsageError: only the classifier would be left to learn.
+        UsageError: timm does not define stages for the network, or no stage before the classifier would be trained.
     """
     if count == 0:
         return

@@ -1,4 +1,4 @@
-"""Classes are added to a trained model: how the old ones are kept."""
+"""Add classes to a trained model without forgetting the old ones."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from torch import nn
 
 from otx.networks.build import head_names
 
-# learning rates of network and classifier against the recipe's, where old answers are kept
+# factors on the recipe's learning rate, for the body and the classifier, in a training with distillation
 BODY_FACTOR, HEAD_FACTOR = 0.1, 3.0
 
 
 def carry_over(network: nn.Module, old: nn.Module) -> None:
-    """Give a network the weights of another one of fewer classes; the rows of its head for new classes stay.
+    """Copy the weights of an old network to one with as many classes or more; the head's rows for new classes stay.
 
     Args:
         network: freshly built, so that the rows of new classes are small.
@@ -29,13 +29,13 @@ def carry_over(network: nn.Module, old: nn.Module) -> None:
 
 
 class Distillation:
-    """An older network whose answers are kept while a grown one learns from images of some classes only.
+    """Keeps the outputs of a network close to an old one's in a training with images of only some classes.
 
     Args:
-        teacher: gives the logits of the old classes, which are the first ones of the grown network.
-        present: the classes that have images. Only they compete in the loss: an image says nothing about classes of
-            which there is none, and would push them down until nothing is taken for them.
-        weight: of the old answers against the new images.
+        teacher: the old network; its classes are the first ones of the network in training.
+        present: the classes that have images. The loss compares only their logits: otherwise every image would push
+            down the logits of classes without images, until the network never predicts them.
+        weight: weight of the distillation loss relative to the loss on the labels.
     """
 
     def __init__(self, teacher: nn.Module, present: Sequence[int], weight: float) -> None:
@@ -43,6 +43,6 @@ class Distillation:
         self.present, self.weight = tuple(sorted(present)), weight
 
     def among_present(self, logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Logits (N, P) of the P present classes, and the places of the labels (N,) among them."""
+        """Logits (N, P) of the P present classes, and the labels (N,) as indices into these."""
         present = torch.tensor(self.present, device=labels.device)
         return logits[:, present], torch.searchsorted(present, labels)

@@ -1,4 +1,4 @@
-"""The images of a training as batches, and the memory that decoded ones are kept in."""
+"""The batches of a training, and the cache of decoded images."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Inputs:
     val: ImageSubset
 
     def train_batches(self, recipe: Recipe, compute: Compute) -> DataLoader[Batch]:
-        """The batches of an epoch, of this process."""
+        """This process's training batches."""
         subset = recipe.data.train_subset
         return train_loader(
             self.train,
@@ -45,7 +45,7 @@ class Inputs:
         )
 
     def val_batches(self, recipe: Recipe, compute: Compute) -> DataLoader[Batch]:
-        """All validation images of this process, in order."""
+        """This process's validation batches, in order."""
         return val_loader(self.val, _batching(recipe.data.val_subset.batch_size, self.val, recipe, compute))
 
 
@@ -55,18 +55,18 @@ def _batching(size: int, images: ImageSubset, recipe: Recipe, compute: Compute) 
 
 
 def plain_batches(images: ImageSubset, numbers: Sequence[int], recipe: Recipe) -> DataLoader[Batch]:
-    """Some images as they are tested, by their numbers; all of them in this process."""
+    """Batches of the images with these indices, without augmentation and not divided among processes."""
     return val_loader(images, Batching(recipe.data.val_subset.batch_size, recipe.data.num_workers), numbers)
 
 
 @contextlib.contextmanager
 def open_inputs(dataset: Dataset, preprocessing: Preprocessing, recipe: Recipe) -> Iterator[Inputs]:
-    """The images of a data set; the memory that they are kept in is given back at the end of the block."""
+    """The images of a data set; the end of the block frees their caches."""
     inputs = _inputs(dataset, preprocessing, recipe)
     try:
         yield inputs
     finally:
-        # the trainer and all it refers to stay until Python looks for cycles
+        # the trainer is part of a reference cycle and keeps the caches until Python collects garbage
         inputs.train.cache.close()
         inputs.val.cache.close()
 
@@ -74,7 +74,7 @@ def open_inputs(dataset: Dataset, preprocessing: Preprocessing, recipe: Recipe) 
 def _inputs(dataset: Dataset, preprocessing: Preprocessing, recipe: Recipe) -> Inputs:
     data, subset = recipe.data, recipe.data.train_subset
     budget = memory_budget(data.cache_mb, recipe.engine.num_devices)
-    # images to validate on are kept as the network gets them, so that few bytes hold them all
+    # validation images are cached at the network's input size, so their cache can be small
     val_budget = min(budget // 4, len(dataset.val) * 3 * preprocessing.height * preprocessing.width)
     train = ImageSubset(
         ImageSet(dataset.root, dataset.train, Split.TRAIN, data.max_image_pixels),

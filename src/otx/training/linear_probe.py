@@ -1,7 +1,7 @@
-"""The classifier first: a logistic regression on what a pretrained network already sees.
+"""Linear probe: fit the classifier by logistic regression on the features of a pretrained network.
 
-Features are computed once, so it costs less than an epoch; the training of the whole network then begins where the
-classifier is good, and its first steps do not spoil what was learnt before.
+Features are computed once, so it costs less than an epoch. The training of the whole network then starts with a good
+classifier, and its first steps do not distort the pretrained features.
 
 Source: Kumar et al., Fine-Tuning can Distort Pretrained Features and Underperform Out-of-Distribution, ICLR 2022,
 arXiv 2202.10054.
@@ -43,10 +43,13 @@ Features = tuple[NDArray[np.float32], NDArray[np.int64]]
 def probe(
     start: StartingPoint, inputs: Inputs, recipe: Recipe, compute: Compute, reporter: Reporter
 ) -> EpochResult | None:
-    """Begin with a fitted classifier; its figures, where all validation images were looked at, else None.
+    """Fit the classifier before the first epoch.
+
+    Returns:
+        Its loss and accuracy; None if they were measured on only a part of the validation images.
 
     Raises:
-        TrainingError: memory does not suffice.
+        TrainingError: out of memory.
     """
     return in_memory(lambda: _probe(start, inputs, recipe, compute, reporter), lambda _: _no_room_for_features(recipe))
 
@@ -88,7 +91,7 @@ def _no_room_for_features(recipe: Recipe) -> TrainingError:
 
 
 def has_linear_head(network: Any) -> bool:
-    """Whether the network ends in one linear layer, so that a regression can take its place."""
+    """Whether the classifier is one linear layer, so that a regression can replace it."""
     return isinstance(network.get_classifier(), nn.Linear)
 
 
@@ -102,12 +105,12 @@ def compute_features(
     half: bool,
     on_progress: Callable[[int], None],
 ) -> Features:
-    """What enters the classifier (N, D), and the labels (N,), for the images of a loader.
+    """The classifier's input (N, D) and the labels (N,) of the images of a loader.
 
     Args:
-        make_input: images (N, 3, H, W) uint8 to network input.
+        make_input: converts images (N, 3, H, W) uint8 to the network's input.
         half: compute in bf16.
-        on_progress: gets the number of images done.
+        on_progress: called with the number of images done.
     """
     rows: list[NDArray[np.float32]] = []
     labels: list[NDArray[np.int64]] = []
@@ -126,9 +129,9 @@ def compute_features(
 
 
 def fit_linear_probe(network: Any, train: Features, val: Features, num_classes: int) -> EpochResult:
-    """Replace the classifier by the logistic regression with the lowest loss on the validation features.
+    """Replace the classifier by a logistic regression: of several penalties, the one with the lowest validation loss.
 
-    Every class of `train` weighs the same. Returns the figures of what comes before the first epoch.
+    Every class of `train` has the same weight. The result is that of the epoch BEFORE_TRAINING.
     """
     started = time.perf_counter()
     width = train[0].shape[1]

@@ -1,4 +1,4 @@
-"""Losses for classes that are not alike: uneven, new, or without images. N images, C classes, D features."""
+"""Losses for imbalanced classes, new ones and ones without images. N images, C classes, D features."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ TEMPERATURE = 2.0
 
 
 class InfluenceBalancedLoss(nn.Module):
-    """Cross-entropy, and from `start_epoch` on cross-entropy divided by how much a sample bends the decision boundary.
+    """Cross-entropy, from `start_epoch` on divided by a sample's influence on the decision boundary.
 
     The influence of a sample is the L1 norm of (softmax - one-hot) times the L1 norm of its feature; its loss is
-    weight * alpha * cross-entropy / (influence + 0.001), with the weight of its class, inversely proportional to the
-    class's count and 1 in the mean over the classes. A class that has no image weighs like one that has one.
+    weight * alpha * cross-entropy / (influence + 0.001). The weight of a class is inversely proportional to its number
+    of images; the mean over the classes is 1. A class without images gets the weight of one with a single image.
 
     Args:
-        class_counts: images of each class, C of them.
+        class_counts: number of images of each class, C values.
         alpha: scale of the influence.
-        start_epoch: the first epoch, from 0, that is balanced.
-        label_smoothing: share of the label that is spread over all classes, 0 to 1.
+        start_epoch: the first balanced epoch, counted from 0.
+        label_smoothing: share of the target probability that is spread over all classes, 0 to 1.
 
     Source: Park et al., Influence-Balanced Loss for Imbalanced Visual Classification, ICCV 2021, arXiv 2110.02444.
     """
@@ -40,7 +40,7 @@ class InfluenceBalancedLoss(nn.Module):
     def forward(self, logits: torch.Tensor, labels: torch.Tensor, features: torch.Tensor, epoch: int) -> torch.Tensor:
         """The mean loss of logits (N, C), labels (N,) and features (N, D) in an epoch, counted from 0.
 
-        Give features without gradient in a training: dividing by them, the loss falls when they merely grow.
+        Detach the features: the loss is divided by their norm, so training would lower it by making them larger.
         """
         if epoch < self.start_epoch:
             return functional.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
@@ -52,11 +52,11 @@ class InfluenceBalancedLoss(nn.Module):
 
 
 class WeightedCrossEntropy(nn.Module):
-    """Cross-entropy with a weight for each class; called as `InfluenceBalancedLoss` is.
+    """Cross-entropy with a weight for each class; it takes the same arguments as `InfluenceBalancedLoss`.
 
     Args:
-        weights: (C,), or None for equal ones.
-        label_smoothing: share of the label that is spread over all classes, 0 to 1.
+        weights: (C,), or None for equal weights.
+        label_smoothing: share of the target probability that is spread over all classes, 0 to 1.
     """
 
     weights: torch.Tensor | None
@@ -67,15 +67,15 @@ class WeightedCrossEntropy(nn.Module):
         self.register_buffer("weights", weights, persistent=False)
 
     def forward(self, logits: torch.Tensor, labels: torch.Tensor, features: torch.Tensor, epoch: int) -> torch.Tensor:
-        """The mean loss of logits (N, C) and labels (N,); features and epoch are not looked at."""
+        """The mean loss of logits (N, C) and labels (N,); features and epoch are ignored."""
         entropy = functional.cross_entropy(logits, labels, reduction="none", label_smoothing=self.label_smoothing)
         return entropy.mean() if self.weights is None else (self.weights.to(logits.dtype)[labels] * entropy).mean()
 
 
 def effective_number_weights(class_counts: Sequence[int], beta: float = 0.9999) -> torch.Tensor:
-    """Weights (C,), 1 in the mean, inversely proportional to a class's effective number of images.
+    """Weights (C,) with mean 1, inversely proportional to each class's effective number of images.
 
-    The effective number of n images is (1 - beta^n) / (1 - beta): images of a class overlap, the more so the more.
+    The effective number of n images is (1 - beta^n) / (1 - beta): images of a class overlap, so each one adds less.
 
     Source: Cui et al., Class-Balanced Loss Based on Effective Number of Samples, CVPR 2019, arXiv 1901.05555.
     """
@@ -83,8 +83,9 @@ def effective_number_weights(class_counts: Sequence[int], beta: float = 0.9999) 
 
 
 def distillation_loss(logits: torch.Tensor, teacher: torch.Tensor, temperature: float = TEMPERATURE) -> torch.Tensor:
-    """How far logits (N, C) are from a teacher's (N, C): mean Kullback-Leibler divergence at a temperature, times its
-    square, so that gradients keep their size.
+    """Mean Kullback-Leibler divergence between a teacher's predictions and these, from logits (N, C) at a temperature.
+
+    It is multiplied by the squared temperature, so that the gradients keep their size.
 
     Source: Li and Hoiem, Learning without Forgetting, ECCV 2016, arXiv 1606.09282.
     """
@@ -96,7 +97,7 @@ def distillation_loss(logits: torch.Tensor, teacher: torch.Tensor, temperature: 
 def make_loss(
     name: str, class_counts: Sequence[int], *, alpha: float, start_epoch: int, label_smoothing: float
 ) -> nn.Module:
-    """The loss that a recipe names; all of them are called with (logits, labels, features, epoch)."""
+    """The loss that a recipe names; each takes (logits, labels, features, epoch)."""
     if name == "influence_balanced":
         return InfluenceBalancedLoss(class_counts, alpha, start_epoch, label_smoothing=label_smoothing)
     weights = effective_number_weights(class_counts) if name == "class_balanced" else None

@@ -1,4 +1,4 @@
-"""What a training minimises, and what of it a person should know."""
+"""Choose what a training minimises, and tell the user about it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from otx.training.starting_point import StartingPoint
 
 @dataclass(frozen=True)
 class Objective:
-    """A loss, the answers of an older network where they have to be kept, and how accuracy is counted.
+    """The loss, the distillation if the outputs of an old network are to be kept, and how accuracy is averaged.
 
     `is_balanced`: accuracy is the mean over the classes, so that rare old classes count as much as new ones.
     """
@@ -45,7 +45,7 @@ def choose_objective(start: StartingPoint, dataset: Dataset, recipe: Recipe, rep
         distillation = Distillation(start.teacher, present, settings.distillation_weight)
         counts = counts[counts > 0]
     if recipe.data.train_subset.sampler == "balanced":
-        # what an epoch draws, not what is there: a rare class is not to be made up for twice
+        # the sampler already draws all classes equally often: the loss must not weight rare ones again
         counts = np.ones_like(counts)
     loss = make_loss(
         name,
@@ -67,7 +67,7 @@ def _choose_loss(settings: TrainingSettings, reporter: Reporter, *, grown: bool)
 
 
 def _distils(settings: TrainingSettings, start: StartingPoint, reporter: Reporter, *, is_needed: bool) -> bool:
-    """Whether the old model's answers are kept: by default where old classes have no images here."""
+    """Whether to distil the old model: by default, if old classes have no images here."""
     if is_needed if settings.distillation is None else settings.distillation and start.teacher is not None:
         reporter.note(
             "Learning without forgetting: the old model's answers keep the classes that have no images here "

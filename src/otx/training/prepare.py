@@ -1,4 +1,4 @@
-"""What is done to a network before its first step: frozen stages, and what makes a step faster."""
+"""Prepare a network for training: freeze stages and make the training step faster."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from otx.training.starting_point import StartingPoint
 
 
 def prepare_process(recipe: Recipe, compute: Compute, reporter: Reporter) -> ThreadWatch:
-    """Set the threads and the memory of this process; returns who chooses the threads from here on."""
+    """Set up threads and memory of this process; return the callback that adapts the threads from here on."""
     limit_torch(recipe.engine.num_devices)
     if not compute.is_gpu:
         keep_freed_memory()
@@ -31,10 +31,10 @@ def prepare_process(recipe: Recipe, compute: Compute, reporter: Reporter) -> Thr
 def prepare_network(
     start: StartingPoint, recipe: Recipe, compute: Compute, watch: ThreadWatch, reporter: Reporter
 ) -> None:
-    """Freeze what is not to learn, and choose how the rest computes.
+    """Freeze the recipe's number of stages, and choose faster ways to compute the layers.
 
     Raises:
-        UsageError: the network has not so many stages, or cannot take the sizes that images grow through.
+        UsageError: the stages cannot be frozen, or the network cannot take the image sizes of progressive resizing.
     """
     network, size = start.network, start.size
     _check_growth(recipe, network, start.info.network, size)
@@ -49,7 +49,7 @@ def prepare_network(
 
 
 def _check_growth(recipe: Recipe, network: nn.Module, name: str, size: tuple[int, int]) -> None:
-    """Raise UsageError where a network cannot take the sizes that its images grow through."""
+    """Raise UsageError if a network cannot take the image sizes of progressive resizing."""
     growth = progressive_resize(recipe)
     for smaller in {growth.size(size, epoch) for epoch in range(growth.epochs)} - {size}:
         try:

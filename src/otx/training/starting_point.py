@@ -1,7 +1,4 @@
-"""Where a training begins: a fresh network, a trained model, or the last checkpoint of a run.
-
-This is the only place that knows these three modes apart.
-"""
+"""Build the network that a training starts from: a fresh one, a trained model, or the last checkpoint of a run."""
 
 from __future__ import annotations
 
@@ -29,12 +26,12 @@ from otx.workspace import RunFolder
 
 @dataclass(frozen=True)
 class TrainingRequest:
-    """What a training was asked for.
+    """What the user asks a training to do.
 
     Args:
-        checkpoint: begin from this model; classes of the data that it does not know are added to it.
-        renames: new names of the model's classes.
-        run: go on with this run from its last checkpoint, instead of starting a new one.
+        checkpoint: start from this model; classes of the data that it does not know are added to it.
+        renames: old to new names of the model's classes.
+        run: resume this run from its last checkpoint, instead of starting a new one.
     """
 
     recipe: Recipe
@@ -45,7 +42,7 @@ class TrainingRequest:
 
 @dataclass(frozen=True)
 class BaseModel:
-    """A trained model that a training begins from, or that a resumed run had begun from."""
+    """The trained model that a training, or the run to resume, started from."""
 
     network: nn.Module
     card: ModelCard
@@ -58,11 +55,11 @@ class StartingPoint:
 
     Args:
         classes: in the order of the network's logits.
-        origin: what its weights are, in words.
-        base: the model whose classes come first, if there is one.
-        run: the run to go on with.
-        is_pretrained: the weights have learnt something, the classifier has not.
-        warning: what went otherwise than asked for; empty if nothing did.
+        origin: where its weights come from, in words.
+        base: the model that the training started from, if any; its classes come first.
+        run: the run to resume.
+        is_pretrained: all weights but the classifier's are pretrained.
+        warning: why the weights are not those that the user asked for; empty if they are.
     """
 
     info: ModelInfo
@@ -82,12 +79,12 @@ class StartingPoint:
 
     @property
     def has_random_weights(self) -> bool:
-        """Whether nothing has been learnt yet."""
+        """Whether the training starts from random weights only."""
         return not self.is_pretrained and self.base is None and self.run is None
 
     @property
     def num_old(self) -> int:
-        """How many of the classes, the first ones, the base model knows; 0 without one."""
+        """How many classes the base model has; they are the first ones. 0 without a base model."""
         return 0 if self.base is None else len(self.base.card.classes)
 
     @property
@@ -95,16 +92,16 @@ class StartingPoint:
         return None if self.base is None else self.base.network
 
     def classes_without_images(self, dataset: Dataset) -> set[str]:
-        """The old classes that have no image to train on."""
+        """The base model's classes that have no training images."""
         return set(self.classes[: self.num_old]) - {dataset.classes[label] for label in set(dataset.train.labels)}
 
 
 def load_base(request: TrainingRequest) -> BaseModel | None:
-    """The model that was named with `checkpoint`, or that a resumed run had begun from.
+    """The model named by `checkpoint`, or the one that the run to resume started from; None if there is none.
 
     Raises:
-        ModelError: it cannot be read, or is of another network.
-        UsageError: classes are to be renamed, and there is no such model.
+        ModelError: it cannot be read, or has another architecture than the recipe's.
+        UsageError: there are `renames` but no `checkpoint`.
     """
     path = request.checkpoint if request.run is None else request.run.base
     if path is None or (request.run is not None and not path.is_file()):
@@ -124,11 +121,11 @@ def load_base(request: TrainingRequest) -> BaseModel | None:
 def choose_start(
     request: TrainingRequest, base: BaseModel | None, dataset: Dataset, reporter: Reporter
 ) -> StartingPoint:
-    """The network that a training begins with.
+    """The network that a training starts from.
 
     Raises:
         ModelError: the weights cannot be used.
-        UsageError: classes cannot be renamed as asked for.
+        UsageError: the classes cannot be renamed in this way.
     """
     info = model_info(request.recipe.model.name)
     check_network(info.network)
@@ -137,17 +134,17 @@ def choose_start(
     if request.run is not None:
         start = resumed(request.run, info, size, base)
         if base is not None:
-            _tell(map_classes(start.classes[: start.num_old], dataset.classes), reporter)
+            _report_classes(map_classes(start.classes[: start.num_old], dataset.classes), reporter)
         return start
     if base is not None:
         mapping = map_classes(base.card.classes, dataset.classes, request.renames)
-        _tell(mapping, reporter)
+        _report_classes(mapping, reporter)
         return from_model(base, mapping.classes, info, size)
     return fresh(request.recipe, info, size, dataset.classes)
 
 
 def fresh(recipe: Recipe, info: ModelInfo, size: Preprocessing, classes: tuple[str, ...]) -> StartingPoint:
-    """A network with pretrained weights, those of a file, or random ones."""
+    """A network with weights from the hub or from a file, or random ones."""
     made = initial_model(
         info.network,
         len(classes),
@@ -162,21 +159,21 @@ def fresh(recipe: Recipe, info: ModelInfo, size: Preprocessing, classes: tuple[s
 
 
 def from_model(base: BaseModel, classes: tuple[str, ...], info: ModelInfo, size: Preprocessing) -> StartingPoint:
-    """A network with the weights of a trained model, and new rows for the classes that it does not know."""
+    """A network with the weights of a trained model, and new classifier rows for the classes that it does not know."""
     network = build_network(info.network, len(classes), size.height, size.width)
     carry_over(network, base.network)
     return StartingPoint(info, network.train(), classes, size, f"the model {base.path}", base=base)
 
 
 def resumed(run: RunFolder, info: ModelInfo, size: Preprocessing, base: BaseModel | None) -> StartingPoint:
-    """A network whose weights the last checkpoint of a run will bring; the hub is not asked again."""
+    """A network for a resumed run. Its weights are random until the checkpoint is loaded: nothing is downloaded."""
     card = read_card(run.last_checkpoint)
     made = initial_model(info.network, len(card.classes), size.height, size.width, pretrained=False, weights=None)
     return StartingPoint(info, made.network, card.classes, size, card.origin, base=base, run=run)
 
 
 def make_preprocessing(recipe: Recipe, info: ModelInfo) -> Preprocessing:
-    """The recipe's input size and statistics; what it leaves open is what the weights were trained with."""
+    """The recipe's input size, mean and std; by default, the mean and std that the weights were trained with."""
     height, width = recipe.data.input_size
     mean, std = recipe.data.mean or info.mean, recipe.data.std or info.std
     return Preprocessing(
@@ -184,7 +181,7 @@ def make_preprocessing(recipe: Recipe, info: ModelInfo) -> Preprocessing:
     )
 
 
-def _tell(mapping: ClassMapping, reporter: Reporter) -> None:
+def _report_classes(mapping: ClassMapping, reporter: Reporter) -> None:
     for note in mapping.notes:
         reporter.note(note)
     for warning in mapping.warnings:

@@ -1,4 +1,4 @@
-"""The images of a training, when those that cannot be decoded are left out and copies across subsets are named."""
+"""Load the images of a training, leave out those that cannot be decoded, and warn of copies across splits."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ MAX_COMPARED = 10_000
 
 
 def load_images(recipe: Recipe, run: RunFolder | None, reporter: Reporter, *, min_classes: int) -> Dataset:
-    """Read the folder and split it, and say what was found.
+    """Read the data folder, split it, and report what was found.
 
     Args:
-        run: a run to go on with, whose split holds.
+        run: the run to resume, whose split is used again.
 
     Raises:
         DataError: the folder cannot be used.
-        UsageError: there are fewer images than processes.
+        UsageError: there are fewer training or validation images than processes.
     """
     options = split_options(recipe) | ({"split_file": run.split} if run else {})
     root = resolve_data_root(recipe.data_root)
@@ -53,19 +53,21 @@ def load_images(recipe: Recipe, run: RunFolder | None, reporter: Reporter, *, mi
 
 
 def mirrored_names(classes: Sequence[str]) -> tuple[str, str] | None:
-    """Two classes whose names differ in left and right only."""
+    """The first two classes whose names differ only in left and right; None if there are none."""
     others = {re.sub("right", "left", name.lower()): name for name in classes if "right" in name.lower()}
     pairs = ((name, others[name.lower()]) for name in classes if "left" in name.lower() and name.lower() in others)
     return next(pairs, None)
 
 
 def leave_out_unreadable(dataset: Dataset, recipe: Recipe, reporter: Reporter) -> tuple[Dataset, CheckResult | None]:
-    """Decode every image once; those that cannot be decoded are left out and named. The findings are None where the
-    images are not to be checked.
+    """Decode every image once, leave out those that cannot be decoded, and warn of each.
+
+    Returns:
+        The usable images, and the findings; None if the recipe turns the check off.
 
     Raises:
         DataError: too many images of a class cannot be decoded.
-        UsageError: fewer images are left than there are processes.
+        UsageError: fewer training or validation images are left than there are processes.
     """
     if not recipe.data.check_images:
         return dataset, None
@@ -76,7 +78,7 @@ def leave_out_unreadable(dataset: Dataset, recipe: Recipe, reporter: Reporter) -
 
 
 def check_shares(recipe: Recipe, dataset: Dataset) -> None:
-    """Raise UsageError where a process would have no image: the others would wait for it."""
+    """Raise UsageError if a process would get no images: the others would wait for it."""
     processes = recipe.engine.num_devices * recipe.engine.num_nodes
     for subset, what in ((dataset.train, "train"), (dataset.val, "validate")):
         if len(subset) < processes:
@@ -114,7 +116,7 @@ def _check(dataset: Dataset, recipe: Recipe, reporter: Reporter) -> CheckResult:
 
 
 def _compared(dataset: Dataset, seed: int) -> list[str]:
-    """The images to compare with each other: all of them, or of many about as many to evaluate as to train on."""
+    """At most MAX_COMPARED images to compare with each other; if all splits are large, half of them are from train."""
     others = [part for name, part in dataset.parts.items() if name != "train"]
     budget = max(MAX_COMPARED // 2, MAX_COMPARED - len(dataset.train)) // len(others)
     chosen = [path for part in others for path in pick_evenly(part, budget, seed).paths]
@@ -122,7 +124,7 @@ def _compared(dataset: Dataset, seed: int) -> list[str]:
 
 
 def _warn_of_leaks(leaks: Sequence[CopyPair], reporter: Reporter) -> None:
-    """Name validation and test images that are training images as well: figures on them say nothing."""
+    """Warn of validation and test images that are training images too: accuracy on them means nothing."""
     if leaks:
         pairs = shorten(f"{leak.second.path} ({leak.second.subset}) is {leak.first.path}" for leak in leaks)
         reporter.warn(f"{len(leaks)} of the images to validate and to test are in train as well: {pairs}")

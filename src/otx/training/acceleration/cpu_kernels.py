@@ -1,9 +1,9 @@
-"""What makes a training step faster on a CPU and leaves names, weights and gradients as they are.
+"""Faster depthwise convolutions on a CPU, with the same parameter names, weights and gradients.
 
-A depthwise convolution is limited by memory and by how well oneDNN knows its shape: its bf16 kernels are twice as fast
-as the float32 ones forward, but ten to sixty times slower in the gradient of the images with a stride of 2; and the
-gradient of a 5x5 kernel takes five times as long as that of a 5x3 one. So each of the three computations has a way of
-its own, which a short look at the clock decides, shape by shape.
+The speed of a depthwise convolution depends on memory and on how well oneDNN handles its shape. The bf16 kernels are
+twice as fast as the float32 ones in the forward pass, but ten to sixty times slower in the gradient of the images at a
+stride of 2; and the gradient of a 5x5 kernel takes five times as long as that of a 5x3 one. So a short measurement
+chooses, for each shape, how to compute the output and each of the two gradients.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ Geometry = tuple[Pair, Pair, Pair]
 
 @dataclass(frozen=True)
 class KernelChoice:
-    """How a depthwise convolution computes: its output, the gradient of its images, the gradient of its weights.
+    """How a depthwise convolution computes its output, the gradient of its images, and the gradient of its weights.
 
-    Each is `bf16` or `32`; `split` computes the gradient of the weights three columns of the kernel at a time.
+    Each is `bf16` or `32`; `split` computes the gradient of the weights for three columns of the kernel at a time.
     """
 
     output: str
@@ -45,7 +45,7 @@ class KernelChoice:
 
 @dataclass(frozen=True)
 class Shape:
-    """What decides how long a depthwise convolution takes, but the number of images."""
+    """All that determines the speed of a depthwise convolution, except the number of images."""
 
     channels: int
     size: Pair
@@ -56,12 +56,12 @@ class Shape:
 
 
 def speed_up_depthwise(network: nn.Module, size: Pair, *, half: bool, timed: bool) -> None:
-    """Let each depthwise convolution of a network on a CPU compute in the way that is fastest for its shape.
+    """Make each depthwise convolution of a network on a CPU compute in the fastest way for its shape.
 
     Args:
         size: height and width of the network's input, in pixels.
-        half: bf16 may be used, under autocast.
-        timed: look at the clock; else what is expected to be fastest is taken, the same every time.
+        half: allow bf16, under autocast.
+        timed: measure what is fastest; False: take what is expected to be fastest, the same every time.
     """
     shapes = _shapes(network, size)
     ways = {}
@@ -75,12 +75,12 @@ def speed_up_depthwise(network: nn.Module, size: Pair, *, half: bool, timed: boo
 
 
 def kernel_choices_of(network: nn.Module) -> list[tuple[str, str, str, bool]]:
-    """The ways of all depthwise convolutions, to be kept with a checkpoint: each rounds in its own manner."""
+    """The choices of all depthwise convolutions, to store in a checkpoint, since each choice rounds differently."""
     return [(way.output, way.images, way.weight, way.split) for way in (layer.way for layer in _fast_layers(network))]
 
 
 def set_kernel_choices(network: nn.Module, ways: list[tuple[str, str, str, bool]]) -> None:
-    """Compute as `ways_of` says; nothing changes where it is that of another machine's network."""
+    """Restore what `kernel_choices_of` gave; ignored if the number of layers differs, as after training on a GPU."""
     layers = _fast_layers(network)
     if len(layers) == len(ways):
         for layer, way in zip(layers, ways, strict=True):
@@ -92,7 +92,7 @@ def _fast_layers(network: nn.Module) -> list[Any]:
 
 
 def _shapes(network: nn.Module, size: Pair) -> dict[nn.Conv2d, Shape]:
-    """The depthwise convolutions of a network, and what they are given."""
+    """The depthwise convolutions of a network, and the shape of each."""
     shapes: dict[nn.Conv2d, Shape] = {}
 
     def look(layer: Any, given: tuple[torch.Tensor, ...]) -> None:
@@ -124,7 +124,7 @@ def _shapes(network: nn.Module, size: Pair) -> dict[nn.Conv2d, Shape]:
 
 
 def _candidates(shape: Shape, *, half: bool) -> tuple[list[str], list[str], list[tuple[str, bool]]]:
-    """The ways to compute output, gradient of the images and gradient of the weights, the likely fastest first."""
+    """The ways to compute the output, the gradient of the images and that of the weights, the likely fastest first."""
     kinds = ["bf16", "32"] if half else ["32"]
     splits = [True, False] if shape.kernel[1] > COLUMNS and shape.dilation == (1, 1) else [False]
     back = kinds if shape.stride == (1, 1) else kinds[::-1]
@@ -132,7 +132,7 @@ def _candidates(shape: Shape, *, half: bool) -> tuple[list[str], list[str], list
 
 
 def _fastest(shape: Shape, outputs: list[str], backs: list[str], weights: list[tuple[str, bool]]) -> KernelChoice:
-    """Measure the ways of a shape on a few images, and take the fastest for each of the three computations."""
+    """The fastest way for each of the three computations, measured on a few images."""
     given = DTYPES[outputs[0]]
     channels_last: Any = {"memory_format": torch.channels_last}
     images = torch.ones(TIMED_IMAGES, shape.channels, *shape.size).to(given, **channels_last)
@@ -151,9 +151,9 @@ def _fastest(shape: Shape, outputs: list[str], backs: list[str], weights: list[t
 
 
 def _quickest(ways: Sequence[W], work: Callable[[W], Any]) -> W:
-    """The way in which a piece of work takes the least time, measured in turns.
+    """The fastest way to do some work; the ways are timed in turns.
 
-    The first way is left only for one that is clearly faster: two trainings are not to differ by the clock's noise.
+    The first way wins unless another is clearly faster, so that noise in the timing does not make two trainings differ.
     """
     best = [float("inf")] * len(ways)
     for turn in range(TURNS + 1 if len(ways) > 1 else 0):
@@ -189,7 +189,7 @@ def _images_gradient(
     kind: str,
 ) -> torch.Tensor:
     dtype = DTYPES[kind]
-    # of the images only the shape is needed
+    # only the shape of the images is needed
     shaped = torch.empty_like(images, dtype=dtype)
     wanted = [True, False, False]
     found: torch.Tensor = _backward(gradient.to(dtype), shaped, weight.to(dtype), geometry, wanted)[0]
@@ -218,7 +218,7 @@ def _weight_gradient(
     stride, padding, dilation = geometry
     needed = (gradient.shape[3] - 1) * stride[1] + COLUMNS
     for first in {*range(0, columns - COLUMNS, COLUMNS), columns - COLUMNS}:
-        # what these columns of the kernel see, and nothing else
+        # the part of the images that these columns of the kernel see
         left = padding[1] - first
         seen = nn.functional.pad(images, (left, needed - left - images.shape[3], 0, 0))
         found = _backward(gradient, seen, part, (stride, (padding[0], 0), dilation), wanted)[1]
@@ -240,7 +240,7 @@ def _backward(
 
 
 class _Depthwise(torch.autograd.Function):
-    """A depthwise convolution whose three computations go their own ways."""
+    """A depthwise convolution that computes its output and its gradients as a `KernelChoice` says."""
 
     @staticmethod
     def forward(
@@ -274,12 +274,12 @@ class _Depthwise(torch.autograd.Function):
 
 
 def _pads_itself(kind: type[nn.Module]) -> bool:
-    """Whether it is timm's convolution with the padding of TensorFlow, or made from that."""
+    """Whether it is timm's convolution with TensorFlow's padding, or a subclass of it."""
     return any(base.__name__ == "Conv2dSame" for base in kind.__mro__)
 
 
 def _depthwise_class(kind: type[nn.Conv2d]) -> type[nn.Conv2d]:
-    """The same layer, computing in the way that `way` says; timm's own padding (`Conv2dSame`) is kept."""
+    """A subclass that computes as its attribute `way` says, and keeps the padding of timm's `Conv2dSame`."""
     if kind not in _CLASSES:
         pads_itself = _pads_itself(kind)
 

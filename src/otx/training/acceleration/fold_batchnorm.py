@@ -1,7 +1,7 @@
-"""Batch norm with fixed statistics as part of the convolution before it.
+"""Fold batch norm with frozen statistics into the convolution before it.
 
-With fixed statistics batch norm is one factor and one summand a channel. Put into the convolution's weights they cost
-nothing a pixel, neither forward nor backward; their parameters stay where they are and are trained as before.
+With frozen statistics, batch norm is a scale and a shift per channel. Folded into the convolution's weights, they cost
+nothing per pixel, forward or backward; the parameters stay in the batch norm layer and are trained as before.
 
 Source: Jacob et al., Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference,
 CVPR 2018, arXiv 1712.05877, section 3.2.
@@ -19,13 +19,13 @@ NEAR = 1e-2
 
 
 def fold_norms(network: nn.Module, size: tuple[int, int]) -> int:
-    """Let convolutions compute the batch norm behind them, wherever that is in eval mode; returns how many do.
+    """Make convolutions compute the batch norm after them while it is in eval mode; returns how many do.
 
-    Names, weights and gradients stay. A network in which something else looks at what a convolution gives is left as
-    it was: that is seen by its answers to noise.
+    Parameter names, weights and gradients stay the same. If folding changes the network's output for noise, because
+    another layer also reads the output of a convolution, the network is left unchanged.
 
     Args:
-        size: height and width of the images to try it with.
+        size: height and width of the noise images.
     """
     was_training = network.training
     network.eval()
@@ -38,7 +38,7 @@ def fold_norms(network: nn.Module, size: tuple[int, int]) -> int:
         for conv, norm in pairs:
             object.__setattr__(conv, "norm", (norm,))
             conv.__class__, norm.__class__ = FoldedConv, FOLDED[type(norm)]
-        # not a single answer of weights that are no numbers is near another
+        # `not <=` and not `>`: NaN outputs count as changed
         if not (network(noise) - expected).abs().max() <= NEAR * expected.abs().max():
             for kind, layer in kinds:
                 layer.__class__ = kind
@@ -48,7 +48,7 @@ def fold_norms(network: nn.Module, size: tuple[int, int]) -> int:
 
 
 class FoldedConv(nn.Conv2d):
-    """A convolution that computes the batch norm behind it, too, while that is in eval mode."""
+    """A convolution that also computes the batch norm after it, while that is in eval mode."""
 
     norm: tuple[Any]
 
@@ -65,14 +65,14 @@ class FoldedConv(nn.Conv2d):
 
 
 class FoldedNorm(nn.BatchNorm2d):
-    """What is left of a batch norm."""
+    """A batch norm that does nothing in eval mode: the convolution has computed it."""
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         return super().forward(images) if self.training else images
 
 
 class FoldedNormAct(BatchNormAct2d):
-    """What is left of timm's batch norm with an activation: the activation."""
+    """timm's batch norm with an activation; in eval mode only the activation is left."""
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         output: torch.Tensor = super().forward(images) if self.training else self.act(self.drop(images))  # type: ignore[no-untyped-call]
@@ -83,7 +83,7 @@ FOLDED: dict[type[nn.Module], type[nn.Module]] = {nn.BatchNorm2d: FoldedNorm, Ba
 
 
 def _pairs(network: nn.Module, images: torch.Tensor) -> list[tuple[nn.Module, nn.Module]]:
-    """The batch norms that get what a convolution gives."""
+    """Pairs of a convolution and the batch norm that reads its output."""
     given: dict[int, tuple[nn.Module, torch.Tensor]] = {}
     pairs: list[tuple[nn.Module, nn.Module]] = []
 

@@ -1,4 +1,4 @@
-"""Squeeze and excitation that pools by matrix products: the same means, a faster gradient on a CPU."""
+"""Squeeze and excitation with pooling by matrix products: the same means, with a faster gradient on a CPU."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from torch import nn
 
 
 class ProductSqueezeExcite(SqueezeExcite):
-    """timm's squeeze and excitation, which takes its means over the pixels by a matrix product with ones.
+    """timm's squeeze and excitation, with the mean over the pixels computed by a matrix product with ones.
 
-    The gradient of `mean` is one value a channel, spread without memory of its own: adding that to another gradient is
-    many times slower than adding what a product gives, which lies in memory as images do (channels last).
+    The gradient of `mean` is one value per channel, expanded to all pixels without memory of its own. Adding it to
+    another gradient is many times slower than adding that of a product, which is stored as images are (channels last).
     """
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
@@ -24,7 +24,7 @@ class ProductSqueezeExcite(SqueezeExcite):
 
 
 def pool_by_products(network: nn.Module) -> int:
-    """Let the squeeze and excitation of a network pool by matrix products; returns how many do."""
+    """Make a network's squeeze and excitation layers pool by matrix products; returns how many there are."""
     found = [layer for layer in network.modules() if type(layer) is SqueezeExcite]
     for layer in found:
         layer.__class__ = ProductSqueezeExcite
@@ -32,5 +32,5 @@ def pool_by_products(network: nn.Module) -> int:
 
 
 def sum_of_rows(rows: torch.Tensor) -> torch.Tensor:
-    """(N, R, C) to (N, 1, C), faster than `sum` where the rows are many."""
+    """Sum over the rows, (N, R, C) to (N, 1, C); faster than `sum` if there are many rows."""
     return torch.bmm(rows.new_ones(len(rows), 1, rows.shape[1]), rows)
