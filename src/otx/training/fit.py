@@ -17,9 +17,8 @@ from otx.recipe import Recipe
 from otx.results import EpochResult, StopReason
 from otx.signals import drop_signal_stack, name_of, signal_of
 from otx.training.batch_size import in_memory, out_of_memory
-from otx.training.job import Job
 from otx.training.journal import Journal
-from otx.training.loop import Loop
+from otx.training.loop import Job, Loop
 from otx.training.processes import make_fabric, quiet
 from otx.training.state import Schedule, State
 from otx.training.stopping import GracefulStop, Interrupted, Patience, tell
@@ -91,7 +90,7 @@ def _run(fabric: Fabric, job: Job, stop: GracefulStop, train: Callable[[], None]
     try:
         train()
     except (Interrupted, KeyboardInterrupt) as error:
-        tell(getattr(fabric.strategy.launcher, "procs", []), signal.SIGTERM)
+        tell(getattr(fabric.strategy.launcher, "procs", []), signal.SIGKILL)
         return stop.pressed or signal_of(error)
     except OSError as error:
         raise _storage_error(job.run, error) from error

@@ -9,6 +9,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from otx.errors import UsageError
 from otx.events import Progress, Reporter
 from otx.files import write_csv
@@ -87,13 +89,14 @@ class LiveLine:
     def seconds(self) -> float:
         return time.perf_counter() - self._started
 
-    def trained(self, images: int, loss: float, done: int, total: int) -> None:
+    def trained(self, images: int, loss: torch.Tensor, done: int, total: int) -> None:
         """A step is done on so many images, and `done` of `total` steps."""
         self._images += images
         self._trained = time.perf_counter()
         if self._is_time():
             remaining = (self._trained - self._started) / done * (total - done)
-            detail = f"loss {loss:.3f}, {self.images_per_second:.0f} images/s"
+            # only now: to read it is to wait until a GPU has computed it
+            detail = f"loss {float(loss):.3f}, {self.images_per_second:.0f} images/s"
             self.reporter.progress(Progress(self.name, done, total, detail, remaining))
 
     def validated(self, done: int, total: int) -> None:

@@ -1,8 +1,10 @@
-"""The epochs of a training, from top to bottom."""
+"""The epochs of a training: steps, validation, what is written down and told, whether to go on."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
+from pathlib import Path
 
 import torch
 from lightning.fabric import Fabric
@@ -11,11 +13,46 @@ from torch import nn
 
 from otx.data.transport import Batch
 from otx.errors import StorageError
+from otx.events import Reporter
+from otx.model.card import ModelCard
+from otx.model.modelfile import save_model
 from otx.results import EpochResult
-from otx.training.job import Job
+from otx.training.acceleration.threads import ThreadWatch
+from otx.training.devices import Compute
+from otx.training.inputs import Inputs
 from otx.training.journal import LiveLine
+from otx.training.module import Classifier
 from otx.training.state import State
 from otx.training.stopping import GracefulStop
+from otx.workspace import RunFolder
+
+
+@dataclass(frozen=True)
+class Job:
+    """All that a training needs to run.
+
+    Args:
+        card: what the model file says of itself, but the figures.
+        watch: chooses the threads to compute with.
+        before: figures of the network as it is given, where it can do something already.
+        resumes: go on from the last checkpoint of the run.
+    """
+
+    module: Classifier
+    inputs: Inputs
+    run: RunFolder
+    card: ModelCard
+    compute: Compute
+    watch: ThreadWatch
+    reporter: Reporter
+    before: EpochResult | None
+    resumes: bool
+
+    def keep(self, result: EpochResult) -> None:
+        """Write the model file: the network is the best so far."""
+        metrics = {"val/accuracy": result.val_accuracy, "val/loss": result.val_loss, "epoch": float(result.epoch + 1)}
+        state = {name: value.detach().cpu().contiguous() for name, value in self.module.network.state_dict().items()}
+        save_model(self.run.model, state, replace(self.card, metrics=metrics))
 
 
 class Loop:
@@ -38,22 +75,23 @@ class Loop:
 
     def train(self) -> None:
         """Train until all epochs are done, or `val/accuracy` has not risen for long enough."""
+        schedule, patience = self.state.schedule, self.state.patience
         for epoch in range(self.journal.next_epoch, self.recipe.max_epochs):
-            if self.state.patience.is_over:
+            if patience.is_over:
                 return
             self.tell_fall()
             line = LiveLine(self.reporter, f"epoch {epoch + 1}/{self.recipe.max_epochs}")
             train_loss = self.train_epoch(epoch, line)
             accuracy, loss = self.validate(line)
-            lr, speed = self.state.schedule.lr, line.images_per_second
-            result = self.journal.add(EpochResult(epoch, train_loss, loss, accuracy, lr, speed, line.seconds, False))
-            self.state.schedule.look(accuracy)
-            self.state.patience.look(epoch, accuracy)
-            if self.fabric.is_global_zero:
-                self.keep(result)
+            speed = line.images_per_second
+            result = self.journal.add(
+                EpochResult(epoch, train_loss, loss, accuracy, schedule.lr, speed, line.seconds, is_best=False)
+            )
+            schedule.look(accuracy)
+            patience.look(epoch, accuracy)
+            self.keep(result)
             self.tell(result)
-            if self.fabric.is_global_zero:
-                self.state.save(self.run.last_checkpoint)
+            self.save(self.run.last_checkpoint)
 
     def train_epoch(self, epoch: int, line: LiveLine) -> float:
         """Do all steps of an epoch; returns the mean of their losses over all processes."""
@@ -67,7 +105,7 @@ class Loop:
             self.stop.check()
         return self.module.train_loss.compute().item()
 
-    def _step(self, batch: Batch, number: int) -> float:
+    def _step(self, batch: Batch, number: int) -> torch.Tensor:
         with self.fabric.autocast():
             loss: torch.Tensor = self.model.training_step(batch, number)
         self.optimizer.zero_grad()
@@ -78,7 +116,7 @@ class Loop:
         self.optimizer.step()
         self.state.schedule.step()
         self.state.steps += 1
-        return loss.item()
+        return loss.detach()
 
     @torch.no_grad()
     def validate(self, line: LiveLine) -> tuple[float, float]:
@@ -98,7 +136,7 @@ class Loop:
 
     def begin(self) -> None:
         """Keep the network as it is before the first epoch, which may be the best, and a checkpoint to go on from."""
-        before, next_epoch = self.job.before, self.journal.next_epoch
+        before = self.job.before
         if before is not None:
             self.journal.epochs.append(before)
             self.job.keep(before)
@@ -106,20 +144,28 @@ class Loop:
             self.reporter.epoch(before, self.recipe.max_epochs)
         # what came before the first epoch is known to the main process alone, and all have to agree on what is best
         self.journal.epochs = self.fabric.broadcast(self.journal.epochs)
-        if self.fabric.is_global_zero and next_epoch < self.recipe.max_epochs:
-            self.run.summary.unlink(missing_ok=True)
+        if self.journal.next_epoch < self.recipe.max_epochs:
+            if self.fabric.is_global_zero:
+                self.run.summary.unlink(missing_ok=True)
             if self.state.steps == 0:
                 # so that a run that is killed in its first epoch can go on, too
-                self.state.save(self.run.last_checkpoint)
+                self.save(self.run.last_checkpoint)
+
+    def save(self, path: Path) -> None:
+        """Write a checkpoint, which the main process does."""
+        if self.fabric.is_global_zero:
+            self.state.save(path)
 
     def keep(self, result: EpochResult) -> None:
-        """Write an epoch down, and the network where it is the best so far."""
+        """Write an epoch down, and the network where it is the best so far; the main process does."""
+        if not self.fabric.is_global_zero:
+            return
         if not self.run.config.is_file():
             raise StorageError(f"the run folder {self.run.path} was removed while the training was running")
         if result.is_best:
             self.job.keep(result)
             best = self.run.checkpoints / f"epoch_{result.epoch:03}.ckpt"
-            self.state.save(best)
+            self.save(best)
             for older in self.run.checkpoints.glob("epoch_*.ckpt"):
                 if older != best:
                     older.unlink(missing_ok=True)
