@@ -1,1 +1,1 @@
-"""The training of a network with Lightning."""
+"""The training of a network with Fabric."""

@@ -75,7 +75,7 @@ def trial_steps(module: Classifier, compute: Compute) -> Iterator[Fits]:
     with torch.random.fork_rng([torch.cuda.current_device()] if place == "cuda" else []):
         try:
             module.to(place).network.train()
-            module.on_fit_start()
+            module.move_teacher()
             freeze_statistics(module.network, whole=module.is_frozen())
             yield fits
         finally:

@@ -1,12 +1,10 @@
-"""The LightningModule: one network, its loss, its optimizer, and what is measured on the validation images."""
+"""One network, its loss, its optimizer, and what is measured on the validation images."""
 
 from __future__ import annotations
 
 import math
 import warnings
-from typing import Any
 
-import lightning as L
 import torch
 from torch import nn
 from torch.nn import functional
@@ -19,7 +17,6 @@ from otx.errors import DataError, TrainingError
 from otx.networks.build import head_names
 from otx.networks.head import classifier_input
 from otx.recipe import OptimizerSettings, Recipe
-from otx.training.acceleration.cpu_kernels import kernel_choices_of, set_kernel_choices
 from otx.training.frozen import freeze_statistics
 from otx.training.incremental import BODY_FACTOR, HEAD_FACTOR
 from otx.training.losses import distillation_loss
@@ -27,7 +24,7 @@ from otx.training.objective import Objective
 from otx.training.starting_point import StartingPoint
 
 
-class Classifier(L.LightningModule):
+class Classifier(nn.Module):
     """Trains a network that maps images (N, 3, H, W) to logits (N, C).
 
     Args:
@@ -36,13 +33,13 @@ class Classifier(L.LightningModule):
         card: what every checkpoint says of itself.
         is_fitted: the classifier was fitted to the features before, so that what is learnt now is fine tuning.
 
-    Logs `val/accuracy` (top-1, 0 to 1; with a balanced objective the mean over the classes that have images, so that
-    rare ones count like others) and `val/loss` (nats) over all processes; keeps `train_loss`, the mean of the epoch.
+    Attributes:
+        epoch: the one that is trained, counted from 0.
+        train_loss: the mean of the epoch.
     """
 
     mean: torch.Tensor
     std: torch.Tensor
-    plateau: torch.optim.lr_scheduler.ReduceLROnPlateau
 
     def __init__(
         self, start: StartingPoint, objective: Objective, recipe: Recipe, *, card: str, is_fitted: bool = False
@@ -53,6 +50,7 @@ class Classifier(L.LightningModule):
         self.loss, self.distillation = objective.loss, objective.distillation
         self.is_balanced = objective.is_balanced
         self.bad_images: set[str] = set()
+        self.epoch = 0
         self.register_buffer("mean", torch.tensor(start.preprocessing.mean), persistent=False)
         self.register_buffer("std", torch.tensor(start.preprocessing.std), persistent=False)
         self.train_loss = MeanMetric()
@@ -77,20 +75,24 @@ class Classifier(L.LightningModule):
             logits = self(images)
         return logits, entered[0].detach().float()
 
-    def on_fit_start(self) -> None:
+    def move_teacher(self) -> None:
+        """Let the older network whose answers are kept compute where this one does."""
         if self.distillation is not None:
-            self.distillation.teacher.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+            self.distillation.teacher.to(self.mean.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
-        return Batch(batch.images.to(device, non_blocking=True), batch.labels.to(device, non_blocking=True), batch.bad)
-
-    def on_train_epoch_start(self) -> None:
-        # an epoch's random numbers depend on its number alone, so that a resumed run repeats them
-        torch.manual_seed(self.recipe.seed * 1_000_003 + self.current_epoch)
+    def begin_epoch(self, epoch: int) -> None:
+        """Set all that depends on the epoch: its random numbers, too, so that a resumed run repeats them."""
+        self.epoch = epoch
+        torch.manual_seed(self.recipe.seed * 1_000_003 + epoch)
         self.train_loss.reset()
         freeze_statistics(self.network, whole=self.is_frozen())
 
-    def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
+    def training_step(self, batch: Batch, number: int) -> torch.Tensor:
+        """The loss of a step of the epoch, counted from 1.
+
+        Raises:
+            TrainingError: it is no number.
+        """
         self._note_bad(batch)
         if len(batch.labels) == 1:
             # a single image has no statistics where a feature map is one value
@@ -101,8 +103,7 @@ class Classifier(L.LightningModule):
             freeze_statistics(self.network, whole=False)
         if not math.isfinite(loss.item()):
             raise TrainingError(
-                f"the loss became {loss.item()} in epoch {self.current_epoch + 1}, step {batch_idx + 1}: "
-                f"{self._reason()}",
+                f"the loss became {loss.item()} in epoch {self.epoch + 1}, step {number}: {self._reason(number)}",
                 fix=f"lower the learning rate (--optimizer.lr, now {self.recipe.optimizer.lr}), or begin from other "
                 "weights; the best model so far is kept",
             )
@@ -118,9 +119,9 @@ class Classifier(L.LightningModule):
         freezes = self.recipe.training.freeze_statistics
         return self.distillation is not None or (self.is_fitted if freezes is None else freezes)
 
-    def _reason(self) -> str:
+    def _reason(self, number: int) -> str:
         """Why a loss is no number, most likely; images are whole numbers from 0 to 255 and cannot be the reason."""
-        if self.trainer.global_step == 0:
+        if (self.epoch, number) == (0, 1):
             broken = [name for name, value in self.network.state_dict().items() if not value.isfinite().all()]
             if broken:
                 return f"the weights that the training began from hold values that are no numbers ({broken[0]})"
@@ -130,16 +131,17 @@ class Classifier(L.LightningModule):
         """The loss of a batch, which a training step minimises: a single value."""
         logits, features = self._with_features(batch.images)
         if self.distillation is None:
-            loss: torch.Tensor = self.loss(logits, batch.labels, features, self.current_epoch)
+            loss: torch.Tensor = self.loss(logits, batch.labels, features, self.epoch)
             return loss
         with torch.no_grad():
             wanted = self.distillation.teacher(self._input(batch.images)).float()
         own, labels = self.distillation.among_present(logits, batch.labels)
         kept = distillation_loss(logits[:, : wanted.shape[1]], wanted)
-        learnt: torch.Tensor = self.loss(own, labels, features, self.current_epoch)
+        learnt: torch.Tensor = self.loss(own, labels, features, self.epoch)
         return learnt + self.distillation.weight * kept
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+    def validation_step(self, batch: Batch) -> None:
+        """Measure the network on some validation images."""
         self.bad_images.update(batch.bad)
         if len(batch.labels) == 0:
             return
@@ -147,11 +149,16 @@ class Classifier(L.LightningModule):
         self.val_loss.update(functional.cross_entropy(logits, batch.labels), weight=len(batch.labels))
         self.val_counts.update(logits, batch.labels)
 
-    def on_validation_epoch_end(self) -> None:
-        self.log("val/accuracy", self._accuracy())
-        self.log("val/loss", self.val_loss.compute())
+    def measured(self) -> tuple[float, float]:
+        """Accuracy and loss (nats) of the validation images of all processes since it was asked for last.
+
+        The accuracy is top-1, 0 to 1; with a balanced objective the mean over the classes that have images, so that
+        rare ones count like others.
+        """
+        accuracy, loss = self._accuracy().item(), self.val_loss.compute().item()
         self.val_counts.reset()
         self.val_loss.reset()
+        return accuracy, loss
 
     def _accuracy(self) -> torch.Tensor:
         with warnings.catch_warnings():
@@ -170,54 +177,16 @@ class Classifier(L.LightningModule):
         if len(batch.labels) == 0:
             raise DataError(f"no image of a whole batch could be decoded: {', '.join(batch.bad[:3])}")
 
-    def configure_optimizers(self) -> Any:
-        settings = self.recipe.optimizer
-        factors = (BODY_FACTOR, HEAD_FACTOR) if self.distillation is not None else (1.0, 1.0)
-        fused = not self._scales_loss()
-        optimizer = make_optimizer(self.network, settings, body=factors[0], head=factors[1], fused=fused)
-        plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(
-            optimizer, mode="max", factor=self.recipe.scheduler.factor, patience=self.recipe.scheduler.patience
-        )
-        self.plateau = plateau
-        schedulers: list[dict[str, Any]] = [
-            {"scheduler": plateau, "interval": "epoch", "monitor": "val/accuracy", "strict": True}
-        ]
-        steps = self.recipe.scheduler.num_warmup_steps
-        if steps > 0:
-            warmup = torch.optim.lr_scheduler.LinearLR(optimizer, start_factor=1 / (steps + 1), total_iters=steps)
-            schedulers.append({"scheduler": warmup, "interval": "step"})
-        return [optimizer], schedulers
-
-    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
-        # Lightning looks for a plateau after the checkpoint of an epoch is written: a resumed run would miss that look
-        if scheduler is not self.plateau:
-            scheduler.step()
-
-    def end_epoch(self, accuracy: float) -> None:
-        """Let the learning rate fall where `val/accuracy` does not rise; called before a checkpoint is written."""
-        self.plateau.step(accuracy)
-
-    def configure_gradient_clipping(self, optimizer: Any, *_: Any, **__: Any) -> None:
+    @property
+    def clip_norm(self) -> float | None:
+        """The most that the norm of the gradients may be."""
         # a fitted classifier has larger weights than a fresh one, and hands larger gradients down by as much
-        norm = self.recipe.optimizer.clip_norm or (1.0 if self.is_fitted else None)
-        if self._scales_loss():
-            self.clip_gradients(optimizer, gradient_clip_val=norm, gradient_clip_algorithm="norm")
-        elif norm is not None:
-            # Lightning refuses to clip for a fused optimizer, whether or not it unscales gradients
-            nn.utils.clip_grad_norm_(self.network.parameters(), norm)
+        return self.recipe.optimizer.clip_norm or (1.0 if self.is_fitted else None)
 
-    def _scales_loss(self) -> bool:
-        """Whether gradients come multiplied by a factor, as those of 16-bit floats do."""
-        return self.trainer.precision == "16-mixed"
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["otx"] = self.card
-        checkpoint["is_fitted"] = self.is_fitted
-        checkpoint["ways"] = kernel_choices_of(self.network)
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self.is_fitted = checkpoint.get("is_fitted", False)
-        set_kernel_choices(self.network, checkpoint.get("ways", []))
+    def make_optimizer(self, *, fused: bool) -> torch.optim.Optimizer:
+        """The optimizer; the network learns slowly and the classifier fast where old answers are kept."""
+        body, head = (BODY_FACTOR, HEAD_FACTOR) if self.distillation is not None else (1.0, 1.0)
+        return make_optimizer(self.network, self.recipe.optimizer, body=body, head=head, fused=fused)
 
 
 def make_optimizer(

@@ -32,9 +32,10 @@ from otx.training.acceleration.threads import KeptThreads
 from otx.training.batch_size import as_decided, fill_memory, is_measured
 from otx.training.compute import find_shard, share
 from otx.training.devices import Compute
-from otx.training.fit import Job, Outcome, fit
+from otx.training.fit import Outcome, fit
 from otx.training.inputs import Inputs, open_inputs
 from otx.training.linear_probe import has_linear_head, probe
+from otx.training.loop import Job
 from otx.training.module import Classifier
 from otx.training.objective import choose_objective
 from otx.training.prepare import prepare_network, prepare_process

@@ -14,12 +14,10 @@ import os
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-import lightning as L
 import torch
 
 from otx.events import Reporter
@@ -219,7 +217,7 @@ def _children(tick: float) -> dict[int, float]:
     return used
 
 
-class ThreadWatch(L.Callback):
+class ThreadWatch:
     """Lets a training compute with as many threads as other programs leave room for.
 
     Args:
@@ -232,7 +230,6 @@ class ThreadWatch(L.Callback):
         self.others = OtherWork()
         self.chooser = ThreadChooser(torch.get_num_threads(), visible_cores())
         self._is_told = False
-        self._started = 0.0
 
     def begin(self) -> None:
         """Choose by what others did since this was made; called before anything is computed."""
@@ -241,18 +238,15 @@ class ThreadWatch(L.Callback):
             self.chooser.guess(others)
             self._apply()
 
-    def on_train_batch_start(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
-    ) -> None:
-        self._started = time.perf_counter()
-
-    def on_train_batch_end(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    @contextlib.contextmanager
+    def step(self, images: torch.Tensor) -> Iterator[None]:
+        """A training step on some images (N, 3, H, W): how long it takes decides on the threads of the next."""
+        started = time.perf_counter()
+        yield
         if not self.is_on:
             return
-        height, width = batch.images.shape[2:]
-        self.chooser.step((height, width), len(batch.images), time.perf_counter() - self._started)
+        height, width = images.shape[2:]
+        self.chooser.step((height, width), len(images), time.perf_counter() - started)
         others = self.others.since_last_look()
         if others is not None:
             self.chooser.look(others)

@@ -1,0 +1,112 @@
+"""What is known of the epochs of a run, and what a person is told of the one that is under way."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from otx.errors import UsageError
+from otx.events import Progress, Reporter
+from otx.files import write_csv
+from otx.results import EpochResult
+
+COLUMNS = tuple(field.name for field in dataclasses.fields(EpochResult))
+SHOW_SECONDS = 0.2
+
+
+class Journal:
+    """The epochs of a run: which is the best, and where it goes on."""
+
+    def __init__(self) -> None:
+        self.epochs: list[EpochResult] = []
+
+    @property
+    def best(self) -> EpochResult | None:
+        """The epoch with the highest validation accuracy; among equals the one with the lowest validation loss."""
+        return max(self.epochs, key=rank, default=None)
+
+    @property
+    def next_epoch(self) -> int:
+        """The number of the epoch to be trained, counted from 0."""
+        return self.epochs[-1].epoch + 1 if self.epochs else 0
+
+    def add(self, result: EpochResult) -> EpochResult:
+        """Take note of an epoch; returns it, with whether it is the best."""
+        self.epochs.append(dataclasses.replace(result, is_best=self.best is None or rank(result) > rank(self.best)))
+        return self.epochs[-1]
+
+    def write(self, path: Path) -> None:
+        write_csv(path, COLUMNS, ([getattr(epoch, name) for name in COLUMNS] for epoch in self.epochs))
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"epochs": [epoch.to_dict() for epoch in self.epochs]}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.epochs = [EpochResult(**epoch) for epoch in state["epochs"]]
+
+
+def rank(epoch: EpochResult) -> tuple[float, float]:
+    """What makes one epoch better than another; a loss that is no number is the worst."""
+    return epoch.val_accuracy, -epoch.val_loss if math.isfinite(epoch.val_loss) else -math.inf
+
+
+def count_epochs(path: Path) -> int:
+    """The number of epochs that are in a `metrics.csv`.
+
+    Raises:
+        UsageError: it is damaged.
+    """
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            return max(int(row["epoch"]) for row in csv.DictReader(file)) + 1
+    except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
+        raise UsageError(f"{path} is damaged: {error}", fix="remove it: --resume writes it again") from error
+
+
+class LiveLine:
+    """How far an epoch is, told a few times a second; and how fast it was.
+
+    Args:
+        name: of the epoch, as a person reads it.
+    """
+
+    def __init__(self, reporter: Reporter, name: str) -> None:
+        self.reporter, self.name = reporter, name
+        self._started = self._trained = self._shown = time.perf_counter()
+        self._images = 0
+
+    @property
+    def images_per_second(self) -> float:
+        return self._images / max(self._trained - self._started, 1e-9)
+
+    @property
+    def seconds(self) -> float:
+        return time.perf_counter() - self._started
+
+    def trained(self, images: int, loss: torch.Tensor, done: int, total: int) -> None:
+        """A step is done on so many images, and `done` of `total` steps."""
+        self._images += images
+        self._trained = time.perf_counter()
+        if self._is_time():
+            remaining = (self._trained - self._started) / done * (total - done)
+            # only now: to read it is to wait until a GPU has computed it
+            detail = f"loss {float(loss):.3f}, {self.images_per_second:.0f} images/s"
+            self.reporter.progress(Progress(self.name, done, total, detail, remaining))
+
+    def validated(self, done: int, total: int) -> None:
+        """So many batches of the validation are done."""
+        if self._is_time():
+            self.reporter.progress(Progress(f"{self.name}, validation", done, total))
+
+    def _is_time(self) -> bool:
+        now = time.perf_counter()
+        if now - self._shown <= SHOW_SECONDS:
+            return False
+        self._shown = now
+        return True

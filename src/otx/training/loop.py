@@ -1,0 +1,194 @@
+"""The epochs of a training: steps, validation, what is written down and told, whether to go on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
+from pathlib import Path
+
+import torch
+from lightning.fabric import Fabric
+from lightning.fabric.loggers.tensorboard import TensorBoardLogger
+from torch import nn
+
+from otx.data.transport import Batch
+from otx.errors import StorageError
+from otx.events import Reporter
+from otx.model.card import ModelCard
+from otx.model.modelfile import save_model
+from otx.results import EpochResult
+from otx.training.acceleration.threads import ThreadWatch
+from otx.training.devices import Compute
+from otx.training.inputs import Inputs
+from otx.training.journal import LiveLine
+from otx.training.module import Classifier
+from otx.training.state import State
+from otx.training.stopping import GracefulStop
+from otx.workspace import RunFolder
+
+
+@dataclass(frozen=True)
+class Job:
+    """All that a training needs to run.
+
+    Args:
+        card: what the model file says of itself, but the figures.
+        watch: chooses the threads to compute with.
+        before: figures of the network as it is given, where it can do something already.
+        resumes: go on from the last checkpoint of the run.
+    """
+
+    module: Classifier
+    inputs: Inputs
+    run: RunFolder
+    card: ModelCard
+    compute: Compute
+    watch: ThreadWatch
+    reporter: Reporter
+    before: EpochResult | None
+    resumes: bool
+
+    def keep(self, result: EpochResult) -> None:
+        """Write the model file: the network is the best so far."""
+        metrics = {"val/accuracy": result.val_accuracy, "val/loss": result.val_loss, "epoch": float(result.epoch + 1)}
+        state = {name: value.detach().cpu().contiguous() for name, value in self.module.network.state_dict().items()}
+        save_model(self.run.model, state, replace(self.card, metrics=metrics))
+
+
+class Loop:
+    """Trains the network of a job, epoch by epoch, and writes each down.
+
+    Args:
+        stop: asked between two steps; it raises Interrupted.
+    """
+
+    def __init__(self, job: Job, fabric: Fabric, state: State, stop: GracefulStop) -> None:
+        self.job, self.fabric, self.state, self.stop = job, fabric, state, stop
+        self.run, self.reporter, self.recipe = job.run, job.reporter, job.module.recipe
+        self.module, self.journal = job.module, state.journal
+        # the network as a process of several sees it: gradients are averaged, statistics are those of the first
+        self.model, self.optimizer = fabric.setup(job.module, state.optimizer)
+        self.batches = job.inputs.train_batches(self.recipe, job.compute)
+        self.val_batches = job.inputs.val_batches(self.recipe, job.compute)
+        self.log = TensorBoardLogger(self.run.path, name="tensorboard", version="") if has_tensorboard() else None
+        self._told: set[str] = set()
+
+    def train(self) -> None:
+        """Train until all epochs are done, or `val/accuracy` has not risen for long enough."""
+        schedule, patience = self.state.schedule, self.state.patience
+        for epoch in range(self.journal.next_epoch, self.recipe.max_epochs):
+            if patience.is_over:
+                return
+            self.tell_fall()
+            line = LiveLine(self.reporter, f"epoch {epoch + 1}/{self.recipe.max_epochs}")
+            train_loss = self.train_epoch(epoch, line)
+            accuracy, loss = self.validate(line)
+            speed = line.images_per_second
+            result = self.journal.add(
+                EpochResult(epoch, train_loss, loss, accuracy, schedule.lr, speed, line.seconds, is_best=False)
+            )
+            schedule.look(accuracy)
+            patience.look(epoch, accuracy)
+            self.keep(result)
+            self.tell(result)
+            self.save(self.run.last_checkpoint)
+
+    def train_epoch(self, epoch: int, line: LiveLine) -> float:
+        """Do all steps of an epoch; returns the mean of their losses over all processes."""
+        self.batches.sampler.set_epoch(epoch)  # type: ignore[attr-defined]
+        drawn = iter(self.batches)  # which takes a random number, and those of an epoch depend on nothing but the epoch
+        self.module.begin_epoch(epoch)
+        for number, batch in enumerate(drawn, 1):
+            with self.job.watch.step(batch.images):
+                loss = self._step(self._moved(batch), number)
+            line.trained(len(batch.labels) * self.fabric.world_size, loss, number, len(self.batches))
+            self.stop.check()
+        return self.module.train_loss.compute().item()
+
+    def _step(self, batch: Batch, number: int) -> torch.Tensor:
+        with self.fabric.autocast():
+            loss: torch.Tensor = self.model.training_step(batch, number)
+        self.optimizer.zero_grad()
+        self.fabric.backward(loss)
+        if (norm := self.module.clip_norm) is not None:
+            self.state.precision.unscale_gradients(self.state.optimizer)
+            nn.utils.clip_grad_norm_(self.module.network.parameters(), norm)
+        self.optimizer.step()
+        self.state.schedule.step()
+        self.state.steps += 1
+        return loss.detach()
+
+    @torch.no_grad()
+    def validate(self, line: LiveLine) -> tuple[float, float]:
+        """Accuracy and loss of the validation images of all processes."""
+        self.module.eval()
+        for number, batch in enumerate(self.val_batches, 1):
+            with self.fabric.autocast():
+                self.model.validation_step(self._moved(batch))
+            line.validated(number, len(self.val_batches))
+            self.stop.check()
+        self.module.train()
+        return self.module.measured()
+
+    def _moved(self, batch: Batch) -> Batch:
+        place = self.fabric.device
+        return Batch(batch.images.to(place, non_blocking=True), batch.labels.to(place, non_blocking=True), batch.bad)
+
+    def begin(self) -> None:
+        """Keep the network as it is before the first epoch, which may be the best, and a checkpoint to go on from."""
+        before = self.job.before
+        if before is not None:
+            self.journal.epochs.append(before)
+            self.job.keep(before)
+            self.journal.write(self.run.metrics)
+            self.reporter.epoch(before, self.recipe.max_epochs)
+        # what came before the first epoch is known to the main process alone, and all have to agree on what is best
+        self.journal.epochs = self.fabric.broadcast(self.journal.epochs)
+        if self.journal.next_epoch < self.recipe.max_epochs:
+            if self.fabric.is_global_zero:
+                self.run.summary.unlink(missing_ok=True)
+            if self.state.steps == 0:
+                # so that a run that is killed in its first epoch can go on, too
+                self.save(self.run.last_checkpoint)
+
+    def save(self, path: Path) -> None:
+        """Write a checkpoint, which the main process does."""
+        if self.fabric.is_global_zero:
+            self.state.save(path)
+
+    def keep(self, result: EpochResult) -> None:
+        """Write an epoch down, and the network where it is the best so far; the main process does."""
+        if not self.fabric.is_global_zero:
+            return
+        if not self.run.config.is_file():
+            raise StorageError(f"the run folder {self.run.path} was removed while the training was running")
+        if result.is_best:
+            self.job.keep(result)
+            best = self.run.checkpoints / f"epoch_{result.epoch:03}.ckpt"
+            self.save(best)
+            for older in self.run.checkpoints.glob("epoch_*.ckpt"):
+                if older != best:
+                    older.unlink(missing_ok=True)
+        self.journal.write(self.run.metrics)
+        if self.log is not None:
+            figures = {"val/accuracy": result.val_accuracy, "val/loss": result.val_loss, "epoch": result.epoch}
+            self.log.log_metrics(figures, self.state.steps)
+            self.log.save()
+
+    def tell(self, result: EpochResult) -> None:
+        """Let the person know of an epoch, and of images that could not be read in it."""
+        for path in sorted(self.module.bad_images - self._told):
+            self.reporter.warn(f"left out, cannot be decoded: {path}")
+        self._told |= self.module.bad_images
+        self.reporter.epoch(result, self.recipe.max_epochs)
+
+    def tell_fall(self) -> None:
+        """Let the person know that the learning rate has fallen since the last epoch."""
+        lr, before = self.state.schedule.lr, self.journal.epochs[-1].lr if self.journal.epochs else 0.0
+        if 0 < lr < before:
+            self.reporter.note(f"val/accuracy is not rising: learning rate {before:.2g} -> {lr:.2g}.")
+
+
+def has_tensorboard() -> bool:
+    """Whether what TensorBoard shows can be written: it is installed."""
+    return find_spec("tensorboard") is not None

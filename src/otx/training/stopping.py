@@ -1,0 +1,117 @@
+"""What ends a training before its last epoch: a signal, or an accuracy that does not rise."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import threading
+from collections.abc import Sequence
+from types import FrameType
+from typing import Any
+
+import torch
+
+from otx.events import Reporter
+from otx.recipe import EarlyStoppingSettings
+from otx.signals import SecondSigterm, name_of
+
+STOPS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Interrupted(Exception):
+    """Ctrl-C or SIGTERM came; raised between two steps, so that nothing is half done."""
+
+
+class GracefulStop:
+    """Lets the first Ctrl-C or SIGTERM end the training between two steps; the second one ends it at once."""
+
+    def __init__(self, reporter: Reporter) -> None:
+        self.reporter = reporter
+        self.pressed: signal.Signals | None = None
+        self.children: Sequence[subprocess.Popen[bytes]] = ()
+        is_main = threading.current_thread() is threading.main_thread()
+        self._before = {number: signal.getsignal(number) for number in STOPS} if is_main else {}
+        self._second: SecondSigterm | None = None
+        self._owner = os.getpid()
+
+    def listen(self, launcher: Any) -> None:
+        """From here on a signal is kept until `check`; processes of Fabric's launcher are told of it."""
+        self.children = getattr(launcher, "procs", ())
+        for number in self._before:
+            signal.signal(number, self._press)
+
+    def check(self) -> None:
+        """Raise Interrupted where a signal has come."""
+        if self.pressed is not None:
+            raise Interrupted
+
+    def close(self) -> None:
+        """Let signals do again what they did before."""
+        if self._second is not None:
+            self._second.close()
+            self._second = None
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _press(self, number: int, frame: FrameType | None) -> None:
+        if os.getpid() != self._owner:
+            return  # a data worker that was just forked: its parent ends it
+        if self.pressed is None:
+            self.pressed = signal.Signals(number)
+            signal.signal(signal.SIGINT, self._before[signal.SIGINT])
+            with contextlib.suppress(OSError, RuntimeError):
+                self._second = SecondSigterm()
+            tell(self.children, signal.SIGTERM)
+            again = name_of(self.pressed)
+            self.reporter.note(f"{again}: stopping after this step; {again} again stops at once.")
+
+
+def tell(children: Any, number: signal.Signals) -> None:
+    """Let Fabric's own processes end as well, and Fabric not kill this one because they have ended."""
+    for child in children:
+        child.send_signal(number)
+    if children:
+        children.clear()
+
+
+class Patience:
+    """Counts the epochs in which `val/accuracy` did not rise, but for some at the start.
+
+    Attributes:
+        epochs: how many it waits for; None for ever.
+        is_over: it has waited for so many.
+    """
+
+    def __init__(self, settings: EarlyStoppingSettings) -> None:
+        self.epochs, self.min_delta, self.warmup = settings.patience, settings.min_delta, settings.warmup_epochs
+        self.waited = 0
+        # single precision, as it is measured: differences are compared with `min_delta` to the last bit
+        self.best = torch.tensor(-torch.inf)
+
+    @property
+    def is_over(self) -> bool:
+        return self.epochs is not None and self.waited >= self.epochs
+
+    def look(self, epoch: int, accuracy: float) -> None:
+        """Take note of the accuracy of an epoch, counted from 0."""
+        if epoch < self.warmup:
+            return
+        now = torch.tensor(accuracy)
+        if now - self.min_delta > self.best:
+            self.best, self.waited = now, 0
+        else:
+            self.waited += 1
+
+    def begin_anew(self) -> None:
+        """A run that has ended and is given more to do waits again; the best so far stays."""
+        if self.is_over:
+            self.waited = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"wait_count": self.waited, "best_score": self.best}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        # a checkpoint may have the patience of before; what is asked for now counts
+        self.waited, self.best = state["wait_count"], state["best_score"].cpu()
