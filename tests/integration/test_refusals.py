@@ -198,8 +198,8 @@ def test_a_glimpse_does_not_read_a_large_class(photos: Path, monkeypatch: pytest
     own = os.DirEntry.is_file
     monkeypatch.setattr("otx.data.folder.is_image", lambda name: seen.append(name) or name.endswith((".png", ".jpg")))
     check_data_root(Recipe(data_root=str(photos)), min_classes=2)
-    # the three folders of 30 images each, twice, and an image of each or two
-    assert len(seen) <= 12
+    # a class alone has 30 images
+    assert len(seen) < 30
     assert own is os.DirEntry.is_file
 
 

@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from lightning.fabric import Fabric
+from lightning.fabric.plugins.precision import MixedPrecision
 
 from conftest import SMALL, SMALL_MODEL, Recorder
 from images import write_classes, write_noise
@@ -26,6 +28,7 @@ from otx.data.load import load_dataset
 from otx.errors import DataError, TrainingError, UsageError
 from otx.model.modelfile import load_model, read_card
 from otx.results import StopReason
+from otx.training import devices, fit
 from otx.training.module import Classifier
 from otx.verbs import train as verb
 from otx.workspace import latest_run, run_of
@@ -48,6 +51,23 @@ def command(photos: Path, work_dir: Path, **changes: Any) -> list[str]:
 
 def small(photos: Path, work_dir: Path, recorder: Recorder | None = None, **changes: Any) -> Engine:
     return Engine(photos, model=SMALL_MODEL, work_dir=work_dir, overrides={**SMALL, **changes}, reporter=recorder)
+
+
+@pytest.mark.parametrize("clip", [{}, {"optimizer.clip_norm": 1.0}])
+def test_16_bit_floats_are_scaled_clipped_and_resumed(
+    clip: dict[str, Any], photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a GPU without bf16, with a gradient scaler on the CPU."""
+    scaler = torch.amp.GradScaler("cpu")
+    precision = MixedPrecision("16-mixed", device="cpu", scaler=scaler)
+    monkeypatch.setattr(fit, "make_fabric", lambda *_: Fabric(accelerator="cpu", devices=1, plugins=[precision]))
+    monkeypatch.setattr(devices, "pick_precision", lambda *_: ("16", "16, simulated"))
+    result = small(photos, tmp_path, max_epochs=3, **clip, **{"optimizer.lr": 0.005}).train()
+    losses = [epoch.train_loss for epoch in result.epochs]
+    assert losses[2] < losses[0]
+    saved = torch.load(latest_run(tmp_path).last_checkpoint, weights_only=True)["MixedPrecision"]
+    assert saved["scale"] == scaler.get_scale()
+    assert len(Engine(work_dir=tmp_path).train(resume=True, max_epochs=4).epochs) == 4
 
 
 def test_a_training_needs_no_tensorboard(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -119,4 +119,4 @@ def test_modules_are_small() -> None:
     assert sizes["cli.py"] <= 250
     # the Python API has a docstring for each verb
     assert sizes["engine.py"] <= 300
-    assert {name: size for name, size in sizes.items() if size > 335} == {}
+    assert {name: size for name, size in sizes.items() if size > 330} == {}

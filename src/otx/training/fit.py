@@ -17,11 +17,11 @@ from otx.recipe import Recipe
 from otx.results import EpochResult, StopReason
 from otx.signals import drop_signal_stack, name_of, signal_of
 from otx.training.batch_size import in_memory, out_of_memory
-from otx.training.journal import Journal
 from otx.training.loop import Job, Loop
 from otx.training.processes import make_fabric, quiet
+from otx.training.recorder import EpochRecorder
 from otx.training.state import Schedule, State
-from otx.training.stopping import GracefulStop, Interrupted, Patience, tell
+from otx.training.stopping import EarlyStopping, GracefulStop, Interrupted, tell
 from otx.workspace import RunFolder
 
 
@@ -52,20 +52,24 @@ def fit(job: Job) -> Outcome:
 
 def _fit(job: Job) -> Outcome:
     recipe, run = job.module.recipe, job.run
-    journal, patience, stop = Journal(), Patience(recipe.training.early_stopping), GracefulStop(job.reporter)
+    recorder, patience, stop = (
+        EpochRecorder(),
+        EarlyStopping(recipe.training.early_stopping),
+        GracefulStop(job.reporter),
+    )
     with quiet():
         fabric = make_fabric(recipe, job.compute)
-        stopped = _run(fabric, job, stop, lambda: _train(fabric, job, journal, patience, stop))
-    if journal.best is None:
+        stopped = _run(fabric, job, stop, lambda: _train(fabric, job, recorder, patience, stop))
+    if recorder.best is None:
         raise _stopped_too_early(stopped or signal.SIGINT, run)
-    epochs = tuple(journal.epochs)
+    epochs = tuple(recorder.epochs)
     if stopped is not None:
         reason = StopReason.CTRL_C if stopped == signal.SIGINT else StopReason.SIGTERM
-        return Outcome(epochs, journal.best, reason, f"stopped by {name_of(stopped)}")
-    return Outcome(epochs, journal.best, *_reason(recipe, patience, journal))
+        return Outcome(epochs, recorder.best, reason, f"stopped by {name_of(stopped)}")
+    return Outcome(epochs, recorder.best, *_reason(recipe, patience, recorder))
 
 
-def _train(fabric: Fabric, job: Job, journal: Journal, patience: Patience, stop: GracefulStop) -> None:
+def _train(fabric: Fabric, job: Job, recorder: EpochRecorder, patience: EarlyStopping, stop: GracefulStop) -> None:
     recipe, module = job.module.recipe, job.module
     fabric.launch()
     stop.listen(fabric.strategy.launcher)
@@ -74,7 +78,7 @@ def _train(fabric: Fabric, job: Job, journal: Journal, patience: Patience, stop:
     # Fabric refuses to clip for a fused optimizer whose gradients are multiplied by a factor
     optimizer = module.make_optimizer(fused=job.compute.precision != "16")
     schedule = Schedule(optimizer, recipe.scheduler)
-    state = State(module, optimizer, schedule, fabric.strategy.precision, patience, journal)
+    state = State(module, optimizer, schedule, fabric.strategy.precision, patience, recorder)
     if job.resumes:
         state.load(job.run.last_checkpoint)
         if job.run.has_ended(with_report=recipe.report):
@@ -134,9 +138,9 @@ def _storage_error(run: RunFolder, error: OSError) -> OtxError:
     return cannot_write(run.path if error.filename is None else os.fsdecode(error.filename), error)
 
 
-def _reason(recipe: Recipe, patience: Patience, journal: Journal) -> tuple[StopReason, str]:
-    if patience.is_over and journal.next_epoch < recipe.max_epochs:
-        best = max(journal.epochs, key=lambda epoch: (epoch.val_accuracy, -epoch.epoch))
+def _reason(recipe: Recipe, patience: EarlyStopping, recorder: EpochRecorder) -> tuple[StopReason, str]:
+    if patience.is_over and recorder.next_epoch < recipe.max_epochs:
+        best = max(recorder.epochs, key=lambda epoch: (epoch.val_accuracy, -epoch.epoch))
         return (
             StopReason.EARLY_STOPPING,
             f"early stopping: val/accuracy has not risen above {best.val_accuracy:.4f} (epoch {best.epoch + 1}) "

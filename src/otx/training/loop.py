@@ -1,4 +1,4 @@
-"""The epochs of a training: steps, validation, what is written down and told, whether to go on."""
+"""The training loop: steps, validation, checkpoints, reports, and when to stop."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from otx.results import EpochResult
 from otx.training.acceleration.threads import ThreadWatch
 from otx.training.devices import Compute
 from otx.training.inputs import Inputs
-from otx.training.journal import LiveLine
 from otx.training.module import Classifier
+from otx.training.recorder import LiveLine
 from otx.training.state import State
 from otx.training.stopping import GracefulStop
 from otx.workspace import RunFolder
@@ -32,10 +32,10 @@ class Job:
     """All that a training needs to run.
 
     Args:
-        card: what the model file says of itself, but the figures.
-        watch: chooses the threads to compute with.
-        before: figures of the network as it is given, where it can do something already.
-        resumes: go on from the last checkpoint of the run.
+        card: the model card, without the metrics.
+        watch: chooses the number of threads.
+        before: the figures of the linear probe, if there is one.
+        resumes: continue from the last checkpoint of the run.
     """
 
     module: Classifier
@@ -49,24 +49,24 @@ class Job:
     resumes: bool
 
     def keep(self, result: EpochResult) -> None:
-        """Write the model file: the network is the best so far."""
+        """Write the model file. Called when the network is the best so far."""
         metrics = {"val/accuracy": result.val_accuracy, "val/loss": result.val_loss, "epoch": float(result.epoch + 1)}
         state = {name: value.detach().cpu().contiguous() for name, value in self.module.network.state_dict().items()}
         save_model(self.run.model, state, replace(self.card, metrics=metrics))
 
 
 class Loop:
-    """Trains the network of a job, epoch by epoch, and writes each down.
+    """Trains the network of a job.
 
     Args:
-        stop: asked between two steps; it raises Interrupted.
+        stop: checked between two steps; raises Interrupted after a signal.
     """
 
     def __init__(self, job: Job, fabric: Fabric, state: State, stop: GracefulStop) -> None:
         self.job, self.fabric, self.state, self.stop = job, fabric, state, stop
         self.run, self.reporter, self.recipe = job.run, job.reporter, job.module.recipe
-        self.module, self.journal = job.module, state.journal
-        # the network as a process of several sees it: gradients are averaged, statistics are those of the first
+        self.module, self.recorder = job.module, state.recorder
+        # with several processes, gradients are averaged and batch norm statistics are those of rank 0
         self.model, self.optimizer = fabric.setup(job.module, state.optimizer)
         self.batches = job.inputs.train_batches(self.recipe, job.compute)
         self.val_batches = job.inputs.val_batches(self.recipe, job.compute)
@@ -74,9 +74,9 @@ class Loop:
         self._told: set[str] = set()
 
     def train(self) -> None:
-        """Train until all epochs are done, or `val/accuracy` has not risen for long enough."""
+        """Train until all epochs are done or early stopping ends it."""
         schedule, patience = self.state.schedule, self.state.patience
-        for epoch in range(self.journal.next_epoch, self.recipe.max_epochs):
+        for epoch in range(self.recorder.next_epoch, self.recipe.max_epochs):
             if patience.is_over:
                 return
             self.tell_fall()
@@ -84,19 +84,19 @@ class Loop:
             train_loss = self.train_epoch(epoch, line)
             accuracy, loss = self.validate(line)
             speed = line.images_per_second
-            result = self.journal.add(
+            result = self.recorder.add(
                 EpochResult(epoch, train_loss, loss, accuracy, schedule.lr, speed, line.seconds, is_best=False)
             )
-            schedule.look(accuracy)
-            patience.look(epoch, accuracy)
+            schedule.update(accuracy)
+            patience.update(epoch, accuracy)
             self.keep(result)
             self.tell(result)
             self.save(self.run.last_checkpoint)
 
     def train_epoch(self, epoch: int, line: LiveLine) -> float:
-        """Do all steps of an epoch; returns the mean of their losses over all processes."""
+        """Train for one epoch; return the mean loss over all processes."""
         self.batches.sampler.set_epoch(epoch)  # type: ignore[attr-defined]
-        drawn = iter(self.batches)  # which takes a random number, and those of an epoch depend on nothing but the epoch
+        drawn = iter(self.batches)  # draws a random number, so it comes before the epoch's seed is set
         self.module.begin_epoch(epoch)
         for number, batch in enumerate(drawn, 1):
             with self.job.watch.step(batch.images):
@@ -120,7 +120,7 @@ class Loop:
 
     @torch.no_grad()
     def validate(self, line: LiveLine) -> tuple[float, float]:
-        """Accuracy and loss of the validation images of all processes."""
+        """Accuracy and loss on the validation images of all processes."""
         self.module.eval()
         for number, batch in enumerate(self.val_batches, 1):
             with self.fabric.autocast():
@@ -135,29 +135,29 @@ class Loop:
         return Batch(batch.images.to(place, non_blocking=True), batch.labels.to(place, non_blocking=True), batch.bad)
 
     def begin(self) -> None:
-        """Keep the network as it is before the first epoch, which may be the best, and a checkpoint to go on from."""
+        """Save the linear probe, which may stay the best model, and a first checkpoint to resume from."""
         before = self.job.before
         if before is not None:
-            self.journal.epochs.append(before)
+            self.recorder.epochs.append(before)
             self.job.keep(before)
-            self.journal.write(self.run.metrics)
+            self.recorder.write(self.run.metrics)
             self.reporter.epoch(before, self.recipe.max_epochs)
-        # what came before the first epoch is known to the main process alone, and all have to agree on what is best
-        self.journal.epochs = self.fabric.broadcast(self.journal.epochs)
-        if self.journal.next_epoch < self.recipe.max_epochs:
+        # only rank 0 has fitted the probe, and all ranks must agree on the best epoch
+        self.recorder.epochs = self.fabric.broadcast(self.recorder.epochs)
+        if self.recorder.next_epoch < self.recipe.max_epochs:
             if self.fabric.is_global_zero:
                 self.run.summary.unlink(missing_ok=True)
             if self.state.steps == 0:
-                # so that a run that is killed in its first epoch can go on, too
+                # so that a run killed in its first epoch can be resumed
                 self.save(self.run.last_checkpoint)
 
     def save(self, path: Path) -> None:
-        """Write a checkpoint, which the main process does."""
+        """Write a checkpoint, on rank 0 only."""
         if self.fabric.is_global_zero:
             self.state.save(path)
 
     def keep(self, result: EpochResult) -> None:
-        """Write an epoch down, and the network where it is the best so far; the main process does."""
+        """Write the metrics of an epoch, and the model if it is the best so far, on rank 0 only."""
         if not self.fabric.is_global_zero:
             return
         if not self.run.config.is_file():
@@ -169,26 +169,26 @@ class Loop:
             for older in self.run.checkpoints.glob("epoch_*.ckpt"):
                 if older != best:
                     older.unlink(missing_ok=True)
-        self.journal.write(self.run.metrics)
+        self.recorder.write(self.run.metrics)
         if self.log is not None:
             figures = {"val/accuracy": result.val_accuracy, "val/loss": result.val_loss, "epoch": result.epoch}
             self.log.log_metrics(figures, self.state.steps)
             self.log.save()
 
     def tell(self, result: EpochResult) -> None:
-        """Let the person know of an epoch, and of images that could not be read in it."""
+        """Report an epoch, and the images that could not be decoded in it."""
         for path in sorted(self.module.bad_images - self._told):
             self.reporter.warn(f"left out, cannot be decoded: {path}")
         self._told |= self.module.bad_images
         self.reporter.epoch(result, self.recipe.max_epochs)
 
     def tell_fall(self) -> None:
-        """Let the person know that the learning rate has fallen since the last epoch."""
-        lr, before = self.state.schedule.lr, self.journal.epochs[-1].lr if self.journal.epochs else 0.0
+        """Report that the learning rate has fallen since the last epoch."""
+        lr, before = self.state.schedule.lr, self.recorder.epochs[-1].lr if self.recorder.epochs else 0.0
         if 0 < lr < before:
             self.reporter.note(f"val/accuracy is not rising: learning rate {before:.2g} -> {lr:.2g}.")
 
 
 def has_tensorboard() -> bool:
-    """Whether what TensorBoard shows can be written: it is installed."""
+    """Whether TensorBoard is installed."""
     return find_spec("tensorboard") is not None

@@ -30,12 +30,12 @@ class Classifier(nn.Module):
     Args:
         start: the network, its classes and its preprocessing.
         objective: its loss is called with logits (N, C), labels (N,), features (N, D) and the epoch, from 0.
-        card: what every checkpoint says of itself.
-        is_fitted: the classifier was fitted to the features before, so that what is learnt now is fine tuning.
+        card: the model card, which goes into every checkpoint.
+        is_fitted: the classifier was fitted as a linear probe before, so this is fine tuning.
 
     Attributes:
-        epoch: the one that is trained, counted from 0.
-        train_loss: the mean of the epoch.
+        epoch: the current epoch, counted from 0.
+        train_loss: the mean loss of the epoch.
     """
 
     mean: torch.Tensor
@@ -54,7 +54,7 @@ class Classifier(nn.Module):
         self.register_buffer("mean", torch.tensor(start.preprocessing.mean), persistent=False)
         self.register_buffer("std", torch.tensor(start.preprocessing.std), persistent=False)
         self.train_loss = MeanMetric()
-        # a validation loss may be no number where an untrained network explodes; it is shown as such
+        # the validation loss of an untrained network may be NaN; it is shown as such
         self.val_loss = MeanMetric(nan_strategy="disable")
         self.val_counts = MulticlassStatScores(len(start.classes), average="none")
 
@@ -76,26 +76,26 @@ class Classifier(nn.Module):
         return logits, entered[0].detach().float()
 
     def move_teacher(self) -> None:
-        """Let the older network whose answers are kept compute where this one does."""
+        """Move the distillation teacher to the device of this network."""
         if self.distillation is not None:
             self.distillation.teacher.to(self.mean.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def begin_epoch(self, epoch: int) -> None:
-        """Set all that depends on the epoch: its random numbers, too, so that a resumed run repeats them."""
+        """Set what depends on the epoch, also the random seed, so that a resumed run repeats it."""
         self.epoch = epoch
         torch.manual_seed(self.recipe.seed * 1_000_003 + epoch)
         self.train_loss.reset()
         freeze_statistics(self.network, whole=self.is_frozen())
 
     def training_step(self, batch: Batch, number: int) -> torch.Tensor:
-        """The loss of a step of the epoch, counted from 1.
+        """The loss of a step, counted from 1 in each epoch.
 
         Raises:
-            TrainingError: it is no number.
+            TrainingError: the loss is not finite.
         """
         self._note_bad(batch)
         if len(batch.labels) == 1:
-            # a single image has no statistics where a feature map is one value
+            # batch norm cannot take a single image if its feature map is 1x1
             freeze_statistics(self.network)
         loss = self.loss_of(batch)
         if len(batch.labels) == 1 and not self.is_frozen():
@@ -120,7 +120,7 @@ class Classifier(nn.Module):
         return self.distillation is not None or (self.is_fitted if freezes is None else freezes)
 
     def _reason(self, number: int) -> str:
-        """Why a loss is no number, most likely; images are whole numbers from 0 to 255 and cannot be the reason."""
+        """Why the loss is probably not finite. Images are integers from 0 to 255, so they are not the reason."""
         if (self.epoch, number) == (0, 1):
             broken = [name for name, value in self.network.state_dict().items() if not value.isfinite().all()]
             if broken:

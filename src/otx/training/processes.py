@@ -1,4 +1,4 @@
-"""Fabric, set up: devices, precision and processes, with the ranks that otx has found out, and no words of its own."""
+"""Set up Fabric: devices, precision, and processes with the ranks that `compute.py` found."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PRECISIONS = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
 
 
 def make_fabric(recipe: Recipe, compute: Compute) -> Fabric:
-    """What places the network, averages gradients over processes and starts them."""
+    """Fabric, which starts the processes, places the network and averages gradients."""
     torch.use_deterministic_algorithms(recipe.deterministic)
     if recipe.deterministic:
         torch.backends.cudnn.benchmark = False
@@ -41,7 +41,7 @@ def make_fabric(recipe: Recipe, compute: Compute) -> Fabric:
 
 
 class _Started(ClusterEnvironment):
-    """Tells Fabric which of the processes that another program started this one is, so that it need not guess."""
+    """Tells Fabric the rank of this process when torchrun or srun started it."""
 
     def __init__(self, shard: Shard, num_devices: int) -> None:
         super().__init__()
@@ -82,11 +82,11 @@ class _Started(ClusterEnvironment):
 
 @contextlib.contextmanager
 def quiet() -> Iterator[Any]:
-    """Fabric's own messages are for programmers; what matters is told by the journal."""
-    loggers = [logging.getLogger(name) for name in ("lightning.fabric", "lightning")]
+    """Silence Fabric's own messages, which are for programmers."""
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric", "lightning")]
     levels = [logger.level for logger in loggers]
     hook = threading.excepthook
-    # what the thread that writes TensorBoard's log stumbles over is raised in this one, too
+    # errors of the thread that writes the TensorBoard log are raised in this one, too
     threading.excepthook = lambda _: None
     for logger in loggers:
         logger.setLevel(logging.ERROR)

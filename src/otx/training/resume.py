@@ -11,7 +11,7 @@ from otx.catalogue import load_recipe
 from otx.errors import UsageError
 from otx.recipe import Recipe
 from otx.results import StopReason
-from otx.training.journal import count_epochs
+from otx.training.recorder import count_epochs
 from otx.workspace import RunFolder, run_of
 
 

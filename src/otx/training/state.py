@@ -1,4 +1,4 @@
-"""All that changes while a network is trained, and the checkpoint it is kept in."""
+"""The state of a training, and its checkpoint."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from torch.optim import lr_scheduler
 from otx.files import atomic
 from otx.recipe import SchedulerSettings
 from otx.training.acceleration.cpu_kernels import kernel_choices_of, set_kernel_choices
-from otx.training.journal import Journal
 from otx.training.module import Classifier
-from otx.training.stopping import Patience
+from otx.training.recorder import EpochRecorder
+from otx.training.stopping import EarlyStopping
 
-# names in the checkpoints of the first otx, which Lightning's Trainer wrote
+# keys of the first checkpoints, which Lightning's Trainer wrote
 JOURNAL, SCALER = "Journal", "MixedPrecision"
 PATIENCE = "Stopper{'monitor': 'val/accuracy', 'mode': 'max'}"
 
 
 class Schedule:
-    """The learning rate of an optimizer: it rises in the first steps, and falls where `val/accuracy` does not rise."""
+    """The learning rate: warm-up in the first steps, then ReduceLROnPlateau on `val/accuracy`."""
 
     def __init__(self, optimizer: torch.optim.Optimizer, settings: SchedulerSettings) -> None:
         self.optimizer = optimizer
@@ -41,12 +41,12 @@ class Schedule:
         return float(self.optimizer.param_groups[0]["lr"])
 
     def step(self) -> None:
-        """A step is done."""
+        """Called after each step: warm-up."""
         if self.warmup is not None:
             self.warmup.step()
 
-    def look(self, accuracy: float) -> None:
-        """An epoch is done; called before its checkpoint is written, so that a resumed run misses no look."""
+    def update(self, accuracy: float) -> None:
+        """Called after each epoch, before its checkpoint is written, so that resuming loses no update."""
         self.plateau.step(accuracy)
 
     def state_dicts(self) -> list[dict[str, Any]]:
@@ -60,23 +60,23 @@ class Schedule:
 
 @dataclass
 class State:
-    """A training between two steps.
+    """Everything that changes during a training.
 
     Attributes:
-        precision: knows by which factor 16-bit gradients are multiplied.
-        steps: of the optimizer, in all epochs.
+        precision: holds the gradient scaler of 16-bit training.
+        steps: optimizer steps over all epochs.
     """
 
     module: Classifier
     optimizer: torch.optim.Optimizer
     schedule: Schedule
     precision: Precision
-    patience: Patience
-    journal: Journal = field(default_factory=Journal)
+    patience: EarlyStopping
+    recorder: EpochRecorder = field(default_factory=EpochRecorder)
     steps: int = 0
 
     def save(self, path: Path) -> None:
-        """Write a checkpoint, whole or not at all: in memory first, then beside its place."""
+        """Write a checkpoint atomically."""
         scaler = self.precision.state_dict()
         checkpoint = {
             "epoch": self.module.epoch,
@@ -84,7 +84,7 @@ class State:
             "state_dict": self.module.state_dict(),
             "optimizer_states": [self.optimizer.state_dict()],
             "lr_schedulers": self.schedule.state_dicts(),
-            "callbacks": {JOURNAL: self.journal.state_dict(), PATIENCE: self.patience.state_dict()},
+            "callbacks": {JOURNAL: self.recorder.state_dict(), PATIENCE: self.patience.state_dict()},
             "otx": self.module.card,
             "is_fitted": self.module.is_fitted,
             "ways": kernel_choices_of(self.module.network),
@@ -96,7 +96,7 @@ class State:
             file.write(buffer.getbuffer())
 
     def load(self, path: Path) -> None:
-        """Go on from a checkpoint."""
+        """Read a checkpoint back."""
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
         self.steps = checkpoint["global_step"]
         self.module.is_fitted = checkpoint.get("is_fitted", False)
@@ -104,7 +104,7 @@ class State:
         self.module.load_state_dict(checkpoint["state_dict"])
         self.optimizer.load_state_dict(checkpoint["optimizer_states"][0])
         self.schedule.load_state_dicts(checkpoint["lr_schedulers"])
-        self.journal.load_state_dict(checkpoint["callbacks"][JOURNAL])
+        self.recorder.load_state_dict(checkpoint["callbacks"][JOURNAL])
         if PATIENCE in checkpoint["callbacks"]:
             self.patience.load_state_dict(checkpoint["callbacks"][PATIENCE])
         if SCALER in checkpoint:

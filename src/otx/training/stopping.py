@@ -1,4 +1,4 @@
-"""What ends a training before its last epoch: a signal, or an accuracy that does not rise."""
+"""What ends a training before its last epoch: signals and early stopping."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ STOPS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Interrupted(Exception):
-    """Ctrl-C or SIGTERM came; raised between two steps, so that nothing is half done."""
+    """Ctrl-C or SIGTERM arrived. Raised between two steps, so that no step is half done."""
 
 
 class GracefulStop:
-    """Lets the first Ctrl-C or SIGTERM end the training between two steps; the second one ends it at once."""
+    """Ends the training between two steps on the first Ctrl-C or SIGTERM, and at once on the second."""
 
     def __init__(self, reporter: Reporter) -> None:
         self.reporter = reporter
@@ -37,18 +37,18 @@ class GracefulStop:
         self._owner = os.getpid()
 
     def listen(self, launcher: Any) -> None:
-        """From here on a signal is kept until `check`; processes of Fabric's launcher are told of it."""
+        """Start to hold signals until `check`, and to pass them on to the processes of Fabric's launcher."""
         self.children = getattr(launcher, "procs", ())
         for number in self._before:
             signal.signal(number, self._press)
 
     def check(self) -> None:
-        """Raise Interrupted where a signal has come."""
+        """Raise Interrupted if a signal has arrived."""
         if self.pressed is not None:
             raise Interrupted
 
     def close(self) -> None:
-        """Let signals do again what they did before."""
+        """Restore the signal handlers."""
         if self._second is not None:
             self._second.close()
             self._second = None
@@ -69,33 +69,32 @@ class GracefulStop:
 
 
 def tell(children: Any, number: signal.Signals) -> None:
-    """Let Fabric's own processes end as well, and Fabric not kill this one because they have ended."""
+    """Send a signal to Fabric's processes, and make Fabric forget them: it would kill this one when they end."""
     for child in children:
         child.send_signal(number)
     if children:
         children.clear()
 
 
-class Patience:
-    """Counts the epochs in which `val/accuracy` did not rise, but for some at the start.
+class EarlyStopping:
+    """Counts the epochs in which `val/accuracy` did not rise, without those of the warm-up.
 
     Attributes:
-        epochs: how many it waits for; None for ever.
-        is_over: it has waited for so many.
+        epochs: the patience; None to wait for ever.
     """
 
     def __init__(self, settings: EarlyStoppingSettings) -> None:
         self.epochs, self.min_delta, self.warmup = settings.patience, settings.min_delta, settings.warmup_epochs
         self.waited = 0
-        # single precision, as it is measured: differences are compared with `min_delta` to the last bit
+        # float32 like the metric, so that comparing with `min_delta` is exact to the last bit
         self.best = torch.tensor(-torch.inf)
 
     @property
     def is_over(self) -> bool:
         return self.epochs is not None and self.waited >= self.epochs
 
-    def look(self, epoch: int, accuracy: float) -> None:
-        """Take note of the accuracy of an epoch, counted from 0."""
+    def update(self, epoch: int, accuracy: float) -> None:
+        """Add the accuracy of an epoch, counted from 0."""
         if epoch < self.warmup:
             return
         now = torch.tensor(accuracy)
@@ -105,7 +104,7 @@ class Patience:
             self.waited += 1
 
     def begin_anew(self) -> None:
-        """A run that has ended and is given more to do waits again; the best so far stays."""
+        """Start waiting again, when a run that has ended is given more epochs. The best accuracy stays."""
         if self.is_over:
             self.waited = 0
 
@@ -113,5 +112,5 @@ class Patience:
         return {"wait_count": self.waited, "best_score": self.best}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        # a checkpoint may have the patience of before; what is asked for now counts
+        # the patience itself comes from the recipe, not from the checkpoint
         self.waited, self.best = state["wait_count"], state["best_score"].cpu()

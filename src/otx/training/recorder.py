@@ -1,4 +1,4 @@
-"""What is known of the epochs of a run, and what a person is told of the one that is under way."""
+"""The epochs of a run so far, and the progress of the current one."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ COLUMNS = tuple(field.name for field in dataclasses.fields(EpochResult))
 SHOW_SECONDS = 0.2
 
 
-class Journal:
-    """The epochs of a run: which is the best, and where it goes on."""
+class EpochRecorder:
+    """The epochs of a run, the best of them, and which comes next."""
 
     def __init__(self) -> None:
         self.epochs: list[EpochResult] = []
@@ -33,11 +33,11 @@ class Journal:
 
     @property
     def next_epoch(self) -> int:
-        """The number of the epoch to be trained, counted from 0."""
+        """The next epoch to train, counted from 0."""
         return self.epochs[-1].epoch + 1 if self.epochs else 0
 
     def add(self, result: EpochResult) -> EpochResult:
-        """Take note of an epoch; returns it, with whether it is the best."""
+        """Add an epoch; return it with `is_best` set."""
         self.epochs.append(dataclasses.replace(result, is_best=self.best is None or rank(result) > rank(self.best)))
         return self.epochs[-1]
 
@@ -52,12 +52,12 @@ class Journal:
 
 
 def rank(epoch: EpochResult) -> tuple[float, float]:
-    """What makes one epoch better than another; a loss that is no number is the worst."""
+    """The sort key for the best epoch: accuracy, then loss. A loss that is not finite is the worst."""
     return epoch.val_accuracy, -epoch.val_loss if math.isfinite(epoch.val_loss) else -math.inf
 
 
 def count_epochs(path: Path) -> int:
-    """The number of epochs that are in a `metrics.csv`.
+    """The number of epochs in a `metrics.csv`.
 
     Raises:
         UsageError: it is damaged.
@@ -70,10 +70,10 @@ def count_epochs(path: Path) -> int:
 
 
 class LiveLine:
-    """How far an epoch is, told a few times a second; and how fast it was.
+    """Reports the progress of an epoch a few times a second, and measures its speed.
 
     Args:
-        name: of the epoch, as a person reads it.
+        name: of the epoch, for the user.
     """
 
     def __init__(self, reporter: Reporter, name: str) -> None:
@@ -90,17 +90,17 @@ class LiveLine:
         return time.perf_counter() - self._started
 
     def trained(self, images: int, loss: torch.Tensor, done: int, total: int) -> None:
-        """A step is done on so many images, and `done` of `total` steps."""
+        """Report a training step on some images, the `done`-th of `total`."""
         self._images += images
         self._trained = time.perf_counter()
         if self._is_time():
             remaining = (self._trained - self._started) / done * (total - done)
-            # only now: to read it is to wait until a GPU has computed it
+            # reading the loss waits for the GPU, so it is read only when shown
             detail = f"loss {float(loss):.3f}, {self.images_per_second:.0f} images/s"
             self.reporter.progress(Progress(self.name, done, total, detail, remaining))
 
     def validated(self, done: int, total: int) -> None:
-        """So many batches of the validation are done."""
+        """Report a validation batch, the `done`-th of `total`."""
         if self._is_time():
             self.reporter.progress(Progress(f"{self.name}, validation", done, total))
 
