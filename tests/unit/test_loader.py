@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import pickle
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 
 from images import write_classes
@@ -192,3 +194,36 @@ def test_large_images_to_train_on_are_kept_small(
         np.testing.assert_array_equal(as_tested.permute(1, 2, 0), NETWORK_INPUT.resize(whole))
         # its pixels are pixels of the file, so that it is as grainy
         assert {tuple(pixel) for pixel in kept.reshape(-1, 3)} <= {tuple(pixel) for pixel in whole.reshape(-1, 3)}
+
+
+class Leftover:
+    """Garbage in a cycle, as loaders of earlier trainings are; its end is written down."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.itself = path, self
+
+    def __del__(self) -> None:
+        with self.path.open("a") as file:
+            file.write(f"{os.getpid()}\n")
+
+
+class Collecting(ImageSubset):
+    def __getitem__(self, request: SampleRequest) -> tuple[torch.Tensor | None, int, str]:
+        gc.collect()
+        return super().__getitem__(request)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="nothing is inherited where processes are spawned")
+def test_a_worker_does_not_finalise_what_it_has_inherited(tmp_path: Path) -> None:
+    data = load_dataset(write_classes(tmp_path / "data", {"ant": 6, "bee": 6}))
+    images = Collecting(ImageSet(data.root, data.train, Split.TRAIN, 10**6), NETWORK_INPUT)
+    gc.collect()
+    gc.disable()
+    try:
+        Leftover(tmp_path / "ends")
+        assert sum(len(batch.labels) for batch in val_loader(images, Batching(4, 1))) == len(data.train)
+    finally:
+        gc.enable()
+    assert not (tmp_path / "ends").exists()
+    gc.collect()
+    assert (tmp_path / "ends").read_text() == f"{os.getpid()}\n"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import gc
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -305,6 +306,8 @@ class _Loader(DataLoader[Any]):
 
 
 def _begin_worker(_: int) -> None:
+    # garbage that was inherited is not this process's to finalise: an old loader would wait for locks of its workers
+    gc.freeze()
     outlive_signals()
     torch.set_num_threads(1)
     drop_freed_memory()
