@@ -13,6 +13,7 @@ from pathlib import Path
 from otx.errors import InputError
 
 LIMIT = 60
+STARTS_AGAIN_CODE = 86  # the exit code of a process that finds this out in the place of its caller
 GUARD = """\
 put what your script starts below `if __name__ == "__main__":`
     from otx import Engine
@@ -51,14 +52,15 @@ def check_script() -> None:
         SystemExit: in a process that imports the script again, before it starts a training there.
     """
     if getattr(process.current_process(), "_inheriting", False):
-        raise SystemExit(f"error: {STARTS_AGAIN}\n  fix: {GUARD}")
+        sys.stderr.write(f"error: {STARTS_AGAIN}\n  fix: {GUARD}\n")
+        raise SystemExit(STARTS_AGAIN_CODE)
     is_frozen = getattr(sys, "frozen", False)  # a program made of Python and a script: the script is not imported
     if forks() or is_frozen or _main_script() is None or not can_start_workers():
         return
-    said = _import_again()
-    if STARTS_AGAIN in said:
+    code, said = _import_again()
+    if code == STARTS_AGAIN_CODE:
         raise InputError(STARTS_AGAIN, fix=GUARD)
-    if said:
+    if code:
         raise InputError(f"the processes that load images cannot import your script: {said}", fix=GUARD)
 
 
@@ -71,8 +73,8 @@ def _main_script() -> Path | None:
     return None if is_program or getattr(main, "__file__", None) is None else Path(str(main.__file__))
 
 
-def _import_again() -> str:
-    """Import the script as a spawned process does; returns its error message, empty if it works."""
+def _import_again() -> tuple[int, str]:
+    """Import the script as a spawned process does; return the exit code and the last line of its errors."""
     data = spawn.get_preparation_data("otx")
     data.pop("authkey", None)
     python = os.fsdecode(spawn.get_executable())
@@ -80,8 +82,6 @@ def _import_again() -> str:
     try:
         done = subprocess.run(command, input=pickle.dumps(data), capture_output=True, timeout=LIMIT, check=False)
     except subprocess.TimeoutExpired:
-        return ""  # the script is slow, and will be slow in each worker
-    if done.returncode == 0:
-        return ""
-    said = done.stderr.decode(errors="replace").strip() or f"it ends with exit code {done.returncode}"
-    return STARTS_AGAIN if STARTS_AGAIN in said else said.splitlines()[-1]
+        return 0, ""  # a slow script, and each worker will take as long
+    lines = done.stderr.decode(errors="replace").strip().splitlines()
+    return done.returncode, lines[-1] if lines else f"it ends with exit code {done.returncode}"

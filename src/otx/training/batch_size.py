@@ -1,4 +1,4 @@
-"""How many images a training step can take in the memory of a GPU, and what is said where they were too many."""
+"""The largest batch that fits a GPU's memory, and the error when a batch does not fit."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ Answer = TypeVar("Answer")
 
 
 def is_measured(device: str) -> bool:
-    """Whether `auto` looks for the largest batch: on a CPU, larger ones are not faster, and would fill the memory."""
+    """Whether `auto` searches for the largest batch. On a CPU larger ones are no faster and would fill the memory."""
     return device == "gpu"
 
 
 def largest_that_fits(fits: Fits, most: int) -> int:
-    """The largest batch from 1 to `most` that fits, 0 where none does: doubled until one does not, then bisected.
+    """The largest batch from 1 to `most` that fits, or 0. Doubles until one does not fit, then bisects.
 
     Args:
         fits: whether so many images fit; where some do, fewer do. From 8 images on it is asked for multiples of 8, and
@@ -54,7 +54,7 @@ def largest_that_fits(fits: Fits, most: int) -> int:
 
 @contextlib.contextmanager
 def trial_steps(module: Classifier, compute: Compute) -> Iterator[Fits]:
-    """Whether so many images, and a tenth to spare, can be trained on: found out by a training step with black ones.
+    """Whether a batch of this size fits with a tenth to spare. Tries a training step on black images.
 
     Weights, statistics and random numbers are afterwards what they were.
     """
@@ -68,7 +68,7 @@ def trial_steps(module: Classifier, compute: Compute) -> Iterator[Fits]:
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
-        # behind the error's end, which kept the tensors of the step
+        # after the except block, since the error keeps the step's tensors alive
         free_memory(module)
         return False
 
@@ -85,7 +85,7 @@ def trial_steps(module: Classifier, compute: Compute) -> Iterator[Fits]:
 
 
 def _step(module: Classifier, count: int, size: tuple[int, int], compute: Compute) -> None:
-    """All that a training step keeps in memory: images, activations, gradients, and what the optimizer remembers."""
+    """Fill the memory as a training step does: images, activations, gradients, optimizer state."""
     images = torch.zeros(count, 3, *size, dtype=torch.uint8, device=compute.place)
     batch = Batch(images, torch.zeros(count, dtype=torch.int64, device=compute.place), ())
     kind = torch.float16 if compute.precision == "16" else torch.bfloat16
@@ -96,14 +96,14 @@ def _step(module: Classifier, count: int, size: tuple[int, int], compute: Comput
 
 
 def free_memory(module: Classifier) -> None:
-    """Give gradients, and what nobody refers to any more, back to the GPU."""
+    """Free the gradients and all unused memory of the GPU."""
     module.zero_grad(set_to_none=True)
     gc.collect()
     torch.cuda.empty_cache()
 
 
 def find_batch_size(module: Classifier, most: int, compute: Compute) -> int:
-    """The largest batch, at most `most` and 1024, that can be trained on.
+    """The largest batch that can be trained on, at most `most` and at most 1024.
 
     Raises:
         TrainingError: not even one image can.
@@ -116,7 +116,7 @@ def find_batch_size(module: Classifier, most: int, compute: Compute) -> int:
 
 
 def fill_memory(module: Classifier, num_images: int, compute: Compute, reporter: Reporter) -> Recipe:
-    """The recipe of a module with the largest batch that the GPU's memory holds, and said so."""
+    """The module's recipe with the largest batch that fits the GPU; reports it."""
     recipe = module.recipe
     share = max(1, num_images // (recipe.engine.num_devices * recipe.engine.num_nodes))
     with heartbeat(reporter, "looking for the largest batch"):
@@ -130,7 +130,7 @@ def fill_memory(module: Classifier, num_images: int, compute: Compute, reporter:
 
 
 def with_batch_size(recipe: Recipe, found: int) -> Recipe:
-    """A recipe of `auto` with the number that was found; its learning rate is that of a batch of 64.
+    """A recipe with batch size `auto`, with the number found. The recipe's learning rate is meant for a batch of 64.
 
     It changes with the root of the batch size, as OTX's adaptive batch size changes it.
     """
@@ -139,7 +139,7 @@ def with_batch_size(recipe: Recipe, found: int) -> Recipe:
 
 
 def as_decided(recipe: Recipe, decided: Recipe) -> Recipe:
-    """A recipe whose batch size may be `auto`, with the batch size and the learning rate of another one."""
+    """A recipe, with the batch size and learning rate of another one if its own batch size is `auto`."""
     if recipe.data.train_subset.batch_size != AUTO:
         return recipe
     found = {"data.train_subset.batch_size": decided.data.train_subset.batch_size, "optimizer.lr": decided.optimizer.lr}
@@ -147,7 +147,7 @@ def as_decided(recipe: Recipe, decided: Recipe) -> Recipe:
 
 
 def in_memory(work: Callable[[], Answer], explain: Callable[[bool], TrainingError]) -> Answer:
-    """Do some work; where memory does not suffice, raise what `explain` says.
+    """Do some work; if memory runs out, raise the error from `explain`.
 
     Args:
         explain: gets whether it was a GPU's memory. What the work had allocated may be freed by then.
@@ -158,13 +158,13 @@ def in_memory(work: Callable[[], Answer], explain: Callable[[bool], TrainingErro
         if not is_out_of_memory(error):
             raise
         is_gpu = isinstance(error, torch.OutOfMemoryError) or "CUDA" in str(error) or "CUDNN" in str(error)
-    # behind the error's end, which kept the tensors of all frames
+    # after the except block, since the error keeps the tensors of all frames alive
     gc.collect()
     raise explain(is_gpu)
 
 
 def out_of_memory(module: Classifier, compute: Compute, *, is_gpu: bool, after: str) -> TrainingError:
-    """What to raise where a training ran out of memory: on a GPU, with the largest batch that would have fitted.
+    """The error for a training that ran out of memory: on a GPU it names the largest batch that would have fitted.
 
     Args:
         after: how to go on with what there is, as the end of a sentence.

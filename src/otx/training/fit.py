@@ -1,4 +1,4 @@
-"""Run a training from its parts: until its epochs are done, early stopping, or a signal."""
+"""Run the training loop, and turn its end into an outcome or an error."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from otx.workspace import RunFolder
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a training ended: the epochs of the whole run, and why it ended, for programs and as a sentence."""
+    """How a training ended: the epochs of the whole run, and the reason as an enum and as a sentence."""
 
     epochs: tuple[EpochResult, ...]
     best: EpochResult
@@ -36,7 +36,7 @@ class Outcome:
 
 
 def fit(job: Job) -> Outcome:
-    """Train; the best model is in the run folder at any time.
+    """Train. The best model so far is always in the run folder.
 
     Raises:
         TrainingError: the loss is no number any more, or memory does not suffice.
@@ -75,7 +75,7 @@ def _train(fabric: Fabric, job: Job, recorder: EpochRecorder, patience: EarlySto
     stop.listen(fabric.strategy.launcher)
     module.to(fabric.device)
     module.move_teacher()
-    # Fabric refuses to clip for a fused optimizer whose gradients are multiplied by a factor
+    # Fabric does not clip for a fused optimizer with a gradient scaler
     optimizer = module.make_optimizer(fused=job.compute.precision != "16")
     schedule = Schedule(optimizer, recipe.scheduler)
     state = State(module, optimizer, schedule, fabric.strategy.precision, patience, recorder)
@@ -89,7 +89,7 @@ def _train(fabric: Fabric, job: Job, recorder: EpochRecorder, patience: EarlySto
 
 
 def _run(fabric: Fabric, job: Job, stop: GracefulStop, train: Callable[[], None]) -> signal.Signals | None:
-    """Train; returns the signal that ended it, if one did."""
+    """Train; return the signal that ended it, if any."""
     drop_signal_stack()
     try:
         train()
@@ -99,7 +99,7 @@ def _run(fabric: Fabric, job: Job, stop: GracefulStop, train: Callable[[], None]
     except OSError as error:
         raise _storage_error(job.run, error) from error
     except RuntimeError as error:
-        # a signal reaches every process, each between two steps of its own: the first to leave is lost to the rest
+        # after a signal to all ranks, the first one to stop is a lost connection for the others
         if stop.pressed is not None:
             return stop.pressed
         if _is_lost_process(error):
@@ -119,7 +119,7 @@ def _stopped_too_early(number: signal.Signals, run: RunFolder) -> StoppedError:
 
 
 def _is_lost_process(error: RuntimeError) -> bool:
-    """Whether an error says that another process of this training is gone; gloo has no class for that."""
+    """Whether an error means that another rank is gone. Gloo has no exception class for that."""
     return isinstance(error, torch.distributed.DistError) or "gloo" in str(error)
 
 

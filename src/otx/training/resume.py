@@ -1,4 +1,4 @@
-"""Whether and how a run goes on."""
+"""Whether a run can be resumed, and with which recipe."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from otx.workspace import RunFolder, run_of
 
 
 def resume_run(checkpoint: Path) -> RunFolder:
-    """The run that a `last.ckpt` or any file of a run folder belongs to.
+    """The run that a `last.ckpt`, or any file in a run folder, belongs to.
 
     Raises:
         UsageError: it lies in no run folder, or the run has no checkpoint, or nothing is left to do.
@@ -36,7 +36,7 @@ def resume_run(checkpoint: Path) -> RunFolder:
 
 
 def resumed_recipe(run: RunFolder, asked: Recipe, changes: Mapping[str, Any]) -> Recipe:
-    """The recipe to go on with: that of the run, with what was asked for now.
+    """The recipe to resume with: the run's own, overridden by the settings given now.
 
     Raises:
         UsageError: another network was asked for, or no epoch is left to train.
@@ -51,7 +51,7 @@ def resumed_recipe(run: RunFolder, asked: Recipe, changes: Mapping[str, Any]) ->
 
 
 def check_resumable(run: RunFolder, recipe: Recipe) -> None:
-    """Raise UsageError where nothing of a run is left to do."""
+    """Raise UsageError if the run is complete."""
     if not run.has_ended(with_report=recipe.report):
         return
     summary = json.loads(run.summary.read_text(encoding="utf-8"))
@@ -71,7 +71,7 @@ def check_resumable(run: RunFolder, recipe: Recipe) -> None:
 
 
 def _asks_for_more(recipe: Recipe, own: Recipe, summary: Mapping[str, Any]) -> bool:
-    """Whether a recipe lets a run go on for longer than it was allowed before; older runs kept that in their recipe."""
+    """Whether a recipe allows more epochs or more patience than before. Older runs have both only in their recipe."""
     epochs = summary.get("max_epochs", own.max_epochs)
     before = summary.get("patience", own.training.early_stopping.patience)
     patience = recipe.training.early_stopping.patience

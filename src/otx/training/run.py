@@ -1,4 +1,4 @@
-"""One training from recipe to run folder: check everything, make the folder, train, say how it ended."""
+"""A training from recipe to run folder: check the input, create the folder, train, write the summary."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def train(
     renames: Mapping[str, str] | None = None,
     run: RunFolder | None = None,
 ) -> TrainResult:
-    """Train as the recipe says.
+    """Train a model.
 
     Args:
         checkpoint: begin from this model; classes of the data that it does not know are added to it.
@@ -87,7 +87,7 @@ def _train(request: TrainingRequest, reporter: Reporter) -> TrainResult:
     dataset = load_images(request.recipe, request.run, reporter, min_classes=1 if base else 2)
     with heartbeat(reporter, "loading the network"):
         start = choose_start(request, base, dataset, reporter)
-    # last of what is checked, since it takes longest
+    # the last check, since it takes longest
     dataset, found = leave_out_unreadable(dataset.with_classes(start.classes), request.recipe, reporter)
     reporter.note(f"Network {start.info.network} from {start.origin}; training in {compute.why}, on {compute.device}.")
     if start.warning:
@@ -127,7 +127,7 @@ def _note_transport(inputs: Inputs, recipe: Recipe, reporter: Reporter) -> None:
 
 @dataclass(frozen=True)
 class Clock:
-    """When a training began."""
+    """The start time of a training."""
 
     began: float = field(default_factory=time.time)
     started: float = field(default_factory=time.perf_counter)
@@ -141,7 +141,7 @@ class Clock:
 
 
 def _with_known_batch_size(request: TrainingRequest, compute: Compute) -> Recipe:
-    """The recipe, in which a batch size of `auto` has become a number where no GPU has to be asked for it."""
+    """The recipe, with a number for a batch size of `auto` unless it must be measured on a GPU."""
     recipe = request.recipe
     if request.run is not None:
         return as_decided(recipe, load_recipe(request.run.config))
@@ -153,7 +153,7 @@ def _with_known_batch_size(request: TrainingRequest, compute: Compute) -> Recipe
 def _before_training(
     start: StartingPoint, inputs: Inputs, recipe: Recipe, compute: Compute, reporter: Reporter
 ) -> EpochResult | None:
-    """Fit the classifier first; the other processes get its weights with those of the network."""
+    """Fit the linear probe on rank 0; the other ranks get its weights with the network."""
     return probe(start, inputs, recipe, compute, reporter) if compute.is_main else None
 
 
@@ -182,7 +182,7 @@ def _card(start: StartingPoint, dataset: Dataset, recipe: Recipe, *, num_old: in
 
 
 def _create_run(recipe: Recipe, dataset: Dataset, found: CheckResult | None, compute: Compute) -> RunFolder:
-    """Make the run folder, which the main process does, and let the other processes know it."""
+    """Create the run folder on rank 0, and share its path with the other ranks."""
     if not compute.is_main:
         return RunFolder(Path(share("", compute.shard, compute.device)))
     work_dir = Path(recipe.work_dir)
@@ -201,19 +201,19 @@ def _create_run(recipe: Recipe, dataset: Dataset, found: CheckResult | None, com
 def _write_beginning(
     run: RunFolder, request: TrainingRequest, recipe: Recipe, start: StartingPoint, card: ModelCard
 ) -> None:
-    """Of a new run, keep the model that classes are added to; of an old one, what is asked for now."""
+    """Save the base model of a new run, or the changed recipe of a resumed one."""
     if request.run is None:
         if card.num_old and start.base is not None:
             save_model(run.base, start.base.network.state_dict(), start.base.card)
         return
     clear_leftovers(run.path)
     if load_recipe(run.config) != recipe:
-        # what is asked for now holds for the next --resume as well
+        # so that the next --resume uses the settings given now
         write_text(run.config, dump_yaml(recipe))
 
 
 def _provenance(request: TrainingRequest) -> dict[str, Any]:
-    """What was asked for that is no setting of the recipe; a resumed run keeps what it was begun with."""
+    """The arguments that are not recipe settings. A resumed run keeps its original ones."""
     if request.run is not None and request.run.summary.is_file():
         before = json.loads(request.run.summary.read_text(encoding="utf-8"))
         return {name: before[name] for name in ("checkpoint", "renames") if name in before}

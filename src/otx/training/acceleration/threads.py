@@ -1,4 +1,4 @@
-"""How many threads a training on a CPU computes with: fewer where other programs use the same processors.
+"""The number of threads of a training on a CPU: fewer while other programs use the same processors.
 
 The threads of a parallel region wait for the slowest. One that shares its processor with another program waits for a
 whole time slice of it, thousands of times a second of computing: two threads beside one busy program then take several
@@ -29,7 +29,7 @@ PROC = Path("/proc")
 Size = tuple[int, int]
 TICKS_IN_USE = (0, 1, 2, 5, 6)  # user, nice, system, irq, softirq of /proc/stat
 LOOK_SECONDS = 1.0
-SLACK = 0.4  # of a processor, that others may use without being in the way
+SLACK = 0.4  # share of a processor that other programs may use without slowing a thread down
 MIN_SPEEDUP = 0.9
 NOT_SLOWER = 1.02
 MUCH_SLOWER = 1.5
@@ -43,7 +43,7 @@ PAUSE_A_SECOND = 10.0
 
 @dataclass
 class Pace:
-    """Seconds that images of one size took."""
+    """The time that images of one size took."""
 
     seconds: float = 0.0
     images: int = 0
@@ -59,7 +59,7 @@ class Pace:
 
 @dataclass
 class Trial:
-    """Steps with another number of threads than before, and how long an image took then."""
+    """A few steps with another number of threads, and the time per image before."""
 
     before: int
     usual: dict[Size, float]
@@ -73,7 +73,7 @@ class Trial:
 
 @dataclass
 class ThreadChooser:
-    """Says with how many threads the next step computes; knows no clock and no machine.
+    """Chooses the number of threads of the next step, from times and loads that it is given.
 
     Attributes:
         most: threads of a machine that does nothing else.
@@ -97,24 +97,24 @@ class ThreadChooser:
 
     @property
     def is_trying(self) -> bool:
-        """Whether the number of threads is not decided yet."""
+        """Whether a trial is under way."""
         return self._trial is not None
 
     def guess(self, others: float) -> None:
-        """Choose before any step was timed, by the processors that others keep busy."""
+        """Choose before any step was timed, from the number of processors that others use."""
         self.count = self._fitting(others)
 
     def step(self, size: Size, images: int, seconds: float) -> None:
-        """Take note of a step on some images, all of one size (height and width)."""
+        """Add the time of a step on images of one size (height, width)."""
         self._clock += seconds
         self._batch = max(self._batch, images)
         if self._trial is not None:
             self._judge(self._trial, size, images, seconds)
-        elif images > self._batch / 2:  # the last ones of an epoch take longer, each
+        elif images > self._batch / 2:  # an image of a small last batch takes longer
             self._paces[size].add(seconds, images)
 
     def look(self, others: float) -> None:
-        """Begin a trial where another number of threads fits beside what others keep busy since the last look."""
+        """Start a trial if another number of threads fits the load of the other programs since the last call."""
         usual = {size: pace.an_image for size, pace in self._paces.items()}
         self._paces.clear()
         wanted = self._fitting(others)
@@ -123,14 +123,14 @@ class ThreadChooser:
 
     def _fitting(self, others: float) -> int:
         fit = self._clip(self.cores - others)
-        # who shares a processor with one of our threads gets half of it, and would use all of it
+        # a program that shares a processor with our thread shows half of the load that it would have alone
         return fit if fit >= self.count else min(fit, self._clip(self.cores - 2 * others))
 
     def _clip(self, free: float) -> int:
         return max(1, min(self.most, math.floor(free + SLACK)))
 
     def _is_paused(self, usual: dict[Size, float]) -> bool:
-        """A trial that failed is not repeated soon, unless it has become much slower since."""
+        """Whether a failed trial is too recent to repeat, unless the training has become much slower since."""
         slower = any(seconds > MUCH_SLOWER * self._given_up.get(size, math.inf) for size, seconds in usual.items())
         return self._clock < self._pause_until and not slower
 
@@ -146,7 +146,7 @@ class ThreadChooser:
         trial.steps, trial.lost = trial.steps + 1, trial.lost + seconds - expected
         if seconds > MUCH_SLOWER * expected:
             self._end(trial, is_better=False)
-        elif trial.steps > 1:  # the first one also makes what is made once for a number of threads
+        elif trial.steps > 1:  # the first step includes one-time work for a new number of threads
             trial.counted, trial.seconds = trial.counted + 1, trial.seconds + seconds
             trial.expected += expected
             if trial.counted >= TRIAL_STEPS and trial.seconds >= TRIAL_SECONDS:
@@ -166,7 +166,7 @@ class ThreadChooser:
 
 @dataclass(frozen=True)
 class Reading:
-    """Seconds of processors in use since the machine began, and those of this process and its children by their id."""
+    """Processor seconds used since boot, and those of this process and of its children, by process id."""
 
     clock: float
     busy: float
@@ -174,14 +174,14 @@ class Reading:
 
 
 class OtherWork:
-    """How many processors other programs keep busy; the ones of this process's children are not others."""
+    """Measures how many processors other programs use; this process's children do not count as others."""
 
     def __init__(self, read: Callable[[], Reading | None] | None = None) -> None:
         self._read = read or read_processors
         self._before = self._read()
 
     def since_last_look(self) -> float | None:
-        """Processors, for instance 0.8; None where the time was too short to say, or the system does not tell."""
+        """The number of processors, such as 0.8; None if too little time has passed or the system does not say."""
         if self._before is None or time.perf_counter() - self._before.clock < LOOK_SECONDS:
             return None
         before, now = self._before, self._read()
@@ -193,7 +193,7 @@ class OtherWork:
 
 
 def read_processors() -> Reading | None:
-    """What the processors that this process may run on have done so far; None where the system does not tell.
+    """The times of the processors that this process may run on; None if the system does not say.
 
     Source: proc(5), /proc/stat and /proc/PID/stat.
     """
@@ -218,7 +218,7 @@ def _children(tick: float) -> dict[int, float]:
 
 
 class ThreadWatch:
-    """Lets a training compute with as many threads as other programs leave room for.
+    """Adapts the number of threads of a training to the load of other programs.
 
     Args:
         is_on: False leaves the threads as they are. Sums of other threads round otherwise, so that a training that is
@@ -232,7 +232,7 @@ class ThreadWatch:
         self._is_told = False
 
     def begin(self) -> None:
-        """Choose by what others did since this was made; called before anything is computed."""
+        """Choose from the load since this was created. Called before the first step."""
         others = self.others.since_last_look() if self.is_on else None
         if others is not None:
             self.chooser.guess(others)
@@ -240,7 +240,7 @@ class ThreadWatch:
 
     @contextlib.contextmanager
     def step(self, images: torch.Tensor) -> Iterator[None]:
-        """A training step on some images (N, 3, H, W): how long it takes decides on the threads of the next."""
+        """Time a training step on images (N, 3, H, W), and choose the threads of the next one."""
         started = time.perf_counter()
         yield
         if not self.is_on:
@@ -265,7 +265,7 @@ class ThreadWatch:
 
 
 def may_choose_threads(recipe: Recipe, device: str) -> bool:
-    """Whether a training may change its threads: not where figures must repeat, or a person chose their number.
+    """Whether a training may change its threads: not if figures must repeat or the user has set their number.
 
     Several processes wait for each other, and each would take the others for other programs.
     """
@@ -274,7 +274,7 @@ def may_choose_threads(recipe: Recipe, device: str) -> bool:
 
 
 class KeptThreads(contextlib.ContextDecorator):
-    """Afterwards PyTorch computes with as many threads as before, whatever was chosen in between."""
+    """Restores the number of PyTorch threads at the end of the block."""
 
     def __enter__(self) -> None:
         self._before = torch.get_num_threads()
