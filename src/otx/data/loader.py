@@ -25,7 +25,7 @@ from otx.errors import ImageError
 from otx.machine import available_cores
 from otx.memory import drop_freed_memory
 from otx.signals import outlive_signals
-from otx.spawn import can_start_workers
+from otx.spawn import can_start_workers, forks
 
 STEP = 32
 FEW = 64
@@ -306,8 +306,9 @@ class _Loader(DataLoader[Any]):
 
 
 def _begin_worker(_: int) -> None:
-    # garbage that was inherited is not this process's to finalise: an old loader would wait for locks of its workers
-    gc.freeze()
+    if forks():
+        # inherited garbage must not be finalised here: an old loader would wait for the locks of its workers
+        gc.freeze()
     outlive_signals()
     torch.set_num_threads(1)
     drop_freed_memory()
