@@ -26,7 +26,7 @@ class Terminated(KeyboardInterrupt):
 
 
 def signal_of(stop: BaseException | None) -> signal.Signals:
-    """The signal behind an interruption; Lightning replaces it by a SystemExit with the interruption as its context."""
+    """The signal behind an interruption, or behind an exception that was raised while one was handled."""
     is_sigterm = isinstance(stop, Terminated) or (stop is not None and isinstance(stop.__context__, Terminated))
     return signal.SIGTERM if is_sigterm else signal.SIGINT
 

@@ -108,6 +108,14 @@ def test_a_column_of_zeros_and_ones_for_each_class_is_read(tmp_path: Path) -> No
     assert classes_in(make(tmp_path, "\n".join(rows))) == TWO
 
 
+def test_a_row_of_zeros_is_an_image_without_a_label(tmp_path: Path) -> None:
+    rows = ["filename,ant,bee", *(f"{n}.png,{int(x == 'ant')},{int(x == 'bee')}" for n, x in LABELS.items())]
+    rows = [rows[0], *(rows[1:] * 70), "9.png,0,0"]  # behind the rows that the columns are found by
+    write_image(tmp_path / "images" / "9.png", size=(2, 2))
+    folder = scan(make(tmp_path, "\n".join(rows)))
+    assert "labels.csv has 1 images without a label: they are left out." in folder.notes
+
+
 def test_a_competition_is_understood(tmp_path: Path) -> None:
     make(tmp_path, lines("{n},{label}", "image_id,label"), folder="train_images", name="train.csv")
     for number in range(20, 25):

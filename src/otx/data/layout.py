@@ -15,7 +15,6 @@ from otx.data.folder import (
     class_folders,
     first_image,
     folders_alone,
-    is_image,
     look,
     shorten,
 )
@@ -119,9 +118,9 @@ def scan_known(root: Path) -> Folder:
 
 def _scan(given: Path, find: FindImages) -> Folder:
     if given.is_file() and given.suffix.lower() in SUFFIXES:
-        return _of_table(read_table(given, split_of))
+        return _of_table(read_table(given))
     _check_exists(given)
-    table = find_table(given, split_of) or _table_of_splits(given)
+    table = find_table(given) or _table_of_splits(given)
     if table is not None and not table.agrees_with_folders():
         _refuse_if_folders_may_be_meant(table)
         return _of_table(table)
@@ -168,7 +167,7 @@ def _table_of_splits(root: Path) -> Table | None:
     """The tables inside the split folders, joined: exports of Roboflow and Hugging Face have one in each."""
     found = {}
     for folder, split in splits_among(look(root)[0]).items():
-        if (table := find_table(root / folder, split_of)) is not None:
+        if (table := find_table(root / folder)) is not None:
             found[split] = table.below(folder)
     if "train" not in found or any(set(table.splits) != {"all"} for table in found.values()):
         return None
@@ -254,7 +253,7 @@ def _has_labels(found: Mapping[str, Paths], train: Collection[str]) -> bool:
 def _unlabelled(root: Path, name: str) -> list[str]:
     """A note on images without labels, as in data sets of competitions."""
     folder = root / name
-    count = sum(is_image(file) for _, _, files in os.walk(folder) for file in files)
+    count = len(all_images(str(folder), name, LeftOut()))
     without = f"{name}/ holds {count} images and no class folders: without labels, they are left out."
     return [f"{without} `{shlex.join(['otx', 'predict', str(folder)])}` classifies them."] if count else []
 

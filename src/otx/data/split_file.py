@@ -16,7 +16,7 @@ from otx.errors import DataError, nearest
 from otx.files import write_csv
 
 SPLIT_COLUMNS = ("path", "class", "subset")
-FEW = 5
+MIN_TRAIN_IMAGES = 5
 TEST_IS_VAL = "There are no test images of their own: test is val."
 
 
@@ -122,7 +122,9 @@ def lacking(classes: tuple[str, ...], subsets: dict[str, Subset]) -> list[str]:
 def few_photos(classes: tuple[str, ...], subsets: dict[str, Subset]) -> list[str]:
     """A note on classes with fewer training images than a network can learn from."""
     counts = Counter(subsets["train"].labels)
-    few = [f"{name} ({counts[label]})" for label, name in enumerate(classes) if 0 < counts[label] < FEW]
+    few = [f"{name} ({counts[label]})" for label, name in enumerate(classes) if 0 < counts[label] < MIN_TRAIN_IMAGES]
     return (
-        [f"Classes with fewer than {FEW} images to train: {shorten(few)}. More photos would help most."] if few else []
+        [f"Classes with fewer than {MIN_TRAIN_IMAGES} images to train: {shorten(few)}. More photos would help most."]
+        if few
+        else []
     )

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import csv
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from otx.data.dataset import SUBSETS
-from otx.data.folder import LeftOut, all_images, is_image, shorten
+from otx.data.folder import LeftOut, all_images, entries, is_image, shorten
 from otx.data.paths import Paths
+from otx.data.split_names import split_of
 from otx.errors import DataError
 
 SUFFIXES = (".csv", ".tsv")
@@ -30,7 +31,6 @@ ROWS_LOOKED_AT = 500
 MIN_FOUND = 0.5
 
 Row = list[str]
-SplitOf = Callable[[str], str | None]
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class Columns:
     def label(self, row: Row) -> str:
         if len(self.labels) == 1:
             return row[self.labels[0]].strip()
-        return next(self.names[place].strip() for place in self.labels if row[place].strip() == "1")
+        return next((self.names[place].strip() for place in self.labels if row[place].strip() == "1"), "")
 
 
 class Images:
@@ -105,11 +105,11 @@ class Images:
 
 def tables_in(folder: Path) -> list[Path]:
     """The tables of a folder that may hold labels."""
-    files = (path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and not path.name.startswith("."))
-    return sorted(path for path in files if NO_TABLES not in path.name.lower() and path.is_file())
+    files = (Path(entry.path) for entry in entries(folder) if entry.name[0] != "." and entry.is_file())
+    return sorted(path for path in files if path.suffix.lower() in SUFFIXES and NO_TABLES not in path.name.lower())
 
 
-def find_table(root: Path, split_of: SplitOf) -> Table | None:
+def find_table(root: Path) -> Table | None:
     """The table of labels in a folder; several with the names of splits (`train.csv`, `val.csv`) are joined.
 
     Raises:
@@ -121,7 +121,7 @@ def find_table(root: Path, split_of: SplitOf) -> Table | None:
     images = Images(root)
     if not images.paths:
         return None
-    found = [table for path in candidates if (table := try_table(path, images, split_of)) is not None]
+    found = [table for path in candidates if (table := try_table(path, images)) is not None]
     if len(found) <= 1:
         return found[0] if found else None
     named = {split_of(table.path.stem): table for table in found if set(table.splits) == {"all"}}
@@ -140,18 +140,18 @@ def join_tables(root: Path, tables: Mapping[str, Table]) -> Table:
     return Table(root / tables["train"].path.name, splits, tuple(notes), min(table.share for table in tables.values()))
 
 
-def try_table(path: Path, images: Images, split_of: SplitOf) -> Table | None:
+def try_table(path: Path, images: Images) -> Table | None:
     """Read a table of labels; None if it is none: no column names images or classes, or it holds predictions.
 
     Raises:
         DataError: it cannot be read, or its labels are ambiguous.
     """
     rows = read_rows(path)
-    columns = find_columns(rows, images, split_of)
-    return None if columns is None or not columns.labels else _table(path, rows, columns, images, split_of)
+    columns = find_columns(rows, images)
+    return None if columns is None or not columns.labels else _table(path, rows, columns, images)
 
 
-def read_table(path: Path, split_of: SplitOf) -> Table:
+def read_table(path: Path) -> Table:
     """Read a table that the user named.
 
     Raises:
@@ -159,7 +159,7 @@ def read_table(path: Path, split_of: SplitOf) -> Table:
     """
     images = Images(path.parent)
     rows = read_rows(path)
-    columns = find_columns(rows, images, split_of)
+    columns = find_columns(rows, images)
     if columns is None:
         raise DataError(
             f"{path} has no column that names images in {path.parent}",
@@ -169,7 +169,7 @@ def read_table(path: Path, split_of: SplitOf) -> Table:
         raise DataError(
             f"{path}: which column holds the classes? It has {shorten(columns.names)}", fix="call the column `label`"
         )
-    return _table(path, rows, columns, images, split_of)
+    return _table(path, rows, columns, images)
 
 
 def read_rows(path: Path) -> list[Row]:
@@ -214,7 +214,7 @@ def _width(lines: Sequence[str], delimiter: str) -> int:
     return widths.pop() if len(widths) == 1 else 0
 
 
-def find_columns(rows: Sequence[Row], images: Images, split_of: SplitOf) -> Columns | None:
+def find_columns(rows: Sequence[Row], images: Images) -> Columns | None:
     """Find the columns by name and content; None if none names images, or the table holds predictions.
 
     `labels` is empty if it is unclear which columns hold the classes.
@@ -231,12 +231,12 @@ def find_columns(rows: Sequence[Row], images: Images, split_of: SplitOf) -> Colu
     if has_header and any(name.strip().lower() in ANSWERS for name in rows[0]):
         return None
     names = rows[0] if has_header else [f"column {place + 1}" for place in places]
-    split = next((place for place in places if _is_split(names[place], [row[place] for row in some], split_of)), None)
+    split = next((place for place in places if _is_split(names[place], [row[place] for row in some])), None)
     rest = [place for place in places if place not in (image, split)]
     return Columns(names, image, _label_columns(names, rest, some), split, has_header)
 
 
-def _is_split(name: str, values: Sequence[str], split_of: SplitOf) -> bool:
+def _is_split(name: str, values: Sequence[str]) -> bool:
     is_named = name.strip().lower() in SPLIT_NAMES or name.startswith("column ")
     return is_named and all(split_of(value.strip()) is not None for value in values)
 
@@ -251,7 +251,7 @@ def _label_columns(names: Row, rest: Sequence[int], some: Sequence[Row]) -> tupl
     return tuple(rest) if one_hot and rest else ()
 
 
-def _table(path: Path, rows: Sequence[Row], columns: Columns, images: Images, split_of: SplitOf) -> Table:
+def _table(path: Path, rows: Sequence[Row], columns: Columns, images: Images) -> Table:
     labelled: dict[str, tuple[str, str]] = {}
     missing, without, twice = [], 0, []
     for row in rows[columns.has_header :]:

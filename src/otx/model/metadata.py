@@ -49,12 +49,17 @@ def model_info(card: ModelCard, *, embedded: bool) -> dict[str, str]:
     return info
 
 
+def underscored(name: str) -> str:
+    """A name with underscores in place of white space."""
+    return re.sub(r"\s", "_", name)
+
+
 def spaceless(classes: Sequence[str]) -> list[str]:
     """The names of classes without white space, as openvino-model-api's `labels` needs them; no two are the same.
 
     `blue tit` is `blue_tit`, and beside a class of that name `blue_tit_2`.
     """
-    plain = [re.sub(r"\s", "_", name) for name in classes]
+    plain = [underscored(name) for name in classes]
     taken = {name for name in classes if name in plain}
     found = []
     for name, text in zip(classes, plain, strict=True):

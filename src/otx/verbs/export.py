@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 from otx.errors import UsageError
@@ -10,7 +9,7 @@ from otx.events import heartbeat
 from otx.export.bundle import check_deploy, write_deploy_folder
 from otx.export.export import ExportRequest, export_model
 from otx.files import check_folder
-from otx.model.metadata import spaceless
+from otx.model.metadata import spaceless, underscored
 from otx.results import ExportResult
 from otx.verbs.session import Session
 from otx.workspace import set_latest
@@ -46,7 +45,7 @@ def run(
         result = export_model(model.path, folder, request, images)
     set_latest(session.work_dir, "export", folder)
     for name, label in zip(model.card.classes, spaceless(model.card.classes), strict=True):
-        if label != re.sub(r"\s", "_", name):
+        if label != underscored(name):
             session.reporter.note(
                 f"openvino-model-api will call the class {name!r} {label}, since another has its name."
             )
