@@ -14,7 +14,7 @@ from otx import Engine
 MAKE_CASES = Path(__file__).resolve().parents[3] / "shared" / "cases" / "make_cases.py"
 # classes, images to train, to validate and to test, and the start of what is said
 CASES = {
-    "kaggle": (3, (66, 6, 18), "test/ holds 15 images and no class folders: without labels, they are left out."),
+    "kaggle": (3, (66, 6, 18), "test/ holds 15 images and no class folders: left out, since there are no labels."),
     "macflat": (3, (54, 6, 15), "Left out: 1 file of the system, such as __MACOSX or Thumbs.db."),
     "deep": (3, (54, 6, 15), "CASES/deep holds one folder and nothing beside it: its images are in CASES/deep/dataset"),
     "csv": (2, (14, 2, 4), ""),

@@ -43,7 +43,7 @@ def test_a_test_folder_without_labels_is_left_out_and_predict_is_named(test: str
     dataset = load_dataset(write_folders(tmp_path / "a b", {**inside("train"), test: 5}))
     assert [len(part) for part in (dataset.train, dataset.val, dataset.test)] == [14, 2, 4]
     (note,) = dataset.notes
-    assert "holds 5 images and no class folders: without labels, they are left out." in note
+    assert "holds 5 images and no class folders: left out, since there are no labels." in note
     folder = tmp_path / "a b" / (test.removesuffix("/unknown"))
     assert note.endswith(f"`otx predict '{folder}'` classifies them.")
 

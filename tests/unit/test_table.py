@@ -113,7 +113,7 @@ def test_a_row_of_zeros_is_an_image_without_a_label(tmp_path: Path) -> None:
     rows = [rows[0], *(rows[1:] * 70), "9.png,0,0"]  # behind the rows that the columns are found by
     write_image(tmp_path / "images" / "9.png", size=(2, 2))
     folder = scan(make(tmp_path, "\n".join(rows)))
-    assert "labels.csv has 1 images without a label: they are left out." in folder.notes
+    assert "Left out, since labels.csv gives no label: 1 image." in folder.notes
 
 
 def test_a_competition_is_understood(tmp_path: Path) -> None:
@@ -124,7 +124,7 @@ def test_a_competition_is_understood(tmp_path: Path) -> None:
     (tmp_path / "sample_submission.csv").write_text("image_id,label\n" + "".join(f"{n},ant\n" for n in range(20, 25)))
     dataset = load_dataset(tmp_path)
     assert (dataset.classes, dataset.layout) == (("ant", "bee"), "table train.csv")
-    assert dataset.notes[0] == "5 images are not listed in train.csv and not used."
+    assert dataset.notes[0] == "Not used, since train.csv does not list them: 5 images."
 
 
 def test_a_table_for_each_split_is_read(tmp_path: Path) -> None:
@@ -140,10 +140,10 @@ def test_what_is_missing_or_unlabelled_is_named(tmp_path: Path) -> None:
     table = lines("{n}.png,{label}").replace("8.png,bee", "8.png,") + "nowhere.png,ant\nnor here.png,bee\n"
     table = table.replace("1.png,ant", "1.png,wasp")
     notes = load_dataset(make(tmp_path, table)).notes
-    assert "labels.csv names 2 images that are not there: nowhere.png, nor here.png." in notes
-    assert "labels.csv has 1 images without a label: they are left out." in notes
-    assert "1 images are not listed in labels.csv and not used." in notes
-    assert "Classes of one photo in labels.csv, which cannot be tested: wasp." in notes
+    assert "labels.csv names 2 images that cannot be found: nowhere.png, nor here.png." in notes
+    assert "Left out, since labels.csv gives no label: 1 image." in notes
+    assert "Not used, since labels.csv does not list them: 1 image." in notes
+    assert "Classes with one photo in labels.csv, which cannot be tested: wasp." in notes
 
 
 @pytest.mark.parametrize(

@@ -236,6 +236,10 @@ def lazily(folder: str | Path) -> Iterator[os.DirEntry[str]]:
         raise DataError(f"{folder} cannot be read: {error.strerror}") from error
 
 
+def images_in_words(count: int) -> str:
+    return "1 image" if count == 1 else f"{count} images"
+
+
 def shorten(names: Iterable[str]) -> str:
     """The first names of a list, and how many more there are."""
     names = list(names)

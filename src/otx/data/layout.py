@@ -15,6 +15,7 @@ from otx.data.folder import (
     class_folders,
     first_image,
     folders_alone,
+    images_in_words,
     look,
     shorten,
 )
@@ -254,7 +255,7 @@ def _unlabelled(root: Path, name: str) -> list[str]:
     """A note on images without labels, as in data sets of competitions."""
     folder = root / name
     count = len(all_images(str(folder), name, LeftOut()))
-    without = f"{name}/ holds {count} images and no class folders: without labels, they are left out."
+    without = f"{name}/ holds {images_in_words(count)} and no class folders: left out, since there are no labels."
     return [f"{without} `{shlex.join(['otx', 'predict', str(folder)])}` classifies them."] if count else []
 
 
@@ -265,15 +266,15 @@ def _refuse_splits(root: Path, folders: Sequence[str]) -> None:
         if "train" in splits_among(inner).values() and len(inner) > 1 and len(folders) > 1:
             others = sorted(set(folders) - {folder})
             raise DataError(
-                f"{root / folder} holds split folders ({shorten(sorted(inner))}) and is no class, as {shorten(others)} "
-                "beside it may be",
+                f"{root / folder} holds split folders ({shorten(sorted(inner))}), so it is not a class, but "
+                f"{shorten(others)} beside it may be one",
                 fix=f"--data_root {shlex.quote(str(root / folder))}",
             )
     first = inside[folders[0]]
     if len(folders) < 2 or len(first) < 2 or any(inner != first for inner in inside.values()):
         return
     raise DataError(
-        f"{shorten(sorted(folders))} in {root} hold no images but the same folders each ({shorten(sorted(first))}): "
+        f"{shorten(sorted(folders))} in {root} all hold the same folders and no images ({shorten(sorted(first))}): "
         "they look like splits, not like classes",
         fix=f"call them {root}/train, {root}/val and {root}/test, or give one of them: --data_root {root / folders[0]}",
     )

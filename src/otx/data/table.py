@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from otx.data.dataset import SUBSETS
-from otx.data.folder import LeftOut, all_images, entries, is_image, shorten
+from otx.data.folder import LeftOut, all_images, entries, images_in_words, is_image, shorten
 from otx.data.paths import Paths
 from otx.data.split_names import split_of
 from otx.errors import DataError
@@ -293,11 +293,11 @@ def _refuse_alike(path: Path, labels: Mapping[str, int]) -> None:
 def _notes(path: Path, counts: Mapping[str, int], missing: Sequence[str], without: int, unlisted: int) -> Iterator[str]:
     name = path.name
     if missing:
-        yield f"{name} names {len(missing)} images that are not there: {shorten(missing)}."
+        yield f"{name} names {images_in_words(len(missing))} that cannot be found: {shorten(missing)}."
     if without:
-        yield f"{name} has {without} images without a label: they are left out."
+        yield f"Left out, since {name} gives no label: {images_in_words(without)}."
     if unlisted > 0:
-        yield f"{unlisted} images are not listed in {name} and not used."
+        yield f"Not used, since {name} does not list them: {images_in_words(unlisted)}."
     alone = [label for label, count in counts.items() if count == 1]
     if alone:
-        yield f"Classes of one photo in {name}, which cannot be tested: {shorten(sorted(alone))}."
+        yield f"Classes with one photo in {name}, which cannot be tested: {shorten(sorted(alone))}."
