@@ -103,7 +103,9 @@ def settings_in(given: dict[str, Any]) -> dict[str, Any]:
     texts = {name.removeprefix(SETTING): value for name, value in given.items() if name.startswith(SETTING)}
     settings = {key: parse_text(value, kinds[key]) for key, value in texts.items()}
     if "data_root" in given and "data_root" in settings:
-        raise UsageError(f"two folders: {given['data_root']} and --data_root {settings['data_root']}")
+        raise UsageError(
+            f"two folders: {given['data_root']} and --data_root {settings['data_root']}", fix="give one of them"
+        )
     return settings
 
 
