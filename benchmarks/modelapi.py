@@ -15,7 +15,8 @@ from model_api.adapters import OpenvinoAdapter, create_core
 from model_api.models import ClassificationModel
 
 from otx import Engine
-from otx.data.decode import MAX_PIXELS, decode_image
+from otx.data.decode import decode_image
+from otx.data.reading import MAX_PIXELS
 from otx.model.trained import TrainedModel
 
 EXACT = {"INFERENCE_PRECISION_HINT": "f32"}

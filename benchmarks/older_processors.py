@@ -22,7 +22,7 @@ import nncf
 
 from otx import Engine
 from otx.data.dataset import ImageSet, pick_evenly
-from otx.data.decode import MAX_PIXELS
+from otx.data.reading import MAX_PIXELS
 from otx.export.optimize import NetworkInputs, _compress, _describe, _quiet_nncf, _save
 from otx.inference.runtime import fix_batch, openvino_core
 from otx.model.trained import TrainedModel

@@ -19,6 +19,7 @@ from otx.training.compute import find_shard
 MODEL_SETTINGS = ("work_dir", "engine.device", "data.max_image_pixels", "data.test_subset.batch_size")
 DATA_SETTINGS = ("data_root", "work_dir", "data.split_file")
 SPLIT_SETTINGS = ("seed", "data.test_share", "data.val_share")
+READING_SETTINGS = ("data.input_size", "data.resize", "data.intensity", "data.bands")
 PHOTO_SETTINGS = (*DATA_SETTINGS, "engine.device", "data.max_image_pixels")
 CONFIG_HELP = "take data_root and work_dir from this recipe; a model brings the rest"
 
@@ -36,7 +37,7 @@ class Verb:
 VERBS = {
     "check": Verb(
         "look at a folder of images before anyone trains: what is broken, double, leaking or odd",
-        (*DATA_SETTINGS, *SPLIT_SETTINGS, *MODEL_SETTINGS),
+        (*DATA_SETTINGS, *SPLIT_SETTINGS, *MODEL_SETTINGS, *READING_SETTINGS),
         takes_config=False,
     ),
     "find": Verb("list the recipes: what can be trained, and what it costs"),

@@ -82,6 +82,7 @@ class CheckResult(Result):
         num_images: number of images checked.
         broken, empty, tiny, huge, odd: images that cannot be decoded, have no content, are very small, very large or
             unusual among the others.
+        small: images smaller than the network's input, if they are few; otherwise a note counts them.
         copies: groups of files of the same picture.
         leaks: for each validation and test image (`second`) that is in train as well, the training image (`first`).
         conflicts: the same picture under two labels.
@@ -102,6 +103,7 @@ class CheckResult(Result):
     leaks: tuple[CopyPair, ...]
     conflicts: tuple[CopyPair, ...]
     mislabelled: tuple[Mislabelled, ...] | None = None
+    small: tuple[Finding, ...] = ()
 
     def by_kind(self) -> dict[str, list[tuple[ImageRef, str]]]:
         """Every finding by kind, the most serious kinds first: the image, and what is wrong with it."""
@@ -118,7 +120,7 @@ class CheckResult(Result):
                 (group.images[0], f"{'same bytes' if group.exact else 'same picture'}: {_others(group)}")
                 for group in self.copies
             ],
-            **{kind: [(f.place, f.reason) for f in getattr(self, kind)] for kind in ("tiny", "huge", "odd")},
+            **{kind: [(f.place, f.reason) for f in getattr(self, kind)] for kind in ("tiny", "small", "huge", "odd")},
         }
 
 

@@ -14,6 +14,7 @@ TASK = "MULTI_CLASS_CLS"
 DEFAULT_RECIPE = "mobilenet_v3_large"
 AUTO = "auto"
 BATCH_SIZE = 64
+STANDARD, LETTERBOX, CROP = RESIZE_TYPES = ("standard", "letterbox", "crop")
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,18 @@ class SubsetSettings:
 @dataclass(frozen=True)
 class DataSettings:
     input_size: tuple[int, int] = setting((224, 224), "height and width of the network's input, in pixels", low=16)
+    resize: str = setting(
+        "standard",
+        "how images become that size: standard changes their aspect ratio, letterbox keeps it with black beside the "
+        "image, crop takes the square in the middle",
+        choices=RESIZE_TYPES,
+    )
+    intensity: tuple[float, float] | None = setting(
+        None, "values that become black and white in images of more than 8 bits (TIFF, PNG, DICOM); default: measured"
+    )
+    bands: tuple[int, int, int] | None = setting(
+        None, "bands of the files that become red, green and blue, counted from 1; default: as the files say", low=1
+    )
     mean: tuple[float, float, float] | None = setting(None, "channel means, 0 to 1; default: those of the weights")
     std: tuple[float, float, float] | None = setting(
         None, "channel standard deviations, 0 to 1; default: those of the weights", low=1e-6
@@ -227,6 +240,7 @@ def _relations(recipe: Recipe) -> list[str]:
         problems.append(
             f"'training.growing_epochs' must be less than max_epochs ({recipe.max_epochs}), to end at the whole size"
         )
+    problems += _preprocessing_relations(recipe.data)
     if not 0 < scale[1] <= 1:
         problems.append(f"'data.train_subset.augmentation.scale' must end between 0 and 1, got {list(scale)}")
     if not recipe.model.name.startswith(TIMM_PREFIX) and recipe.model.name not in MODELS:
@@ -234,4 +248,13 @@ def _relations(recipe: Recipe) -> list[str]:
         problems.append(
             f"unknown model '{recipe.model.name}'{nearest(recipe.model.name, MODELS)} (known: {known}, and timm/NAME)"
         )
+    return problems
+
+
+def _preprocessing_relations(data: DataSettings) -> list[str]:
+    problems = []
+    if data.intensity is not None and not data.intensity[0] < data.intensity[1]:
+        problems.append(f"'data.intensity' must rise, from black to white, got {list(data.intensity)}")
+    if data.resize == CROP and data.input_size[0] != data.input_size[1]:
+        problems.append(f"'data.resize' crop takes a square, and data.input_size is {list(data.input_size)}")
     return problems

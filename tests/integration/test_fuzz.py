@@ -16,6 +16,7 @@ from PIL import Image
 from images import write_classes
 from otx.cli import VERBS, main
 from otx.data.decode import check_image, decode_image
+from otx.data.reading import Reading
 from otx.errors import ImageError
 from otx.recipe import Recipe
 from otx.schema import all_settings
@@ -74,12 +75,12 @@ def test_mutated_images_are_decoded_or_refused(
     path = tmp_path / "image"
     path.write_bytes(data[: max(1, int(cut * len(data)))])
     try:
-        pixels = decode_image(path, 1_000_000)
+        pixels = decode_image(path, Reading(1_000_000))
         assert pixels.ndim == 3
         assert pixels.shape[2] == 3
     except ImageError as error:
         assert error.what
-    check_image(path, 1_000_000)
+    check_image(path, Reading(1_000_000))
 
 
 @BOUNDED

@@ -18,6 +18,7 @@ from otx import Engine
 from otx.cli import main
 from otx.data.decode import check_image, decode_image
 from otx.data.load import load_dataset
+from otx.data.reading import Reading
 from otx.data.split_file import read_split
 from otx.errors import DataError, ImageError
 from otx.model.modelfile import read_card
@@ -155,7 +156,7 @@ def test_200_megapixels_are_refused_by_name_with_the_option_that_raises_the_limi
     said = capsys.readouterr().err
     assert "ant/large.png: 20000x10000 pixels are more than the limit of 100000000" in said
     assert "--data.max_image_pixels" in said
-    assert check_image(root / "ant" / "large.png", 200_000_000) is None
+    assert check_image(root / "ant" / "large.png", Reading(200_000_000)) is None
 
 
 def test_a_decompression_bomb_is_refused_before_it_is_decoded(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from sklearn.datasets import load_sample_images
 from otx.data.check import check_dataset, find_copies, scan_images, write_check
 from otx.data.load import load_dataset
 from otx.data.near_duplicates import MAX_BITS, close_pairs, group_alike, join, perceptual_hashes
+from otx.data.preprocessing import Preprocessing
 from otx.errors import UsageError
 from otx.evaluation.mislabelled import find_mislabelled, in_doubt, out_of_sample
 from otx.findings import CheckResult, Finding, ImageRef, Mislabelled
@@ -43,8 +44,9 @@ def photos(crops: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(crops, tmp_path / "photos"))
 
 
-def check(root: Path) -> CheckResult:
-    return check_dataset(load_dataset(root))
+def check(root: Path, side: int = 32, resize_type: str = "standard", split_file: Path | None = None) -> CheckResult:
+    size = Preprocessing(side, side, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), resize_type)
+    return check_dataset(load_dataset(root, split_file=split_file), size)
 
 
 def found(suspicions: CheckResult) -> dict[str, list[str]]:
@@ -99,6 +101,27 @@ def test_one_spoilt_image_is_the_one_finding(
     assert found(result) == {kind: ["train/flower/05.jpg"]}
     (finding,) = getattr(result, kind)
     assert (finding.label, reason in finding.reason) == ("flower", True)
+
+
+@pytest.mark.parametrize(
+    ("resize_type", "what"),
+    [("standard", "squeezed to 96x96"), ("letterbox", "with black beside it"), ("crop", "of which 1/5 is seen")],
+)
+def test_a_long_image_is_named_with_what_the_resize_does(resize_type: str, what: str, photos: Path) -> None:
+    save(lambda image: image.resize((500, 100)))(photos / "train" / "flower" / "05.jpg")
+    (finding,) = check(photos, 96, resize_type).odd
+    assert finding.path == "train/flower/05.jpg"
+    assert what in finding.reason
+
+
+def test_an_image_smaller_than_the_input_is_named_and_many_are_counted(photos: Path) -> None:
+    save(lambda image: image.resize((60, 50)))(photos / "train" / "flower" / "05.jpg")
+    (finding,) = check(photos, 96).small
+    assert (finding.path, finding.reason) == ("train/flower/05.jpg", "60x50 pixels, enlarged to 96x96")
+    many = check(photos, 224)
+    assert many.small == ()
+    assert many.notes[-1].startswith("48 of 48 images are smaller than the network's input of 224x224")
+    assert "train/flower/05.jpg, has 60x50" in many.notes[-1]
 
 
 def test_cmyk_among_colour_is_odd(photos: Path) -> None:
@@ -176,7 +199,7 @@ def test_a_file_that_a_split_file_names_in_train_and_test_is_a_leak(crops: Path,
     rows = [f"{path},{path.split('/')[1]},{'val' if number % 4 == 0 else 'train'}" for number, path in enumerate(paths)]
     rows.append(f"{paths[1]},{paths[1].split('/')[1]},test")
     (tmp_path / "split.csv").write_text("\n".join(["path,class,subset", *rows, ""]))
-    (leak,) = check_dataset(load_dataset(crops, split_file=tmp_path / "split.csv")).leaks
+    (leak,) = check(crops, split_file=tmp_path / "split.csv").leaks
     assert (leak.first.path, leak.second.path, leak.second.subset) == (paths[1], paths[1], "test")
 
 
@@ -295,15 +318,3 @@ def test_the_prunings_are_those_of_the_paper() -> None:
 
 def test_a_finding_knows_its_place() -> None:
     assert Finding("a.jpg", "flower", "test", "the file is empty").place == ImageRef("a.jpg", "flower", "test")
-
-
-def test_images_of_12_bits_in_16_are_named(tmp_path: Path) -> None:
-    for number in range(20):
-        for name, top in (("dark", 4095), ("full", 65535)):
-            path = tmp_path / name / "ab"[number % 2] / f"{number}.png"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            values = np.linspace(0, top, 64 * 64).reshape(64, 64).astype(np.uint16)
-            Image.fromarray(np.roll(values, 7 * number, axis=1)).save(path)
-    odd = check_dataset(load_dataset(tmp_path / "dark")).odd
-    assert {finding.reason for finding in odd} == {"16 bits a pixel, and none of these images is brighter than 6%"}
-    assert not any("16 bits" in finding.reason for finding in check_dataset(load_dataset(tmp_path / "full")).odd)

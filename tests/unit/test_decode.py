@@ -14,6 +14,7 @@ from PIL import Image
 from images import write_image, write_noise
 from otx.data.check import scan_images
 from otx.data.decode import check_image, decode_image
+from otx.data.reading import Reading
 from otx.errors import ImageError
 
 RGB = np.array([[[10, 200, 30], [250, 0, 90]], [[0, 0, 0], [255, 255, 255]]], np.uint8)
@@ -154,9 +155,9 @@ def test_what_is_no_image_is_refused_by_name(tmp_path: Path) -> None:
 def test_too_many_pixels_are_refused_with_the_option_that_allows_them(name: str, tmp_path: Path) -> None:
     path = write_image(tmp_path / name, size=(100, 50))
     with pytest.raises(ImageError, match=r"100x50 pixels are more than the limit of 4999 \(--data.max_image_pixels"):
-        decode_image(path, 4999)
-    assert "limit of 4999" in (check_image(path, 4999) or "")
-    assert decode_image(path, 5000).shape == (50, 100, 3)
+        decode_image(path, Reading(4999))
+    assert "limit of 4999" in (check_image(path, Reading(4999)) or "")
+    assert decode_image(path, Reading(5000)).shape == (50, 100, 3)
 
 
 def test_checking_a_folder_names_the_broken_ones_in_order(tmp_path: Path) -> None:
@@ -175,7 +176,7 @@ def test_damaged_bytes_give_an_image_or_an_image_error(data: st.DataObject, kind
     for _ in range(data.draw(st.integers(1, 8))):
         content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
     try:
-        assert decode_image(bytes(content), 10**6).shape[2] == 3
+        assert decode_image(bytes(content), Reading(10**6)).shape[2] == 3
     except ImageError as error:
         assert error.what
 

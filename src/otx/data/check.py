@@ -11,19 +11,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from otx.data.dataset import Dataset
-from otx.data.decode import EMPTY, MAX_PIXELS, ImagePreview, check_image, ordered, preview_image
+from otx.data.decode import EMPTY, ImagePreview, check_image, ordered, preview_image
 from otx.data.near_duplicates import GRID, MIN_CORRELATION, group_alike, join, nearest
-from otx.data.preprocessing import opencv
+from otx.data.preprocessing import Preprocessing, opencv
+from otx.data.reading import AS_STORED, Reading
 from otx.errors import ImageError
 from otx.events import Progress, Reporter, SilentReporter, heartbeat
 from otx.files import TABLES, check_output, write_csv, write_json
 from otx.findings import CheckResult, ClassCount, CopyGroup, CopyPair, Finding, ImageRef
+from otx.recipe import LETTERBOX, STANDARD
 from otx.results import BadImage
 
 TINY = 32
 HUGE = 25_000_000
-SIXTEEN_BITS = "I"  # Pillow's modes I, I;16 and the like
-DARK = 32  # of 255
 MAX_ASPECT = 4.0
 RARE = 0.1
 ONE_COLOUR = 2.0
@@ -35,7 +35,7 @@ REPORT_EVERY = 64
 class ImageSummary:
     """An image in half a kilobyte: its size in pixels, its kind, a digest of its file, a thumbnail.
 
-    `thumb` holds 16 x 16 grey values. `kind` is "colour", "grey", "alpha channel" or one of Pillow's modes.
+    `thumb` holds 16 x 16 grey values. `kind` is "colour", "grey", "alpha channel" or that of `ImagePreview`.
     """
 
     width: int
@@ -44,6 +44,15 @@ class ImageSummary:
     one_colour: bool
     digest: bytes
     thumb: bytes
+
+    @property
+    def size(self) -> str:
+        return f"{self.width}x{self.height} pixels"
+
+    @property
+    def aspect(self) -> float:
+        """Longer side over shorter side."""
+        return max(self.width, self.height) / min(self.width, self.height)
 
 
 @dataclass(frozen=True)
@@ -59,7 +68,7 @@ def scan_images(
     paths: Iterable[str],
     *,
     closely: Collection[str] | None = None,
-    max_pixels: int = MAX_PIXELS,
+    reading: Reading = AS_STORED,
     on_progress: Callable[[int], None] | None = None,
 ) -> ScanResult:
     """Decode each image once, as small as will do. The paths are relative to `root`.
@@ -71,9 +80,9 @@ def scan_images(
 
     def see(path: str) -> tuple[str, ImageSummary | str | None]:
         if closely is not None and path not in closely:
-            return path, check_image(root / path, max_pixels)
+            return path, check_image(root / path, reading)
         try:
-            return path, summarise_image(root / path, max_pixels)
+            return path, summarise_image(root / path, reading)
         except ImageError as error:
             return path, error.what
 
@@ -88,13 +97,13 @@ def scan_images(
     return ScanResult(looks, tuple(bad))
 
 
-def summarise_image(path: Path, max_pixels: int = MAX_PIXELS) -> ImageSummary:
+def summarise_image(path: Path, reading: Reading = AS_STORED) -> ImageSummary:
     """Summarise an image file.
 
     Raises:
-        ImageError: it cannot be decoded, or has more than `max_pixels` pixels.
+        ImageError: it cannot be decoded, or has more than `reading.max_pixels` pixels.
     """
-    seen = preview_image(path, max_pixels)
+    seen = preview_image(path, reading)
     cv2 = opencv()
     small = cv2.resize(seen.pixels, (GRID, GRID), interpolation=cv2.INTER_AREA)
     flat = bool(small.reshape(-1, 3).std(axis=0).max() < ONE_COLOUR)
@@ -105,8 +114,8 @@ def summarise_image(path: Path, max_pixels: int = MAX_PIXELS) -> ImageSummary:
 def _kind(seen: ImagePreview, small: NDArray[np.uint8]) -> str:
     if seen.transparent:
         return "alpha channel"
-    if seen.mode not in ("RGB", "L", "P", "1", "YCbCr"):
-        return seen.mode
+    if seen.kind not in ("RGB", "L", "P", "1", "YCbCr"):
+        return seen.kind
     spread = small.max(axis=2).astype(np.int16) - small.min(axis=2)
     return "grey" if spread.mean() < NO_COLOUR else "colour"
 
@@ -185,26 +194,36 @@ def _copy_groups(copies: Copies) -> tuple[CopyGroup, ...]:
     return tuple(groups)
 
 
-def check_dataset(dataset: Dataset, *, max_pixels: int = MAX_PIXELS, reporter: Reporter | None = None) -> CheckResult:
-    """Look at every image of a data set once, and list what is wrong or unusual."""
+def check_dataset(
+    dataset: Dataset, size: Preprocessing, reading: Reading = AS_STORED, reporter: Reporter | None = None
+) -> CheckResult:
+    """Look at every image of a data set once, and list what is wrong or unusual.
+
+    Args:
+        size: what the images are resized to.
+    """
     told = reporter or SilentReporter()
     paths = sorted({place.path for place in image_refs(dataset)})
     seen = scan_images(
         dataset.root,
         paths,
-        max_pixels=max_pixels,
+        reading=reading,
         on_progress=lambda done: told.progress(Progress("looking at images", done, len(paths))),
     )
     with heartbeat(told, "comparing images"):
-        return suspect(dataset, seen)
+        return suspect(dataset, seen, size)
 
 
-def suspect(dataset: Dataset, seen: ScanResult) -> CheckResult:
+def suspect(dataset: Dataset, seen: ScanResult, size: Preprocessing) -> CheckResult:
     """List what is wrong or unusual about the scanned images of a data set."""
     bad = {image.path for image in seen.bad}
     by_path = {place.path: place for place in image_refs(dataset) if place.path in seen.looks or place.path in bad}
     looks = sorted(seen.looks.items())
     copies = find_copies(image_refs(dataset), seen.looks)
+    small = [(path, look) for path, look in looks if is_small(look, size)]
+    notes = dataset.notes
+    if len(small) > RARE * len(looks):
+        notes, small = (*notes, small_in_words(small, len(looks), size)), []
 
     def list_of(reasons: Iterable[tuple[str, str | None]]) -> tuple[Finding, ...]:
         return tuple(Finding(**by_path[path].to_dict(), reason=reason) for path, reason in reasons if reason)
@@ -212,17 +231,18 @@ def suspect(dataset: Dataset, seen: ScanResult) -> CheckResult:
     return CheckResult(
         data_root=dataset.root.resolve(),
         layout=dataset.layout,
-        notes=dataset.notes,
+        notes=notes,
         num_images=len(by_path),
         classes=_counts(dataset),
         broken=list_of((image.path, image.reason) for image in seen.bad if image.reason != EMPTY),
         empty=list_of((image.path, image.reason) for image in seen.bad if image.reason == EMPTY),
         tiny=list_of((path, _tiny(look)) for path, look in looks),
         huge=list_of((path, _huge(look)) for path, look in looks),
-        odd=list_of(_odd(looks)),
+        odd=list_of(_odd(looks, size)),
         copies=_copy_groups(copies),
         leaks=find_leaks(copies),
         conflicts=find_conflicts(copies),
+        small=list_of((path, f"{look.size}, enlarged to {shown_size(size)}") for path, look in small),
     )
 
 
@@ -245,28 +265,43 @@ def _counts(dataset: Dataset) -> tuple[ClassCount, ...]:
 def _tiny(look: ImageSummary) -> str | None:
     if min(look.width, look.height) >= TINY:
         return None
-    return f"{look.width}x{look.height} pixels, a side under {TINY}"
+    return f"{look.size}, a side under {TINY}"
 
 
 def _huge(look: ImageSummary) -> str | None:
     if look.width * look.height <= HUGE:
         return None
-    return f"{look.width}x{look.height} pixels, over {HUGE // 1_000_000} million"
+    return f"{look.size}, over {HUGE // 1_000_000} million"
 
 
-def _odd(looks: Sequence[tuple[str, ImageSummary]]) -> Iterable[tuple[str, str]]:
+def is_small(look: ImageSummary, size: Preprocessing) -> bool:
+    """Whether an image has to be enlarged for the network, and is not `tiny` anyway."""
+    return min(look.width, look.height) >= TINY and look.height < size.height and look.width < size.width
+
+
+def small_in_words(small: Sequence[tuple[str, ImageSummary]], count: int, size: Preprocessing) -> str:
+    """A sentence about a data set of which many images are smaller than the network's input."""
+    path, least = min(small, key=lambda item: item[1].width * item[1].height)
+    return (
+        f"{len(small)} of {count} images are smaller than the network's input of {shown_size(size)} and are enlarged; "
+        f"the smallest, {path}, has {least.size}. A smaller --data.input_size trains faster."
+    )
+
+
+def shown_size(size: Preprocessing) -> str:
+    """Width x height of the network's input, as image sizes are written."""
+    return f"{size.width}x{size.height}"
+
+
+def _odd(looks: Sequence[tuple[str, ImageSummary]], size: Preprocessing) -> Iterable[tuple[str, str]]:
     """What is unusual about each image, by itself or among the others."""
     kinds: dict[str, int] = defaultdict(int)
     for _, look in looks:
         kinds[look.kind] += 1
-    brightest = brightest_of_16_bits(look for _, look in looks)
     for path, look in looks:
         reasons = []
-        if brightest is not None and look.kind.startswith(SIXTEEN_BITS):
-            reasons.append(f"16 bits a pixel, and none of these images is brighter than {brightest:.0%}")
-        aspect = max(look.width, look.height) / min(look.width, look.height)
-        if aspect > MAX_ASPECT:
-            reasons.append(f"{look.width}x{look.height} pixels, {aspect:.1f} to 1")
+        if look.aspect > MAX_ASPECT:
+            reasons.append(f"{look.size}, {look.aspect:.1f} to 1, {_resize_in_words(look, size)}")
         if look.one_colour:
             reasons.append("all of one colour")
         elif kinds[look.kind] < RARE * len(looks):
@@ -275,13 +310,13 @@ def _odd(looks: Sequence[tuple[str, ImageSummary]]) -> Iterable[tuple[str, str]]
             yield path, "; ".join(reasons)
 
 
-def brightest_of_16_bits(looks: Iterable[ImageSummary]) -> float | None:
-    """The brightest part of all images with 16 bits a pixel, 0 to 1, if they are nearly black; else None.
-
-    Cameras, microscopes and X-ray detectors often write 10 or 12 bits into files of 16.
-    """
-    tops = [max(look.thumb) for look in looks if look.kind.startswith(SIXTEEN_BITS)]
-    return max(tops) / 255 if tops and max(tops) < DARK else None
+def _resize_in_words(look: ImageSummary, size: Preprocessing) -> str:
+    """What the resize does to a long image."""
+    if size.resize_type == STANDARD:
+        return f"squeezed to {shown_size(size)} (--data.resize letterbox keeps its shape)"
+    if size.resize_type == LETTERBOX:
+        return f"shrunk into {shown_size(size)} with black beside it"
+    return f"of which 1/{look.aspect:.0f} is seen (--data.resize letterbox shows all of it)"
 
 
 def write_check(suspicions: CheckResult, path: Path) -> None:

@@ -14,24 +14,29 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from otx.data.preprocessing import opencv
+from otx.data.raw import read_raw
+from otx.data.reading import AS_STORED, RawImage, Reading, chosen_bands, in_words, to_rgb
 from otx.errors import ImageError
 from otx.machine import available_cores
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PilImage
 
-MAX_PIXELS = 100_000_000
 # four channels of 16 bits, and the metadata
 MAX_BYTES_A_PIXEL, MAX_BYTES_BESIDE = 8, 100_000_000
 WHITE = (255, 255, 255)
 GLANCE = 64
+# Pillow's modes of images with more than 8 bits a pixel, and those that hold bands as they are
+NUMBERS = ("I", "F")
+MODES_OF_BANDS = ("L", "LA", "RGB", "RGBA", "RGBX", "CMYK")
+MORE_BITS = "more than 8 bits"
 EMPTY = "the file is empty"
 START_OF_JPEG, END_OF_JPEG, SEGMENT = b"\xff\xd8", b"\xff\xd9", 0xFF
 FRAMES, TABLES = (0xC0, 0xC1, 0xC2), (0xC4, 0xDB, 0xDD, 0xFE)
@@ -43,65 +48,101 @@ Answer = TypeVar("Answer")
 Image.MAX_IMAGE_PIXELS = None
 
 
-def decode_image(source: str | Path | bytes, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
+def decode_image(source: str | Path | bytes, reading: Reading = AS_STORED) -> NDArray[np.uint8]:
     """Decode an image file, or its bytes, into RGB (H, W, 3) uint8, rotated by its EXIF orientation.
 
     The format is read from the content, not the name. Only the first of several frames is decoded. Transparent pixels
-    are laid over white. Grey values of 16 bits are scaled to 8 bits (65535 becomes 255); floats may range from 0 to 1
-    or from 0 to 255.
+    are laid over white. Values of more than 8 bits become 8 bits as `reading` says.
 
     Raises:
-        ImageError: it cannot be decoded, or has more than `max_pixels` pixels.
+        ImageError: it cannot be decoded, or has more than `reading.max_pixels` pixels.
     """
     with _errors_in_words():
-        data = source if isinstance(source, bytes) else _read(Path(source), max_pixels)
+        data = source if isinstance(source, bytes) else _read(Path(source), reading.max_pixels)
         if not data:
             raise ImageError(EMPTY)
-        pixels = _plain_jpeg(data, max_pixels)
+        pixels = _plain_jpeg(data, reading.max_pixels) if reading.bands is None else None
         if pixels is not None:
             return pixels
+        raw = _raw(data, reading)
+        if raw is not None:
+            return to_rgb(raw, reading)
         with _open(data) as image:
-            _check_size(*image.size, max_pixels)
+            _check_size(*image.size, reading.max_pixels)
             image.load()
             ImageOps.exif_transpose(image, in_place=True)
-            return _to_rgb(image)
+            return _to_rgb(image, reading)
+
+
+def deep_values(path: Path, reading: Reading) -> NDArray[Any] | None:
+    """The numbers (H, W, 1 or 3) of an image of more than 8 bits that does not say itself which are black and white.
+
+    None for every other image, of which only the header is read.
+
+    Raises:
+        ImageError: it cannot be decoded, or has more than `reading.max_pixels` pixels.
+    """
+    with _errors_in_words():
+        data = _read(path, reading.max_pixels)
+        raw = _raw(data, reading)
+        if raw is None:
+            with _open(data) as image:
+                if not image.mode.startswith(NUMBERS):
+                    return None
+                _check_size(*image.size, reading.max_pixels)
+                raw = RawImage(np.asarray(image)[:, :, None])
+        has_own = raw.window is not None and reading.own_windows
+        return None if raw.is_8_bit or has_own else chosen_bands(raw.values, reading.bands)
+
+
+def _raw(data: bytes, reading: Reading) -> RawImage | None:
+    check = functools.partial(_check_size, max_pixels=reading.max_pixels)
+    return read_raw(data, check, all_bands=reading.bands is not None)
 
 
 @dataclass(frozen=True)
 class ImagePreview:
-    """A small copy of an image, its size, Pillow's `mode`, whether it has an alpha channel, a digest of its file.
+    """A small copy of an image, its size, what kind it is, whether it has an alpha channel, a digest of its file.
 
-    `pixels` (h, w, 3) uint8 are rotated by the EXIF orientation, and smaller than the image if that saves time.
+    `pixels` (h, w, 3) uint8 are rotated by the EXIF orientation, and smaller than the image if that saves time. `kind`
+    is one of Pillow's modes, "more than 8 bits", or the number of bands.
     """
 
     width: int
     height: int
-    mode: str
+    kind: str
     transparent: bool
     digest: bytes
     pixels: NDArray[np.uint8]
 
 
-def preview_image(path: Path, max_pixels: int = MAX_PIXELS) -> ImagePreview:
+def preview_image(path: Path, reading: Reading = AS_STORED) -> ImagePreview:
     """Decode an image file just large enough to compare it. All of it is read, so a truncated file is found.
 
     Raises:
-        ImageError: it cannot be decoded, or has more than `max_pixels` pixels.
+        ImageError: it cannot be decoded, or has more than `reading.max_pixels` pixels.
     """
     with _errors_in_words():
-        data = _read(path, max_pixels)
+        data = _read(path, reading.max_pixels)
         if not data:
             raise ImageError(EMPTY)
         digest = hashlib.blake2b(data, digest_size=16).digest()
+        raw = _raw(data, reading)
+        if raw is not None:
+            pixels = to_rgb(raw, reading)
+            height, width, bands = raw.values.shape
+            kind = in_words(bands) if bands not in (1, 3) else "RGB" if raw.is_8_bit else MORE_BITS
+            return ImagePreview(width, height, kind, raw.alpha is not None, digest, pixels)
         with _open(data) as image:
-            _check_size(*image.size, max_pixels)
-            (width, height), mode = image.size, image.mode
-            if image.format == "JPEG" and mode in ("RGB", "L"):
+            _check_size(*image.size, reading.max_pixels)
+            (width, height), kind = image.size, image.mode
+            if image.format == "JPEG" and kind in ("RGB", "L") and reading.bands is None:
                 # down to an eighth of the size: this still reads every byte, but saves most of the arithmetic
-                image.draft(mode, (GLANCE, GLANCE))
+                image.draft(kind, (GLANCE, GLANCE))
             image.load()
             ImageOps.exif_transpose(image, in_place=True)
-            return ImagePreview(width, height, mode, _is_transparent(image), digest, _to_rgb(image))
+            kind = MORE_BITS if kind.startswith(NUMBERS) else kind
+            return ImagePreview(width, height, kind, _is_transparent(image), digest, _to_rgb(image, reading))
 
 
 def _open(data: bytes) -> PilImage:
@@ -198,11 +239,14 @@ def _reason(error: Exception) -> str:
     return f"{type(error).__name__}: {text[:200]}" if text else type(error).__name__
 
 
-def _to_rgb(image: PilImage) -> NDArray[np.uint8]:
+def _to_rgb(image: PilImage, reading: Reading) -> NDArray[np.uint8]:
+    if image.mode.startswith(NUMBERS):
+        return to_rgb(RawImage(np.asarray(image)[:, :, None]), reading)
+    if reading.bands is not None:
+        stored = np.asarray(image if image.mode in MODES_OF_BANDS else image.convert("RGB"))
+        return to_rgb(RawImage(stored.reshape(*stored.shape[:2], -1)), reading)
     if image.mode == "RGB":
         return np.asarray(image)
-    if image.mode.startswith(("I", "F")):
-        return _from_numbers(np.asarray(image))
     if _is_transparent(image):
         image = image.convert("RGBA")
         ground = Image.new("RGBA", image.size, (*WHITE, 255))
@@ -214,34 +258,29 @@ def _is_transparent(image: PilImage) -> bool:
     return image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info
 
 
-def _from_numbers(values: NDArray[np.generic]) -> NDArray[np.uint8]:
-    """Convert grey values (H, W) of more than 8 bits to (H, W, 3) of 8 bits."""
-    numbers = values.astype(np.float64)
-    low, high = float(numbers.min()), float(numbers.max())
-    if not low >= 0:
-        raise ImageError(f"grey values from {low:g} to {high:g}, which are no brightness")
-    floats = np.issubdtype(values.dtype, np.floating)
-    limit = 65535.0 if not floats else 1.0 if high <= 1 else 255.0
-    if high > limit:
-        raise ImageError(f"grey values up to {high:g}, more than {limit:g}")
-    grey = np.round(numbers * (255 / limit)).astype(np.uint8)
-    return np.repeat(grey[:, :, None], 3, axis=2)
-
-
-def check_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> str | None:
+def check_image(path: str | Path, reading: Reading = AS_STORED) -> str | None:
     """Why an image cannot be decoded, or None if it can. All of the file is read, so a truncated file is found."""
     try:
-        with _errors_in_words(), _open(_read(Path(path), max_pixels)) as image:
-            if image.format == "JPEG" and image.mode in ("RGB", "L"):
-                _check_size(*image.size, max_pixels)
-                # an eighth of the size: this still reads every byte, but saves most of the arithmetic
-                image.draft(image.mode, (1, 1))
-                image.load()
+        with _errors_in_words():
+            data = _read(Path(path), reading.max_pixels)
+            if data.startswith(START_OF_JPEG) and reading.bands is None and _is_whole_jpeg(data, reading.max_pixels):
                 return None
-        decode_image(path, max_pixels)
+        decode_image(data, reading)
     except ImageError as error:
         return EMPTY if _is_empty(path) else error.what
     return None
+
+
+def _is_whole_jpeg(data: bytes, max_pixels: int) -> bool:
+    """Whether a JPEG can be decoded; False if it is of an unusual kind, which `decode_image` has to look at."""
+    with Image.open(io.BytesIO(data)) as image:
+        if image.format != "JPEG" or image.mode not in ("RGB", "L"):
+            return False
+        _check_size(*image.size, max_pixels)
+        # an eighth of the size: this still reads every byte, but saves most of the arithmetic
+        image.draft(image.mode, (1, 1))
+        image.load()
+        return True
 
 
 def _is_empty(path: str | Path) -> bool:

@@ -14,7 +14,7 @@ from otx.workspace import is_own
 
 IMAGE_SUFFIXES = (
     ".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".heic", ".heif", ".hif", ".avif", ".jfif",
-    ".jpe", ".jp2", ".j2k", ".jpx", ".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".mpo", ".dib",
+    ".jpe", ".jp2", ".j2k", ".jpx", ".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".mpo", ".dib", ".dcm", ".dicom",
 )  # fmt: skip
 # camera raw formats, which otx does not decode
 RAW_SUFFIXES = (
@@ -30,7 +30,7 @@ SIGNATURES = (
     b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"BM", b"II*\0", b"MM\0*", b"P5\n", b"P6\n",
     b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51",
 )  # fmt: skip
-HEADER = 32
+HEADER = 132
 # files and folders that operating systems and programs put beside photos, in lower case
 SYSTEM_NAMES = {
     "__macosx", "@eadir", "$recycle.bin", "lost+found", "system volume information", "#recycle", "__pycache__",
@@ -221,7 +221,7 @@ def looks_like_image(entry: os.DirEntry[str]) -> bool:
         return False
     is_webp = start[:4] == b"RIFF" and start[8:12] == b"WEBP"
     is_heif = start[4:8] == b"ftyp" and start[8:12] in (b"heic", b"heix", b"mif1", b"avif")
-    return is_webp or is_heif or start.startswith(SIGNATURES)
+    return is_webp or is_heif or start.endswith(b"DICM") or start.startswith(SIGNATURES)
 
 
 def entries(folder: Path) -> list[os.DirEntry[str]]:

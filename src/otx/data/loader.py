@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset, Sampler
-from torchvision.transforms import v2
 
+from otx.data.augmentation import FULL_SIZE, Augmentation, ProgressiveResize, augmented
 from otx.data.cache import ImageCache
 from otx.data.dataset import ImageSet
 from otx.data.decode import decode_image
@@ -27,44 +27,8 @@ from otx.memory import drop_freed_memory
 from otx.signals import outlive_signals
 from otx.spawn import can_start_workers, forks
 
-STEP = 32
 FEW = 64
 LARGE = 1_000_000
-
-
-@dataclass(frozen=True)
-class Augmentation:
-    """A random crop (share of the area in `scale`, width over height in `ratio`), then a flip of probability `flip`."""
-
-    scale: tuple[float, float]
-    ratio: tuple[float, float]
-    flip: float
-
-
-@dataclass(frozen=True)
-class ProgressiveResize:
-    """Training images begin small and grow to the network's input size: a step on small images takes less time.
-
-    Source: Tan and Le, EfficientNetV2: Smaller Models and Faster Training, ICML 2021, arXiv 2104.00298.
-
-    Attributes:
-        start: share of the height and width in the first epoch, above 0 to 1.
-        epochs: epochs until the full size is reached.
-    """
-
-    start: float
-    epochs: int
-
-    def size(self, full: tuple[int, int], epoch: int) -> tuple[int, int]:
-        """Height and width in an epoch, counted from 0: multiples of 32, as networks halve feature maps five times."""
-        if epoch >= self.epochs:
-            return full
-        share = self.start + (1 - self.start) * epoch / self.epochs
-        height, width = (min(side, max(1, round(side * share / STEP)) * STEP) for side in full)
-        return height, width
-
-
-FULL_SIZE = ProgressiveResize(1.0, 0)
 
 
 class SampleRequest(NamedTuple):
@@ -96,8 +60,8 @@ class ImageSubset(Dataset[tuple[torch.Tensor | None, int, str]]):
         reduces: bool = False,
         cache: int = 0,
     ) -> None:
-        self.root, self.subset, self.max_pixels = images.root, images.subset, images.max_pixels
-        self.preprocessing = preprocessing
+        self.root, self.subset = images.root, images.subset
+        self.preprocessing, self.reading = preprocessing, preprocessing.reading(images.max_pixels)
         self.augmentation = augmentation
         is_reduced = reduces and augmentation is not None
         self.reduce_to = 2 * max(preprocessing.height, preprocessing.width) if is_reduced else None
@@ -126,7 +90,7 @@ class ImageSubset(Dataset[tuple[torch.Tensor | None, int, str]]):
         pixels = None if as_tested else self.cache.get(number)
         if pixels is None:
             try:
-                whole = decode_image(self.root / path, self.max_pixels)
+                whole = decode_image(self.root / path, self.reading)
             except ImageError as error:
                 return None, label, f"{path}: {error.what}"
             kept = self._kept(whole)
@@ -137,7 +101,7 @@ class ImageSubset(Dataset[tuple[torch.Tensor | None, int, str]]):
         with torch.random.fork_rng(devices=[]):
             # torch.manual_seed seeds every kind of device, which takes as long as the crop
             torch.default_generator.manual_seed(seed)
-            return _transform(self.augmentation, size)(_to_tensor(pixels)), label, path
+            return augmented(_to_tensor(pixels), self.augmentation, size, self.preprocessing), label, path
 
     def _kept(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """The image to cache: after the steps that are the same in every epoch."""
@@ -161,13 +125,6 @@ def normalise(images: torch.Tensor, mean: torch.Tensor, std: torch.Tensor) -> to
 
 def _to_tensor(pixels: NDArray[np.uint8]) -> torch.Tensor:
     return torch.from_numpy(pixels if pixels.flags.writeable else pixels.copy()).permute(2, 0, 1)
-
-
-@functools.lru_cache(maxsize=16)
-def _transform(augmentation: Augmentation, size: tuple[int, int]) -> v2.Transform:
-    # no antialiasing: training images are resized like those that the network is tested on
-    crop = v2.RandomResizedCrop(size, augmentation.scale, augmentation.ratio, antialias=False)
-    return v2.Compose([crop, v2.RandomHorizontalFlip(augmentation.flip)])
 
 
 @dataclass(frozen=True)

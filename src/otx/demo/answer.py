@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image
 
 from otx.data.decode import decode_image
+from otx.data.reading import Reading
 from otx.errors import ImageError
 from otx.inference.overlay import colours
 from otx.inference.predict import as_prediction
@@ -90,7 +91,7 @@ class Answerer:
     def __init__(self, predictor: Predictor, max_pixels: int, no_maps: str = "") -> None:
         self.card = predictor.card
         self._predictor = predictor
-        self._max_pixels = max_pixels
+        self._reading = self.card.preprocessing.reading(max_pixels)
         self._no_maps = "" if self.card.explain else no_maps or NO_OUTPUT
         self._lock = threading.Lock()
         # the first answer compiles the graph, and shows that it runs
@@ -106,7 +107,7 @@ class Answerer:
         watch = Watch()
         with self._lock:
             with watch.measure("decode_ms"):
-                pixels = decode_image(source, self._max_pixels)
+                pixels = decode_image(source, self._reading)
             return self._answer(pixels, watch)
 
     def _answer(self, pixels: Pixels, watch: Watch) -> Answer:
@@ -135,14 +136,17 @@ class Answerer:
         self, probabilities: dict[str, float], maps: Maps | None, size: tuple[int, int]
     ) -> Iterator[Candidate]:
         for label in sorted(probabilities, key=probabilities.__getitem__, reverse=True)[:TOP]:
-            heat = None if maps is None else _data_url(colours(maps[self.card.classes.index(label)], size))
-            yield Candidate(label, probabilities[label], heat)
+            yield Candidate(label, probabilities[label], None if maps is None else self._heat(maps, label, size))
+
+    def _heat(self, maps: Maps, label: str, size: tuple[int, int]) -> str:
+        own = maps[[self.card.classes.index(label)]]
+        return _data_url(colours(self.card.preprocessing.on_image(own, *size[::-1])[0], size))
 
 
-def load_example(path: Path, label: str, max_pixels: int) -> Example | None:
+def load_example(path: Path, label: str, reading: Reading) -> Example | None:
     """Load an image file as an example; None if it cannot be decoded."""
     try:
-        pixels = decode_image(path, max_pixels)
+        pixels = decode_image(path, reading)
     except ImageError:
         return None
     return Example(path, label, _data_url(_fit(Image.fromarray(pixels), THUMBNAIL)))

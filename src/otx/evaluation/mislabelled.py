@@ -57,7 +57,7 @@ def list_mislabelled(
     places = {place.path: place for place in image_refs(dataset)}
     copy_of = {place.path: group.images[0].path for group in suspicions.copies for place in group.images}
     paths = [dataset.root / path for path in places]
-    rows = run_over(predictor.features, paths, batch_size=batch_size, max_pixels=max_pixels)
+    rows = run_over(predictor.features, paths, predictor.card.preprocessing.reading(max_pixels), batch_size=batch_size)
     known, features = [], []
     for number, (place, (_, row, _)) in enumerate(zip(places.values(), rows, strict=True), start=1):
         if row is not None:

@@ -6,37 +6,84 @@ import shutil
 from importlib.metadata import version
 from pathlib import Path
 
+from otx.data.preprocessing import Preprocessing
+from otx.data.reading import WHITE
 from otx.errors import UsageError
 from otx.files import staged_folder, take_place, write_text
 from otx.inference.classify import softmax
 from otx.inference.overlay import write_png
 from otx.inference.predictor import Pixels, load_predictor
+from otx.model.metadata import input_type
 from otx.workspace import mark_own
 
 # the oldest versions that otx itself allows (pyproject.toml)
-REQUIREMENTS = "openvino>=2025.3\nopenvino-model-api>=0.4.7\npillow>=11.3\n"
+REQUIREMENTS = "openvino>=2025.3\nopenvino-model-api>=0.4.7\npillow>=11.3\npillow-heif>=1.0\n"
+REQUIREMENTS_RAW = "tifffile>=2025.1\nimagecodecs>=2025.3\n"
 
-PROGRAM = '''"""Classify images: python predict.py photo.jpg more/*.png"""
+START = '''"""Classify images: python predict.py photo.jpg more/*.png"""
 
 import sys
 from pathlib import Path
 
-import numpy as np
+{imports}
 from model_api.adapters import OpenvinoAdapter, create_core
 from model_api.models import ClassificationModel
 from PIL import Image, ImageOps
 
 HERE = Path(__file__).resolve().parent
+{load}
+
+pillow_heif.register_heif_opener()
 labels = (HERE / "labels.txt").read_text(encoding="utf-8").splitlines()
 # processors with bf16 would otherwise compute in it, which is less exact
-exact = {"INFERENCE_PRECISION_HINT": "f32"}
+exact = {{"INFERENCE_PRECISION_HINT": "f32"}}
 adapter = OpenvinoAdapter(create_core(), str(HERE / "model.xml"), plugin_config=exact)
 model = ClassificationModel.create_model(adapter)
 for path in sys.argv[1:]:
-    image = ImageOps.exif_transpose(Image.open(path)).convert("RGB")
-    best = model(np.asarray(image)).top_labels[0]
-    print(f"{path}: {labels[best.id]} ({best.confidence:.1%})")
+    best = model(load(path)).top_labels[0]
+    print(f"{{path}}: {{labels[best.id]}} ({{best.confidence:.1%}})")
 '''
+
+IMPORTS = "import numpy as np\nimport pillow_heif"
+LOAD = '''
+
+def load(path):
+    """An image as RGB (H, W, 3), upright, with transparent pixels on white."""
+    image = ImageOps.exif_transpose(Image.open(path))
+    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return np.asarray(image.convert("RGB"))
+'''
+
+IMPORTS_RAW = "import cv2\nimport numpy as np\nimport pillow_heif\nimport tifffile"
+LOAD_RAW = '''# black and white of images of more than 8 bits, the type the network takes, the bands it sees
+BLACK, WHITE, TYPE, BANDS = {black!r}, {white!r}, "{kind}", {bands}
+
+
+def load(path):
+    """An image as (H, W, 3), with its values as they are stored; images of 8 bits are stretched to that range."""
+    values = stored(path)
+    bands = BANDS or ([0, 1, 2] if values.shape[2] > 2 else [0, 0, 0])
+    numbers = values[:, :, bands].astype(np.float64)
+    if values.dtype == np.uint8:
+        numbers = BLACK + numbers / 255 * (WHITE - BLACK)
+    numbers = numbers.clip(BLACK, WHITE)
+    return (numbers if TYPE == "float32" else numbers.round()).astype(TYPE)
+
+
+def stored(path):
+    """The stored values (H, W, bands) of an image file."""
+    if Path(path).suffix.lower() in (".tif", ".tiff"):
+        page = tifffile.TiffFile(path).pages.first
+        return np.moveaxis(page.asarray(), page.axes.index("S"), -1) if "S" in page.axes else page.asarray()[:, :, None]
+    if Path(path).suffix.lower() == ".png":
+        values = np.atleast_3d(cv2.imread(path, cv2.IMREAD_UNCHANGED))
+        return values[:, :, 2::-1] if values.shape[2] > 2 else values
+    image = ImageOps.exif_transpose(Image.open(path))
+    return np.atleast_3d(np.asarray(image if image.mode[0] in "IF" else image.convert("RGB")))
+'''
+TYPES = {"u8": "uint8", "u16": "uint16", "i16": "int16", "f32": "float32"}
 
 README = """# {network}: {count} classes
 
@@ -57,7 +104,7 @@ sample.png: {label} ({probability:.1%})
 |---|---|
 | `model.xml`, `model.bin` | the network, for OpenVINO; it says itself how an image is resized and normalised |
 | `labels.txt` | the classes, one a line, in the order of the network's answers |
-| `predict.py` | the program above: twenty lines, to be read and changed |
+| `predict.py` | the program above, short enough to be read and changed |
 | `sample.png` | an image to try it with |
 
 Exported by otx {version}.
@@ -72,6 +119,22 @@ def check_deploy(folder: Path, export_format: str, preprocessing: str) -> None:
         )
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UsageError(f"--deploy {folder}: there is something already", fix="name a new or an empty folder")
+
+
+def is_raw(size: Preprocessing) -> bool:
+    """Whether the network was trained on values as they are stored in files, and not on ordinary 8-bit colours."""
+    return size.intensity is not None or size.bands is not None
+
+
+def program(size: Preprocessing) -> str:
+    """The program that reads images as the network was trained on them, and classifies them."""
+    if not is_raw(size):
+        return START.format(imports=IMPORTS, load=LOAD)
+    black, white = size.intensity or (0.0, WHITE)
+    kind = TYPES["u8" if size.intensity is None else input_type(size, size.intensity)]
+    bands = None if size.bands is None else [band - 1 for band in size.bands]
+    load = LOAD_RAW.format(black=black, white=white, kind=kind, bands=bands)
+    return START.format(imports=IMPORTS_RAW, load=load)
 
 
 def write_deploy_folder(exported: Path, folder: Path, sample: Pixels) -> None:
@@ -92,9 +155,9 @@ def write_deploy_folder(exported: Path, folder: Path, sample: Pixels) -> None:
         for suffix in (".xml", ".bin"):
             shutil.copy(exported.with_suffix(suffix), beside / f"model{suffix}")
         write_png(beside / "sample.png", sample)
-        write_text(beside / "predict.py", PROGRAM)
+        write_text(beside / "predict.py", program(card.preprocessing))
         write_text(beside / "labels.txt", "".join(f"{' '.join(name.splitlines())}\n" for name in card.classes))
-        write_text(beside / "requirements.txt", REQUIREMENTS)
+        write_text(beside / "requirements.txt", REQUIREMENTS + (REQUIREMENTS_RAW if is_raw(card.preprocessing) else ""))
         readme = README.format(
             network=card.network,
             count=len(card.classes),

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from otx.child import Watch, run_in_child
-from otx.errors import ExportError
+from otx.errors import ExportError, UsageError
 from otx.events import SilentReporter
 from otx.files import staged_folder
 from otx.inference.predictor import Logits, Pixels, load_predictor
@@ -21,6 +21,7 @@ from otx.model.card import ModelCard
 from otx.model.checksum import UNFINISHED, add_checksum, move_into_place
 from otx.model.metadata import model_info
 from otx.model.modelfile import load_model
+from otx.recipe import STANDARD
 from otx.results import ExportResult
 
 if TYPE_CHECKING:
@@ -69,6 +70,12 @@ def export_model(checkpoint: Path, output_dir: Path, request: ExportRequest, ima
         RunError: OpenVINO or ONNX Runtime crashed on the file.
     """
     network, card = load_model(checkpoint)
+    if request.is_embedded and card.preprocessing.resize_type != STANDARD:
+        raise UsageError(
+            f"--preprocessing embedded: a graph with a resize of its own changes the aspect ratio, and this model was "
+            f"trained with --data.resize {card.preprocessing.resize_type}",
+            fix="leave --preprocessing out: openvino-model-api then resizes as the training did",
+        )
     card = replace(card, input_color=request.input_color if request.is_embedded else "RGB")
     if request.explain:
         network, card = _explained(network, card, request.explain)

@@ -57,7 +57,8 @@ class NetworkInputs:
     def _load(self, item: tuple[str, int]) -> tuple[Pixels | None, int]:
         path, label = item
         try:
-            return self.preprocessing.resize(decode_image(self.images.root / path, self.images.max_pixels)), label
+            pixels = decode_image(self.images.root / path, self.preprocessing.reading(self.images.max_pixels))
+            return self.preprocessing.resize(pixels), label
         except ImageError:
             return None, label
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from otx.data.decode import MAX_PIXELS, decode_image, ordered
+from otx.data.decode import decode_image, ordered
+from otx.data.reading import MAX_PIXELS, Reading
 from otx.errors import ImageError
 from otx.inference.predictor import Logits, Pixels, Predictor
 
@@ -24,21 +25,22 @@ def classify(
     Yields:
         path, logits (C,), None; or path, None, the reason why it cannot be decoded.
     """
-    return run_over(predictor.logits, images, batch_size=batch_size, max_pixels=max_pixels)
+    reading = predictor.card.preprocessing.reading(max_pixels)
+    return run_over(predictor.logits, images, reading, batch_size=batch_size)
 
 
 def run_over(
     network: Callable[[Sequence[Pixels]], NDArray[np.float32]],
     images: Iterable[str | Path],
+    reading: Reading,
     *,
     batch_size: int = 64,
-    max_pixels: int = MAX_PIXELS,
 ) -> Iterator[Row]:
     """Like `classify`, with any function that maps decoded images to a row each."""
 
     def load(path: str | Path) -> tuple[str, Pixels | None, str | None]:
         try:
-            return str(path), decode_image(path, max_pixels), None
+            return str(path), decode_image(path, reading), None
         except ImageError as error:
             return str(path), None, error.what
 

@@ -54,9 +54,12 @@ def explain(
 ) -> Iterator[Explanation]:
     """Explain images one after another, in order; one that cannot be decoded gives an explanation with an error."""
 
+    preprocessing = predictor.card.preprocessing
+    reading = preprocessing.reading(max_pixels)
+
     def load(subject: Subject) -> tuple[Subject, Pixels | None, str | None]:
         try:
-            return subject, decode_image(subject.path, max_pixels), None
+            return subject, decode_image(subject.path, reading), None
         except ImageError as error:
             return subject, None, error.what
 
@@ -73,9 +76,9 @@ def explain(
             else:
                 probabilities, own = next(answers)
                 classes = predictor.card.classes
-                shown = {
-                    index: own[index] for index in _wanted(targets, classes, int(probabilities.argmax()), subject.label)
-                }
+                wanted = _wanted(targets, classes, int(probabilities.argmax()), subject.label)
+                maps_of_image = preprocessing.on_image(own[list(wanted)], *pixels.shape[:2])
+                shown = dict(zip(wanted, maps_of_image, strict=True))
                 yield from _write(classes, subject, pixels, probabilities, shown, folder)
 
 

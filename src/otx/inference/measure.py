@@ -59,7 +59,7 @@ class Photos:
 
     def _load(self, path: Path) -> Batch:
         preprocessing = self._runner.card.preprocessing
-        pixels = preprocessing.resize(decode_image(path, self._max_pixels))[None]
+        pixels = preprocessing.resize(decode_image(path, preprocessing.reading(self._max_pixels)))[None]
         return pixels if self._runner.embedded else preprocessing.normalise(pixels)
 
     def _stacked(self, images: list[Batch]) -> Batch:

@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from otx.data.preprocessing import Preprocessing
+from otx.data.preprocessing import Letterbox, Preprocessing, centre
 from otx.limits import openvino_options
+from otx.recipe import CROP, LETTERBOX
 
 LITTLE = 1 << 20
 SMALL_INTEGERS = ("i8", "u8", "i4", "u4")
@@ -91,6 +92,15 @@ def compile_for_photos(
         RuntimeError: the file is damaged.
     """
     part = _part(model, outputs)
+    if preprocessing.resize_type == LETTERBOX:
+        return _compile_letterbox(part, preprocessing, device)
+    whole = _compile_standard(part, preprocessing, device)
+    if preprocessing.resize_type == CROP:
+        return lambda image: whole(centre(image[0])[None])
+    return whole
+
+
+def _compile_standard(part: Any, preprocessing: Preprocessing, device: str) -> Callable[[NDArray[np.uint8]], Any]:
     if not is_quantized(part):
         compiled: Callable[[NDArray[np.uint8]], Any] = _compile(_with_resize(part, preprocessing), device)
         return compiled
@@ -98,6 +108,20 @@ def compile_for_photos(
     resize = _compile(_resize_alone(preprocessing), device)
     network = _compile(_with_normalisation(part, preprocessing), device)
     return lambda image: network(resize(image)[0])
+
+
+def _compile_letterbox(part: Any, preprocessing: Preprocessing, device: str) -> Callable[[NDArray[np.uint8]], Any]:
+    frame = preprocessing.size
+    fix_batch(part, 1)
+    resize = _compile(_resize_alone(preprocessing, is_free=True), device)
+    network = _compile(_with_normalisation(part, preprocessing), device)
+
+    def run(image: NDArray[np.uint8]) -> Any:
+        place = Letterbox.fit(image.shape[1:3], frame)
+        inner = resize([image, np.array([place.height, place.width], np.int64)])[0]
+        return network(place.paste(inner[0], frame)[None])
+
+    return run
 
 
 def is_quantized(model: Any) -> bool:
@@ -145,16 +169,19 @@ def _with_resize(model: Any, preprocessing: Preprocessing) -> Any:
     return steps.build()
 
 
-def _resize_alone(preprocessing: Preprocessing) -> Any:
+def _resize_alone(preprocessing: Preprocessing, *, is_free: bool = False) -> Any:
     """A model that resizes (1, H, W, 3) uint8 of any size to (1, height, width, 3) float32.
 
+    If `is_free`, height and width are a second input; otherwise they are the network's.
     It returns floats, since OpenVINO does not round the pixels in front of a network either, whatever their type says.
     """
     import openvino
     from openvino import opset10
 
     image = opset10.parameter(openvino.PartialShape([1, -1, -1, 3]), openvino.Type.u8)
-    return openvino.Model([_interpolate(opset10.convert(image, "f32"), preprocessing)], [image], "resize")
+    size = opset10.parameter([2], openvino.Type.i64)
+    pixels = _interpolate(opset10.convert(image, "f32"), preprocessing, size if is_free else None)
+    return openvino.Model([pixels], [image, size] if is_free else [image], "resize")
 
 
 def _with_normalisation(model: Any, preprocessing: Preprocessing) -> Any:
@@ -170,10 +197,10 @@ def _with_normalisation(model: Any, preprocessing: Preprocessing) -> Any:
     return steps.build()
 
 
-def _interpolate(image: Any, preprocessing: Preprocessing) -> Any:
+def _interpolate(image: Any, preprocessing: Preprocessing, size: Any = None) -> Any:
     from openvino import opset10
 
-    size, unused = [preprocessing.height, preprocessing.width], np.zeros(2, np.float32)
+    size, unused = list(preprocessing.size) if size is None else size, np.zeros(2, np.float32)
     return opset10.interpolate(image, size, scales=unused, axes=[1, 2], mode="linear", shape_calculation_mode="sizes")
 
 

@@ -12,7 +12,6 @@ from otx.recipe import from_dict
 from otx.schema import shown
 
 FORMAT = 1
-MAX_SIDE = 10_000
 
 
 @dataclass(frozen=True)
@@ -69,14 +68,11 @@ class ModelCard:
 
     def check(self) -> None:
         """Raise TypeError, ValueError or RecipeError if a field has a wrong type or value."""
-        size, kinds = self.preprocessing, {"network": str, "origin": str, "recipe": dict, "metrics": dict}
+        kinds = {"network": str, "origin": str, "recipe": dict, "metrics": dict}
         for name, kind in (kinds | {"versions": dict, "input_color": str, "explain": str, "num_old": int}).items():
             if not isinstance(getattr(self, name), kind):
                 raise TypeError(f"{name} is {shown(getattr(self, name))}")
         if not self.classes or not all(isinstance(name, str) for name in self.classes):
             raise ValueError(f"classes are {shown(self.classes)}")
-        if not (0 < size.height <= MAX_SIDE and 0 < size.width <= MAX_SIDE):
-            raise ValueError(f"images of {size.height}x{size.width}")
-        if not all(isinstance(value, (int, float)) for value in (*size.mean, *size.std)):
-            raise TypeError(f"mean {shown(size.mean)}, std {shown(size.std)}")
+        self.preprocessing.check()
         from_dict(self.recipe, "its recipe")

@@ -14,6 +14,7 @@ from otx.data.decode import decode_image
 from otx.data.digits import resolve_data_root
 from otx.data.layout import go_down
 from otx.data.load import load_dataset, load_test_images, split_options
+from otx.data.reading import Reading
 from otx.data.split_file import read_split
 from otx.errors import DataError, ImageError, InputError
 from otx.events import Reporter
@@ -117,7 +118,8 @@ class TrainedModel:
         try:
             images = self.test_images(request, reporter)
             step = max(1, len(images.subset) // CHECK_IMAGES)
-            found = list(_decoded(images, images.subset.paths[::step][:CHECK_IMAGES]))
+            reading = self.card.preprocessing.reading(images.max_pixels)
+            found = list(_decoded(images, images.subset.paths[::step][:CHECK_IMAGES], reading))
         except InputError as error:
             reporter.warn(f"The export is checked on noise, not on photos: {error.what}")
             found = []
@@ -132,10 +134,10 @@ class TrainedModel:
         return self.run.split if self.run and _is_same_data(root, self.trained_on, self.run) else None
 
 
-def _decoded(images: ImageSet, paths: Iterable[str]) -> Iterator[NDArray[np.uint8]]:
+def _decoded(images: ImageSet, paths: Iterable[str], reading: Reading) -> Iterator[NDArray[np.uint8]]:
     for path in paths:
         try:
-            yield decode_image(images.root / path)
+            yield decode_image(images.root / path, reading)
         except ImageError:
             continue
 

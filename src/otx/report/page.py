@@ -36,6 +36,7 @@ from otx.yaml_text import dump_yaml
 if TYPE_CHECKING:
     from jinja2 import Environment
 
+UNUSUAL = ("broken", "empty", "tiny", "small", "huge", "odd")
 GENERATOR = b'<meta name="generator" content="otx report">'
 GALLERY = 8
 MATRIX_CLASSES = 40
@@ -154,8 +155,8 @@ def _measured(record: Record, measured: Measurement, *, quick: bool) -> dict[str
         "matrix": plots.matrix(measured.classes, result.confusion, shown),
         "left_out": len(measured.classes) - len(shown),
         "confusions": [(index[c.label], index[c.predicted], c) for c in confusions(result)[:CONFUSIONS_LISTED]],
-        "mistakes": list(exhibits(confident_mistakes(images, GALLERY), root, predictor)),
-        "hits": list(exhibits(hesitant_hits(images, GALLERY), root, predictor)),
+        "mistakes": list(exhibits(confident_mistakes(images, GALLERY), root, record.reading, predictor)),
+        "hits": list(exhibits(hesitant_hits(images, GALLERY), root, record.reading, predictor)),
         "saliency": note,
         "reliability": plots.reliability_diagram(reliability(images)),
         "coverage": plots.coverage_curve(table),
@@ -164,7 +165,7 @@ def _measured(record: Record, measured: Measurement, *, quick: bool) -> dict[str
             **_photos(images, index),
             "classes": measured.classes,
             "root": root.as_uri(),
-            "thumbs": thumbnails(images, root),
+            "thumbs": thumbnails(images, root, record.reading),
             "thresholds": [threshold_words(row, len(images)) for row in table],
         },
     }
@@ -232,9 +233,11 @@ def _suspicious(record: Record) -> dict[str, Any]:
         "was_asked": found["mislabelled"] is not None,
         **{name: (items or [])[:LISTED] for name, items in lists.items()},
         "counts": {name: len(items or []) for name, items in lists.items()},
-        "others": [item for name in ("broken", "empty", "tiny", "huge", "odd") for item in found[name]],
+        "others": [item for name in UNUSUAL for item in found.get(name, ())],
         "listed": LISTED,
-        "pictures": {path: picture for path in places if (picture := thumbnail(root / path)) is not None},
+        "pictures": {
+            path: picture for path in places if (picture := thumbnail(root / path, record.reading)) is not None
+        },
     }
 
 

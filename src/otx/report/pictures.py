@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from otx.data.decode import MAX_PIXELS, decode_image, ordered
+from otx.data.decode import decode_image, ordered
+from otx.data.reading import Reading
 from otx.errors import ImageError, ModelError, UsageError
 from otx.inference.overlay import heat
 from otx.inference.predictor import Predictor, load_predictor
@@ -51,7 +52,7 @@ def address(encoded: str) -> str:
     return f"data:image/webp;base64,{encoded}"
 
 
-def thumbnails(images: Sequence[ImageResult], root: Path) -> dict[int, str]:
+def thumbnails(images: Sequence[ImageResult], root: Path, reading: Reading) -> dict[int, str]:
     """Thumbnails of some images by index: of every kind of mistake in turn, then of the right answers.
 
     At most `THUMBS_SHOWN`, and not much more than `THUMB_BYTES` in all; images that cannot be decoded have none.
@@ -60,7 +61,7 @@ def thumbnails(images: Sequence[ImageResult], root: Path) -> dict[int, str]:
     size = 0
 
     def load(place: int) -> tuple[int, str | None]:
-        pixels = _pixels(root / images[place].path)
+        pixels = _pixels(root / images[place].path, reading)
         return place, None if pixels is None else encode(Image.fromarray(pixels), THUMB_SIDE)
 
     for place, encoded in ordered(load, _in_turn(images)[:THUMBS_SHOWN]):
@@ -70,9 +71,9 @@ def thumbnails(images: Sequence[ImageResult], root: Path) -> dict[int, str]:
     return taken
 
 
-def thumbnail(path: Path) -> str | None:
+def thumbnail(path: Path, reading: Reading) -> str | None:
     """A thumbnail of an image as data URL; None if it cannot be decoded."""
-    pixels = _pixels(path)
+    pixels = _pixels(path, reading)
     return None if pixels is None else address(encode(Image.fromarray(pixels), THUMB_SIDE))
 
 
@@ -86,17 +87,19 @@ def _in_turn(images: Sequence[ImageResult]) -> list[int]:
     return [place for group in groups for turn in zip_longest(*group) for place in turn if place is not None]
 
 
-def _pixels(path: Path) -> NDArray[np.uint8] | None:
+def _pixels(path: Path, reading: Reading) -> NDArray[np.uint8] | None:
     try:
-        return decode_image(path, MAX_PIXELS)
+        return decode_image(path, reading)
     except ImageError:
         return None
 
 
-def exhibits(images: Iterable[ImageResult], root: Path, predictor: Predictor | None) -> Iterator[Exhibit]:
+def exhibits(
+    images: Iterable[ImageResult], root: Path, reading: Reading, predictor: Predictor | None
+) -> Iterator[Exhibit]:
     """The images of a gallery, with saliency maps of the predicted class if a predictor is given."""
     for image in images:
-        pixels = _pixels(root / image.path)
+        pixels = _pixels(root / image.path, reading)
         if pixels is None:
             yield Exhibit(image, None, None)
             continue
@@ -110,10 +113,12 @@ def _overlay(
     if predictor is None:
         return None
     _, maps = predictor.explain([pixels])
+    card = predictor.card
+    (own,) = card.preprocessing.on_image(maps[0][[card.classes.index(image.predicted)]], *pixels.shape[:2])
     scale = SHOWN_SIDE / max(photo.size)
     size = max(1, round(photo.width * scale)), max(1, round(photo.height * scale))
     shown = photo.resize(size, Image.Resampling.NEAREST if scale >= 2 else Image.Resampling.BICUBIC)
-    return address(encode(heat(shown, maps[0][predictor.card.classes.index(image.predicted)]), SHOWN_SIDE))
+    return address(encode(heat(shown, own), SHOWN_SIDE))
 
 
 def explainer(measured: Measurement, model: Path, *, quick: bool) -> tuple[Predictor | None, str]:

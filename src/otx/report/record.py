@@ -12,6 +12,7 @@ from typing import Any
 
 from otx.catalogue import load_recipe
 from otx.data.dataset import Split
+from otx.data.reading import AS_STORED, MAX_PIXELS, Reading
 from otx.errors import DataError, ModelError, UsageError
 from otx.evaluation.evaluate import PREDICTIONS, read_test
 from otx.model.card import ModelCard
@@ -86,6 +87,11 @@ class Record:
         own_test = any(subset == "test" for _, subset in self.sizes)
         subset = self.measurement.result.subset
         return subset == Split.VAL or (subset == Split.TEST and bool(self.sizes) and not own_test)
+
+    @property
+    def reading(self) -> Reading:
+        """How the images were read."""
+        return AS_STORED if self.card is None else self.card.preprocessing.reading(MAX_PIXELS)
 
     @property
     def classes(self) -> tuple[str, ...]:

@@ -8,13 +8,12 @@ from dataclasses import dataclass
 
 from torch.utils.data import DataLoader
 
+from otx.data.augmentation import Augmentation, ProgressiveResize
 from otx.data.cache import memory_budget
 from otx.data.dataset import Dataset, ImageSet, Split
 from otx.data.loader import (
-    Augmentation,
     Batching,
     ImageSubset,
-    ProgressiveResize,
     count_workers,
     train_loader,
     val_loader,

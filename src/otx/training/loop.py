@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -180,6 +181,11 @@ class Loop:
         for path in sorted(self.module.bad_images - self._told):
             self.reporter.warn(f"left out, cannot be decoded: {path}")
         self._told |= self.module.bad_images
+        if not math.isfinite(result.val_loss):
+            self.reporter.warn(
+                f"The network's answers to the validation images are no numbers after epoch {result.epoch + 1}: the "
+                f"learning rate is probably too high (--optimizer.lr, now {self.recipe.optimizer.lr})."
+            )
         self.reporter.epoch(result, self.recipe.max_epochs)
 
     def tell_fall(self) -> None:

@@ -51,9 +51,10 @@ class EpochRecorder:
         self.epochs = [EpochResult(**epoch) for epoch in state["epochs"]]
 
 
-def rank(epoch: EpochResult) -> tuple[float, float]:
-    """The sort key for the best epoch: accuracy, then loss. A loss that is not finite is the worst."""
-    return epoch.val_accuracy, -epoch.val_loss if math.isfinite(epoch.val_loss) else -math.inf
+def rank(epoch: EpochResult) -> tuple[bool, float, float]:
+    """The sort key for the best epoch: accuracy, then loss; one whose loss is not finite comes after all others."""
+    is_finite = math.isfinite(epoch.val_loss)
+    return is_finite, epoch.val_accuracy, -epoch.val_loss if is_finite else 0.0
 
 
 def count_epochs(path: Path) -> int:

@@ -39,7 +39,7 @@ from otx.training.loop import Job
 from otx.training.module import Classifier
 from otx.training.objective import choose_objective
 from otx.training.prepare import prepare_network, prepare_process
-from otx.training.starting_point import StartingPoint, TrainingRequest, choose_start, load_base
+from otx.training.starting_point import StartingPoint, TrainingRequest, choose_start, load_base, with_intensity
 from otx.training.usable_images import leave_out_unreadable, load_images
 from otx.workspace import RunFolder, new_folder, set_latest, stamp
 from otx.yaml_text import dump_yaml
@@ -87,8 +87,10 @@ def _train(request: TrainingRequest, reporter: Reporter) -> TrainResult:
     dataset = load_images(request.recipe, request.run, reporter, min_classes=1 if base else 2)
     with heartbeat(reporter, "loading the network"):
         start = choose_start(request, base, dataset, reporter)
+    start = with_intensity(start, dataset, request.recipe, reporter)
     # the last check, since it takes longest
-    dataset, found = leave_out_unreadable(dataset.with_classes(start.classes), request.recipe, reporter)
+    dataset = dataset.with_classes(start.classes)
+    dataset, found = leave_out_unreadable(dataset, start.preprocessing, request.recipe, reporter)
     reporter.note(f"Network {start.info.network} from {start.origin}; training in {compute.why}, on {compute.device}.")
     if start.warning:
         reporter.warn(start.warning)

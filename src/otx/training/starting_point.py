@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
 from torch import nn
 
 from otx.data.dataset import Dataset
+from otx.data.intensity import measure_intensity, range_in_words
 from otx.data.preprocessing import Preprocessing
 from otx.errors import ModelError, UsageError
 from otx.events import Reporter
@@ -174,11 +175,39 @@ def resumed(run: RunFolder, info: ModelInfo, size: Preprocessing, base: BaseMode
 
 def make_preprocessing(recipe: Recipe, info: ModelInfo) -> Preprocessing:
     """The recipe's input size, mean and std; by default, the mean and std that the weights were trained with."""
-    height, width = recipe.data.input_size
-    mean, std = recipe.data.mean or info.mean, recipe.data.std or info.std
+    data = recipe.data
+    height, width = data.input_size
+    mean, std = data.mean or info.mean, data.std or info.std
     return Preprocessing(
-        height, width, (mean[0] * 255, mean[1] * 255, mean[2] * 255), (std[0] * 255, std[1] * 255, std[2] * 255)
+        height,
+        width,
+        (mean[0] * 255, mean[1] * 255, mean[2] * 255),
+        (std[0] * 255, std[1] * 255, std[2] * 255),
+        data.resize,
+        data.intensity,
+        data.intensity is None,
+        data.bands,
     )
+
+
+def with_intensity(start: StartingPoint, dataset: Dataset, recipe: Recipe, reporter: Reporter) -> StartingPoint:
+    """Add which values of images with more than 8 bits are black and white, unless the recipe says it.
+
+    A resumed run keeps its own, a trained model that is continued keeps its own if it has any; otherwise the training
+    images are measured.
+    """
+    if recipe.data.intensity is not None:
+        return start
+    size = start.preprocessing
+    if start.run is not None:
+        limits = read_card(start.run.last_checkpoint).preprocessing.intensity
+    elif start.base is not None and start.base.card.preprocessing.intensity is not None:
+        limits = start.base.card.preprocessing.intensity
+    else:
+        limits = measure_intensity(dataset.root, dataset.train, size.reading(recipe.data.max_image_pixels), recipe.seed)
+    if limits is not None:
+        reporter.note(range_in_words(limits))
+    return replace(start, preprocessing=replace(size, intensity=limits))
 
 
 def _report_classes(mapping: ClassMapping, reporter: Reporter) -> None:

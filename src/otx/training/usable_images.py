@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from otx.data.archive import is_archive
-from otx.data.check import brightest_of_16_bits, scan_images, suspect
+from otx.data.check import scan_images, suspect
 from otx.data.dataset import Dataset, pick_evenly
 from otx.data.digits import resolve_data_root
 from otx.data.folder import shorten
 from otx.data.load import load_dataset, refuse_if_too_many_bad, split_options
+from otx.data.preprocessing import Preprocessing
 from otx.errors import UsageError
 from otx.events import Progress, Reporter, heartbeat
 from otx.findings import CheckResult, CopyPair
@@ -59,7 +60,9 @@ def mirrored_names(classes: Sequence[str]) -> tuple[str, str] | None:
     return next(pairs, None)
 
 
-def leave_out_unreadable(dataset: Dataset, recipe: Recipe, reporter: Reporter) -> tuple[Dataset, CheckResult | None]:
+def leave_out_unreadable(
+    dataset: Dataset, size: Preprocessing, recipe: Recipe, reporter: Reporter
+) -> tuple[Dataset, CheckResult | None]:
     """Decode every image once, leave out those that cannot be decoded, and warn of each.
 
     Returns:
@@ -71,7 +74,7 @@ def leave_out_unreadable(dataset: Dataset, recipe: Recipe, reporter: Reporter) -
     """
     if not recipe.data.check_images:
         return dataset, None
-    found = _check(dataset, recipe, reporter)
+    found = _check(dataset, size, recipe, reporter)
     usable = dataset.without([image.path for image in (*found.broken, *found.empty)])
     check_shares(recipe, usable)
     return usable, found
@@ -88,27 +91,22 @@ def check_shares(recipe: Recipe, dataset: Dataset) -> None:
             )
 
 
-def _check(dataset: Dataset, recipe: Recipe, reporter: Reporter) -> CheckResult:
+def _check(dataset: Dataset, size: Preprocessing, recipe: Recipe, reporter: Reporter) -> CheckResult:
     paths = sorted({*dataset.train.paths, *dataset.val.paths, *dataset.test.paths})
     compared = frozenset(_compared(dataset, recipe.seed))
     seen = scan_images(
         dataset.root,
         paths,
         closely=compared,
-        max_pixels=recipe.data.max_image_pixels,
+        reading=size.reading(recipe.data.max_image_pixels),
         on_progress=lambda done: reporter.progress(Progress("checking images", done, len(paths))),
     )
     for image in seen.bad:
         reporter.warn(f"left out, cannot be decoded: {image.path}: {image.reason}")
     refuse_if_too_many_bad(dataset, seen.bad)
     with heartbeat(reporter, "comparing images"):
-        found = suspect(dataset, seen)
+        found = suspect(dataset, seen, size)
     _warn_of_leaks(found.leaks, reporter)
-    if (brightest := brightest_of_16_bits(seen.looks.values())) is not None:
-        reporter.warn(
-            f"Images with 16 bits a pixel are nearly black: none is brighter than {brightest:.0%} of what 16 bits can "
-            "hold, as if 10 or 12 bits were used. Scale them to the range from 0 to 65535 before training."
-        )
     if len(compared) < len(paths):
         left_out = len(paths) - len(compared)
         reporter.note(f"{left_out} images were not compared with each other; `otx check` compares all of them.")

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from otx.data.decode import decode_image
+from otx.data.reading import Reading
 from otx.errors import DataError, ImageError, RunError, UsageError
 from otx.events import Progress, Reporter
 from otx.files import check_output, write_json
@@ -136,7 +137,8 @@ def benchmark(
         RunError: a runtime fails, or a file kills the process that loads it.
     """
     files = dict(zip(names_apart(paths), paths, strict=True))
-    kept, decoding = _decodable(photos, max_pixels) if photos else ([], "")
+    reading = read_card(paths[0]).preprocessing.reading(max_pixels)
+    kept, decoding = _decodable(photos, reading) if photos else ([], "")
     figures = list(itertools.product(plan.batches, plan.streams))
     reporter.note(
         f"Measuring {len(files)} {'files' if len(files) > 1 else 'file'} in turns: at least "
@@ -196,12 +198,12 @@ def names_apart(paths: Sequence[Path]) -> list[str]:
     return [shortest(parts) for parts in whole]
 
 
-def _decodable(photos: Sequence[Path], max_pixels: int) -> tuple[list[Path], str]:
+def _decodable(photos: Sequence[Path], reading: Reading) -> tuple[list[Path], str]:
     """A sample of photos that can be decoded, spread over all of them, and its description."""
     kept, sizes, reason = [], [], ""
     for path in photos[:: max(1, len(photos) // NUM_PHOTOS)][:NUM_PHOTOS]:
         try:
-            height, width, _ = decode_image(path, max_pixels).shape
+            height, width, _ = decode_image(path, reading).shape
         except ImageError as error:
             reason = f"{path}: {error.what}"
             continue

@@ -8,7 +8,9 @@ from pathlib import Path
 from otx.data.check import check_dataset, write_check
 from otx.data.dataset import Dataset
 from otx.data.digits import resolve_data_root
+from otx.data.intensity import measure_intensity, range_in_words
 from otx.data.load import load_dataset, split_options
+from otx.data.preprocessing import Preprocessing
 from otx.evaluation.mislabelled import list_mislabelled
 from otx.events import heartbeat
 from otx.files import TABLES, check_output
@@ -31,12 +33,30 @@ def run(session: Session, *, data_root: Path | None, checkpoint: Path | None, ou
     recipe = session.recipe if model is None else _recipe_of_data(session, model)
     with heartbeat(session.reporter, "reading the folder"):
         dataset = load_dataset(resolve_data_root(recipe.data_root), **split_options(recipe))
-    result = check_dataset(dataset, max_pixels=session.max_pixels, reporter=session.reporter)
+    size = _preprocessing(session, model, dataset)
+    result = check_dataset(dataset, size, size.reading(session.max_pixels), session.reporter)
     if model is not None:
         result = _with_mislabelled(session, model, dataset, result)
     if output is not None:
         write_check(result, output)
     return result
+
+
+def _preprocessing(session: Session, model: TrainedModel | None, dataset: Dataset) -> Preprocessing:
+    """How the images are read and resized: as the model does, else as a training with these settings would."""
+    if model is not None:
+        return model.card.preprocessing
+    data, reporter = session.recipe.data, session.reporter
+    height, width = data.input_size
+    any_colour = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+    size = Preprocessing(height, width, *any_colour, data.resize, data.intensity, data.intensity is None, data.bands)
+    if data.intensity is not None:
+        return size
+    with heartbeat(reporter, "measuring the values of images"):
+        limits = measure_intensity(dataset.root, dataset.train, size.reading(session.max_pixels), session.recipe.seed)
+    if limits is not None:
+        reporter.note(range_in_words(limits))
+    return replace(size, intensity=limits)
 
 
 def _recipe_of_data(session: Session, model: TrainedModel) -> Recipe:

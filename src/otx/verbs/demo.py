@@ -41,7 +41,8 @@ def _serve(session: Session, checkpoint: Path | None, taken: socket.socket) -> D
         answerer = Answerer(session.predictor(served.path), session.max_pixels, served.no_maps)
     model = TrainedModel(path, answerer.card, run_of(path))
     examples, why_none = _examples(session, model)
-    loaded = [each for file, label in examples if (each := load_example(file, label, session.max_pixels))]
+    reading = answerer.card.preprocessing.reading(session.max_pixels)
+    loaded = [each for file, label in examples if (each := load_example(file, label, reading))]
     about = {
         "model": "/".join(path.resolve().parts[-2:]),
         "network": answerer.card.network,
