@@ -37,7 +37,7 @@ class Verb:
 VERBS = {
     "check": Verb(
         "look at a folder of images before anyone trains: what is broken, double, leaking or odd",
-        (*DATA_SETTINGS, *SPLIT_SETTINGS, *MODEL_SETTINGS, *READING_SETTINGS),
+        (*DATA_SETTINGS, *SPLIT_SETTINGS, *READING_SETTINGS, *MODEL_SETTINGS),
         takes_config=False,
     ),
     "find": Verb("list the recipes: what can be trained, and what it costs"),
@@ -191,8 +191,7 @@ def _use(name: str, arguments: list[str]) -> int:
         parser.add_flag("--open", "show the page in the browser (default: true, where there is a desktop)")
     parser.add_settings(verb.settings)
     given = parser.parse(arguments)
-    engine = _engine(given)
-    result = getattr(engine, verb.method or name)(**options_in(given, method))
+    result = getattr(_engine(given), verb.method or name)(**options_in(given, method))
     return _show(name, result, given)
 
 

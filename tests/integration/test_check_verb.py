@@ -17,6 +17,7 @@ from conftest import SMALL, SMALL_MODEL, Recorder
 from images import write_classes
 from otx import Engine
 from otx.cli import main
+from otx.data.preprocessing import Preprocessing
 from otx.findings import CheckResult
 from otx.inference.predictor import load_predictor
 from otx.plain import structured
@@ -104,7 +105,8 @@ def test_of_many_images_some_are_compared_and_it_is_said(
     monkeypatch.setattr(usable_images, "MAX_COMPARED", 40)
     recipe = Recipe(data_root=str(leaky))
     found = usable_images.load_images(recipe, None, recorder, min_classes=2)
-    dataset, _ = usable_images.leave_out_unreadable(found, recipe, recorder)
+    size = Preprocessing(32, 32, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+    dataset, _ = usable_images.leave_out_unreadable(found, size, recipe, recorder)
     assert (len(dataset.train), len(dataset.val), len(dataset.test)) == (16, 16, 17)
     assert recorder.notes[-1] == "9 images were not compared with each other; `otx check` compares all of them."
 

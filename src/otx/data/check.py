@@ -15,14 +15,13 @@ from otx.data.decode import EMPTY, ImagePreview, check_image, ordered, preview_i
 from otx.data.near_duplicates import GRID, MIN_CORRELATION, group_alike, join, nearest
 from otx.data.preprocessing import Preprocessing, opencv
 from otx.data.reading import AS_STORED, Reading
+from otx.data.shapes import TINY, is_small, resize_in_words, shown_size
 from otx.errors import ImageError
 from otx.events import Progress, Reporter, SilentReporter, heartbeat
 from otx.files import TABLES, check_output, write_csv, write_json
 from otx.findings import CheckResult, ClassCount, CopyGroup, CopyPair, Finding, ImageRef
-from otx.recipe import LETTERBOX, STANDARD
 from otx.results import BadImage
 
-TINY = 32
 HUGE = 25_000_000
 MAX_ASPECT = 4.0
 RARE = 0.1
@@ -220,10 +219,10 @@ def suspect(dataset: Dataset, seen: ScanResult, size: Preprocessing) -> CheckRes
     by_path = {place.path: place for place in image_refs(dataset) if place.path in seen.looks or place.path in bad}
     looks = sorted(seen.looks.items())
     copies = find_copies(image_refs(dataset), seen.looks)
-    small = [(path, look) for path, look in looks if is_small(look, size)]
+    small = [(path, look) for path, look in looks if is_small(look.width, look.height, size)]
     notes = dataset.notes
     if len(small) > RARE * len(looks):
-        notes, small = (*notes, small_in_words(small, len(looks), size)), []
+        notes, small = (*notes, _small_in_words(small, len(looks), size)), []
 
     def list_of(reasons: Iterable[tuple[str, str | None]]) -> tuple[Finding, ...]:
         return tuple(Finding(**by_path[path].to_dict(), reason=reason) for path, reason in reasons if reason)
@@ -274,23 +273,13 @@ def _huge(look: ImageSummary) -> str | None:
     return f"{look.size}, over {HUGE // 1_000_000} million"
 
 
-def is_small(look: ImageSummary, size: Preprocessing) -> bool:
-    """Whether an image has to be enlarged for the network, and is not `tiny` anyway."""
-    return min(look.width, look.height) >= TINY and look.height < size.height and look.width < size.width
-
-
-def small_in_words(small: Sequence[tuple[str, ImageSummary]], count: int, size: Preprocessing) -> str:
+def _small_in_words(small: Sequence[tuple[str, ImageSummary]], count: int, size: Preprocessing) -> str:
     """A sentence about a data set of which many images are smaller than the network's input."""
     path, least = min(small, key=lambda item: item[1].width * item[1].height)
     return (
         f"{len(small)} of {count} images are smaller than the network's input of {shown_size(size)} and are enlarged; "
         f"the smallest, {path}, has {least.size}. A smaller --data.input_size trains faster."
     )
-
-
-def shown_size(size: Preprocessing) -> str:
-    """Width x height of the network's input, as image sizes are written."""
-    return f"{size.width}x{size.height}"
 
 
 def _odd(looks: Sequence[tuple[str, ImageSummary]], size: Preprocessing) -> Iterable[tuple[str, str]]:
@@ -301,22 +290,13 @@ def _odd(looks: Sequence[tuple[str, ImageSummary]], size: Preprocessing) -> Iter
     for path, look in looks:
         reasons = []
         if look.aspect > MAX_ASPECT:
-            reasons.append(f"{look.size}, {look.aspect:.1f} to 1, {_resize_in_words(look, size)}")
+            reasons.append(f"{look.size}, {look.aspect:.1f} to 1, {resize_in_words(look.aspect, size)}")
         if look.one_colour:
             reasons.append("all of one colour")
         elif kinds[look.kind] < RARE * len(looks):
             reasons.append(f"{look.kind}, as {kinds[look.kind]} of {len(looks)} images")
         if reasons:
             yield path, "; ".join(reasons)
-
-
-def _resize_in_words(look: ImageSummary, size: Preprocessing) -> str:
-    """What the resize does to a long image."""
-    if size.resize_type == STANDARD:
-        return f"squeezed to {shown_size(size)} (--data.resize letterbox keeps its shape)"
-    if size.resize_type == LETTERBOX:
-        return f"shrunk into {shown_size(size)} with black beside it"
-    return f"of which 1/{look.aspect:.0f} is seen (--data.resize letterbox shows all of it)"
 
 
 def write_check(suspicions: CheckResult, path: Path) -> None:
