@@ -6,8 +6,13 @@ import numpy as np
 import pytest
 
 from otx.errors import DataError
-from otx.evaluation.metrics import measure
+from otx.evaluation.metrics import Answers, Figures
+from otx.evaluation.metrics import measure as measure_answers
 from otx.inference.classify import softmax
+
+
+def measure(logits: np.ndarray, labels: np.ndarray, classes: tuple[str, ...]) -> Figures:
+    return measure_answers(Answers.of(logits, labels), classes)
 
 
 def random_case(num_classes: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:

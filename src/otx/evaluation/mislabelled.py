@@ -67,7 +67,8 @@ def list_mislabelled(
             reporter.progress(Progress("features", number, len(paths)))
     if not known:
         return ()
-    labels = [dataset.classes.index(place.label) for place in known]
+    index = {name: number for number, name in enumerate(dataset.classes)}
+    labels = [index[place.label] for place in known]
     numbers = {path: number for number, path in enumerate(places)}
     groups = [numbers[copy_of.get(place.path, place.path)] for place in known]
     with heartbeat(reporter, "looking for wrong labels"):
