@@ -1,4 +1,4 @@
-"""A training, a test and its report of 1,200 classes: files and pages stay small, and numbers are names as any other."""
+"""Training, test and report of 1,200 classes: files and pages stay small, and numbers are names as any other."""
 
 from __future__ import annotations
 
