@@ -18,6 +18,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+from otx.confusion import ConfusionMatrix
 from otx.evaluation.evaluate import read_test, write_test
 from otx.inference.predict import find_images
 from otx.report.page import write_report
@@ -40,8 +41,8 @@ def enlarge(run: Path, photos: list[str], count: int, scratch: Path) -> Path:
     confusion = [[0] * len(places) for _ in places]
     for image in many:
         confusion[places[image.label]][places[image.predicted]] += 1
-    rows = tuple(tuple(row) for row in confusion)
-    write_test(replace(result, data_root=root, num_images=count, confusion=rows), many, folder)
+    matrix = ConfusionMatrix.from_rows(confusion)
+    write_test(replace(result, data_root=root, num_images=count, confusion=matrix), many, folder)
     return copy
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from otx.console_progress import clear_line
 from otx.findings import CheckResult, ImageRef
@@ -27,9 +27,12 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
+Row = TypeVar("Row")
+
 WIDE = 150
 MAX_MATRIX = 20
 ROWS_SHOWN = 50
+MAX_CLASSES = 200
 FINDINGS_SHOWN = 10
 
 
@@ -62,14 +65,25 @@ def show_check(result: CheckResult) -> None:
     columns = [("class", "left"), ("train", "right"), ("val", "right"), ("test", "right"), ("images", "right")]
     counts = [(item.name, item.train, item.val, item.test) for item in result.classes]
     total = ("all", *(sum(column) for column in list(zip(*counts, strict=True))[1:]))
-    rows = ((name, *map(str, numbers), str(sum(numbers))) for name, *numbers in [*counts, total])
+    shown = _lowest(counts, lambda row: sum(row[1:]))
+    rows = ((name, *map(str, numbers), str(sum(numbers))) for name, *numbers in [*shown, total])
     out.print(table("", columns, rows))
+    if len(shown) < len(counts):
+        print(f"The {len(shown)} classes with the fewest images; --output FILE.json lists all {len(counts)}.")
     found = result.by_kind()
     if not any(found.values()):
         print("Nothing suspicious was found.")
         return
     findings = [(kind, *row) for kind, all_rows in found.items() for row in _first(all_rows)]
     out.print(table("Findings", [("finding", "left"), ("image", "left"), ("why", "left")], findings))
+
+
+def _lowest(classes: Sequence[Row], figure: Callable[[Row], float]) -> Sequence[Row]:
+    """All classes; of more than MAX_CLASSES the ROWS_SHOWN with the lowest figure, in their order."""
+    if len(classes) <= MAX_CLASSES:
+        return classes
+    lowest = sorted(range(len(classes)), key=lambda place: figure(classes[place]))[:ROWS_SHOWN]
+    return [classes[place] for place in sorted(lowest)]
 
 
 def _first(rows: Sequence[tuple[ImageRef, str]]) -> Iterable[tuple[str, str]]:
@@ -111,8 +125,12 @@ def _epoch(number: int) -> str:
 def show_test(result: TestResult) -> None:
     out = console()
     columns = [("class", "left"), ("precision", "right"), ("recall", "right"), ("F1", "right"), ("images", "right")]
-    rows = ((c.name, f"{c.precision:.4f}", f"{c.recall:.4f}", f"{c.f1:.4f}", str(c.count)) for c in result.classes)
+    tested = [item for item in result.classes if item.count]
+    shown = result.classes if len(result.classes) <= MAX_CLASSES else _lowest(tested, lambda item: item.f1)
+    rows = ((c.name, f"{c.precision:.4f}", f"{c.recall:.4f}", f"{c.f1:.4f}", str(c.count)) for c in shown)
     out.print(table("", columns, rows))
+    if len(shown) < len(result.classes):
+        print(f"The {len(shown)} classes with the lowest F1; classes.csv lists all {len(result.classes)}.")
     if len(result.classes) <= MAX_MATRIX:
         names = [item.name for item in result.classes]
         heads = [("true \\ predicted", "left"), *((name, "right") for name in names)]

@@ -37,6 +37,7 @@ __all__ = [
 
 
 MAX_LINE = 200
+MAX_ALLOWED = 100
 LONGEST = 300
 
 
@@ -56,7 +57,8 @@ class OtxError(Exception):
         super().__init__(what)
 
     def __str__(self) -> str:
-        allowed = f"\n  allowed: {', '.join(self.allowed)}" if self.allowed else ""
+        more = f" and {len(self.allowed) - MAX_ALLOWED} more" if len(self.allowed) > MAX_ALLOWED else ""
+        allowed = f"\n  allowed: {', '.join(self.allowed[:MAX_ALLOWED])}{more}" if self.allowed else ""
         fix = f"\n  fix: {self.fix}" if self.fix else ""
         return f"{self.what}{allowed}{fix}"
 

@@ -47,6 +47,8 @@ def _structured(hint: Any, value: Any) -> Any:
     kind = options[0]
     if value is None:
         return None
+    if hasattr(kind, "from_plain"):
+        return kind.from_plain(value)
     if is_dataclass(kind):
         return structured(kind, value)  # type: ignore[arg-type]
     if get_origin(kind) is tuple:

@@ -8,6 +8,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from otx.confusion import ConfusionMatrix
 from otx.plain import Result
 
 
@@ -162,7 +163,7 @@ class TestResult(Result):
     """Figures of a test, all from 0 to 1 except `loss` (nats), `num_images` and `images_per_second`.
 
     `top5` is None with five classes or fewer. `confusion[i][j]` counts the images of class i that were predicted as
-    class j. `macro_f1` is the mean over the classes that have an image.
+    class j. `macro_f1` is the mean over the classes that have an image. See `ConfusionMatrix.to_plain` for its JSON.
     """
 
     __test__ = False
@@ -178,14 +179,20 @@ class TestResult(Result):
     calibration_error: float
     images_per_second: float
     classes: tuple[ClassResult, ...]
-    confusion: tuple[tuple[int, ...], ...]
+    confusion: ConfusionMatrix
     bad_images: tuple[BadImage, ...]
     old_and_new: OldAndNew | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        return {**super().to_dict(), "confusion": self.confusion.to_plain()}
 
 
 @dataclass(frozen=True)
 class Prediction(Result):
-    """The answer for one image: either `label`, `probability` and `probabilities`, or `error`."""
+    """The answer for one image: either `label`, `probability` and `probabilities`, or `error`.
+
+    `probabilities` has every class; beyond 1,000 classes the 100 most probable ones, those first.
+    """
 
     path: str
     label: str | None

@@ -24,6 +24,7 @@ from images import write_noise
 from otx import Engine
 from otx.catalogue import load_recipe, to_options
 from otx.cli import main
+from otx.confusion import ConfusionMatrix
 from otx.data.digits import write_digits
 from otx.errors import UsageError
 from otx.evaluation.evaluate import read_test, write_test
@@ -330,7 +331,9 @@ def test_ten_thousand_images_stay_below_three_megabytes(run: Path, tmp_path: Pat
         os.link(noise, photos / path)
         confusion[true, guess] += 1
         images.append(ImageResult(path, names[true], names[guess], float(rng.uniform(0.2, 1)), 0.1, 1))
-    result = replace(result, data_root=photos, num_images=10_000, confusion=tuple(map(tuple, confusion.tolist())))
+    result = replace(
+        result, data_root=photos, num_images=10_000, confusion=ConfusionMatrix.from_rows(confusion.tolist())
+    )
     write_test(result, images, folder)
     page = write_report(copy)
     assert page.stat().st_size < LIMIT

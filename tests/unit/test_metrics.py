@@ -6,8 +6,13 @@ import numpy as np
 import pytest
 
 from otx.errors import DataError
-from otx.evaluation.metrics import measure
+from otx.evaluation.metrics import Answers, Figures
+from otx.evaluation.metrics import measure as measure_answers
 from otx.inference.classify import softmax
+
+
+def measure(logits: np.ndarray, labels: np.ndarray, classes: tuple[str, ...]) -> Figures:
+    return measure_answers(Answers.of(logits, labels), classes)
 
 
 def random_case(num_classes: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
@@ -68,3 +73,21 @@ def test_sure_mistakes_have_a_finite_loss() -> None:
 def test_no_image_is_an_error() -> None:
     with pytest.raises(DataError, match="there is no image to measure"):
         measure(np.zeros((0, 2), np.float32), np.zeros(0, np.int64), ("a", "b"))
+
+
+def test_counts_of_classes_agree_with_torchmetrics_and_begin_anew_after_a_reset() -> None:
+    import torch
+    from torchmetrics.classification import MulticlassStatScores
+
+    from otx.training.class_counts import ClassCounts
+
+    own, theirs = ClassCounts(7), MulticlassStatScores(7, average="none")
+    for seed in range(2):
+        logits, labels = map(torch.from_numpy, random_case(7, seed)[:2])
+        for counts in (own, theirs):
+            counts.reset()
+            counts.update(logits[:150], labels[:150])
+            counts.update(logits[150:], labels[150:])
+        hits, images = own.compute()
+        assert torch.equal(hits, theirs.compute()[:, 0].float())
+        assert torch.equal(images, theirs.compute()[:, 4].float())

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from otx.evaluation.evaluate import image_results
-from otx.evaluation.metrics import measure
+from otx.evaluation.metrics import Answers, measure
 from otx.report.compare import sign_test
 from otx.report.figures import at_least, confident_mistakes, hesitant_hits, reliability, threshold_table
 from otx.report.record import Measurement, Record
@@ -26,7 +26,8 @@ def measured(
     labels = np.asarray([row for row, _ in pairs])
     logits = np.zeros((len(pairs), len(classes)), np.float32)
     logits[np.arange(len(pairs)), [column for _, column in pairs]] = sure
-    figures = measure(logits, labels, classes)
+    answers = Answers.of(logits, labels)
+    figures = measure(answers, classes)
     result = TestResult(
         checkpoint=Path("model.safetensors"),
         data_root=Path("photos"),
@@ -37,7 +38,7 @@ def measured(
         **vars(figures),
     )
     names = [f"{number}.png" for number in range(len(labels))]
-    return Measurement(Path("run/test/1"), result, image_results(logits, labels, names, classes))
+    return Measurement(Path("run/test/1"), result, image_results(answers, names, classes))
 
 
 def record(

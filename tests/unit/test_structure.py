@@ -11,8 +11,8 @@ from types import ModuleType
 
 ROOT = Path(__file__).resolve().parents[2]
 LIGHT = {
-    "errors", "schema", "plain", "results", "findings", "events", "machine", "limits", "memory", "places", "signals",
-    "spawn", "child", "files", "workspace", "recipe", "catalogue", "yaml_text",
+    "errors", "schema", "plain", "confusion", "results", "findings", "events", "machine", "limits", "memory", "places",
+    "signals", "spawn", "child", "files", "workspace", "recipe", "catalogue", "yaml_text",
 }  # fmt: skip
 ROOMS = {
     "networks": set(),

@@ -91,7 +91,8 @@ class Dataset:
         """The same images, labelled by the index of their class in `classes`, which must have all of them."""
         if classes == self.classes:
             return self
-        places = [classes.index(name) for name in self.classes]
+        index = {name: place for place, name in enumerate(classes)}
+        places = [index[name] for name in self.classes]
 
         def moved(subset: Subset) -> Subset:
             return Subset(subset.paths, tuple(places[label] for label in subset.labels))
@@ -127,9 +128,10 @@ def pick_numbers(images: Subset, count: int, seed: int) -> list[int]:
     """
     rng = np.random.default_rng(seed)
     order = rng.permutation(len(images))
-    labels = np.asarray(images.labels)[order]
+    labels = np.asarray(images.labels, np.int64)[order]
     # the first of each class, then the second of each class, ...
+    by_class = np.argsort(labels, kind="stable")
+    counts = np.bincount(labels)
     turn = np.empty(len(order), np.int64)
-    for label in np.unique(labels):
-        turn[labels == label] = np.arange((labels == label).sum())
+    turn[by_class] = np.arange(len(order)) - np.repeat(np.cumsum(counts) - counts, counts)
     return sorted(order[np.argsort(turn, kind="stable")][:count].tolist())

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from otx.data.dataset import SUBSETS, Dataset, Subset
-from otx.data.folder import shorten
+from otx.data.folder import NAMED_AT_MOST, shorten
 from otx.data.layout import Folder, scan, scan_for_test, scan_known
 from otx.data.paths import Paths
 from otx.data.split import split_class
@@ -142,11 +142,15 @@ def load_test_images(root: str | Path, classes: tuple[str, ...]) -> tuple[Subset
     root = folder.root
     split = next(name for name in ("test", "val", "all", "train") if name in folder.splits)
     found = folder.splits[split]
-    unknown = [name for name in found if name not in classes]
+    places = {name: place for place, name in enumerate(classes)}
+    unknown = [name for name in found if name not in places]
     if unknown:
-        named = shorten(f"{name}{nearest(name, classes)}" for name in unknown)
+        # a search for the nearest name takes long
+        named = shorten(
+            [f"{name}{nearest(name, classes)}" for name in unknown[:NAMED_AT_MOST]] + unknown[NAMED_AT_MOST:]
+        )
         raise DataError(f"{root} has classes that the model does not know: {named}", allowed=classes)
-    items = [(path, classes.index(name)) for name, paths in found.items() for path in paths]
+    items = [(path, places[name]) for name, paths in found.items() for path in paths]
     if not items:
         raise DataError(f"there is no image in {root}")
     return Subset.of(items), "all images" if split == "all" else f"its {folder.folder_names[split]}/ folder"

@@ -26,6 +26,8 @@ from otx.model.regression import fit_regression
 
 FOLDS = 5
 PENALTIES = (0.03, 0.3)
+# probabilities of all images for all classes: 2 GB
+MAX_PROBABILITIES = 250_000_000
 
 Probabilities = NDArray[np.float64]
 Labels = NDArray[np.int64]
@@ -48,13 +50,19 @@ def list_mislabelled(
     batch_size: int,
     max_pixels: int,
     reporter: Reporter,
-) -> tuple[Mislabelled, ...]:
-    """The images of a data set that are probably mislabelled, the most certain first.
+) -> tuple[Mislabelled, ...] | None:
+    """The images of a data set that are probably mislabelled, the most certain first; None if there are too many.
 
     Args:
         suspicions: the check of the data set; a picture is judged by a regression that saw none of its copies.
     """
     places = {place.path: place for place in image_refs(dataset)}
+    if len(places) * len(dataset.classes) > MAX_PROBABILITIES:
+        reporter.warn(
+            f"Wrong labels are not looked for: {len(places)} images times {len(dataset.classes)} classes are more than "
+            f"{MAX_PROBABILITIES}; `otx check` of some of the classes, in a folder of their own, looks for them."
+        )
+        return None
     copy_of = {place.path: group.images[0].path for group in suspicions.copies for place in group.images}
     paths = [dataset.root / path for path in places]
     rows = run_over(predictor.features, paths, predictor.card.preprocessing.reading(max_pixels), batch_size=batch_size)
@@ -67,7 +75,8 @@ def list_mislabelled(
             reporter.progress(Progress("features", number, len(paths)))
     if not known:
         return ()
-    labels = [dataset.classes.index(place.label) for place in known]
+    index = {name: number for number, name in enumerate(dataset.classes)}
+    labels = [index[place.label] for place in known]
     numbers = {path: number for number, path in enumerate(places)}
     groups = [numbers[copy_of.get(place.path, place.path)] for place in known]
     with heartbeat(reporter, "looking for wrong labels"):

@@ -12,6 +12,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
+from otx.confusion import MANY_CLASSES
 from otx.data.folder import IMAGE_SUFFIXES
 from otx.errors import UsageError
 from otx.files import STAGING, atomic, cannot_write
@@ -20,6 +23,7 @@ from otx.inference.predictor import Logits, Predictor
 from otx.results import Prediction
 
 COLUMNS = ("path", "label", "probability", "error")
+PROBABILITIES_KEPT = 100
 
 
 def find_images(sources: Iterable[str | Path]) -> Iterator[str]:
@@ -76,7 +80,10 @@ def as_prediction(path: str, logits: Logits, classes: Sequence[str]) -> Predicti
     """The prediction that the logits (C,) of an image give."""
     probabilities = softmax(logits[None])[0]
     best = int(probabilities.argmax())
-    named = {name: float(value) for name, value in zip(classes, probabilities, strict=True)}
+    shown: Iterable[int] = range(len(classes))
+    if len(classes) > MANY_CLASSES:
+        shown = np.argsort(-probabilities, kind="stable")[:PROBABILITIES_KEPT].tolist()
+    named = {classes[index]: float(probabilities[index]) for index in shown}
     return Prediction(path, classes[best], float(probabilities[best]), named)
 
 
@@ -128,7 +135,7 @@ def _records(path: Path) -> Iterator[bytes]:
 
 
 def write_as_they_come(predictions: Iterable[Prediction], path: Path, done: Unfinished) -> Iterator[Prediction]:
-    """Write predictions and yield them: `.csv` (path, label, probability, error) or `.json` (all probabilities).
+    """Write predictions and yield them: `.csv` (path, label, probability, error) or `.json` (probabilities).
 
     A `.csv` replaces an older one when its first row is written, and grows from there; a `.json` appears when it is
     complete.

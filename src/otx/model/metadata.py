@@ -94,7 +94,7 @@ def spaceless(classes: Sequence[str]) -> list[str]:
     `blue tit` is `blue_tit`, and beside a class of that name `blue_tit_2`.
     """
     plain = [underscored(name) for name in classes]
-    taken = {name for name in classes if name in plain}
+    taken = set(classes) & set(plain)
     found = []
     for name, text in zip(classes, plain, strict=True):
         number = 2

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from otx.data.dataset import DataRequest, Dataset, ImageSet, Split
 from otx.data.decode import decode_image
 from otx.data.digits import resolve_data_root
+from otx.data.folder import shorten
 from otx.data.layout import go_down
 from otx.data.load import load_dataset, load_test_images, split_options
 from otx.data.reading import Reading
@@ -95,7 +96,7 @@ class TrainedModel:
         lacks_some = len(dataset.classes) < len(known) and not self.card.num_old
         if lacks_some or not set(dataset.classes) <= set(known):
             raise DataError(
-                f"the model knows the classes {', '.join(known)}; {root} has {', '.join(dataset.classes)}",
+                f"the model knows the classes {shorten(known)}; {root} has {shorten(dataset.classes)}",
                 fix="give the --data_root the model was trained on, or a folder of class folders it knows",
             )
         return dataset.with_classes(known)

@@ -8,8 +8,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from otx.confusion import MANY_CLASSES
 from otx.recipe import Recipe
 from otx.report import plots
+from otx.report.classes import CLASSES_LISTED
 from otx.report.figures import num_right
 from otx.report.page import render
 from otx.report.record import Measurement, Record
@@ -41,6 +43,7 @@ def render_comparison(records: Mapping[str, Record]) -> str:
         settings=_settings(runs),
         curves=_curves(records),
         classes=_classes(runs),
+        listed_of=max((n for run in runs if (n := len(run.classes)) > MANY_CLASSES), default=0),
         same=same_images(runs),
         data={},
     )
@@ -174,11 +177,18 @@ def _curves(records: Mapping[str, Record]) -> dict[str, str]:
 
 
 def _classes(runs: Sequence[Record]) -> list[Row]:
-    """The recall of each class in each run."""
+    """The recall of each class in each run; of very many classes those whose recall differs most."""
     recalls = [
         {c.name: c for c in run.measurement.result.classes if c.count} if run.measurement else {} for run in runs
     ]
     names = sorted({name for own in recalls for name in own})
+    if len(names) > MANY_CLASSES:
+
+        def spread(name: str) -> float:
+            values = [own[name].recall for own in recalls if name in own]
+            return max(values) - min(values)
+
+        names = sorted(sorted(names, key=spread, reverse=True)[:CLASSES_LISTED])
     return [Row(name, tuple(f"{own[name].recall:.4f}" if name in own else "" for own in recalls)) for name in names]
 
 

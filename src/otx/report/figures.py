@@ -38,16 +38,15 @@ def confusions(result: TestResult) -> tuple[Confusion, ...]:
     """The pairs of classes that are confused, most frequent first; among equals, the rarer true class first."""
     names = [item.name for item in result.classes]
     found = [
-        Confusion(names[row], names[column], count, sum(counts))
-        for row, counts in enumerate(result.confusion)
-        for column, count in enumerate(counts)
-        if row != column and count
+        Confusion(names[row], names[column], count, result.confusion.totals[row])
+        for row, column, count in result.confusion.entries
+        if row != column
     ]
     return tuple(sorted(found, key=lambda item: (-item.count, item.total)))
 
 
 def num_right(result: TestResult) -> int:
-    return sum(counts[row] for row, counts in enumerate(result.confusion))
+    return sum(result.confusion.hits)
 
 
 def threshold_table(images: Sequence[ImageResult]) -> tuple[ThresholdRow, ...]:

@@ -6,8 +6,7 @@ import base64
 import hashlib
 import shlex
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -18,6 +17,7 @@ from otx.errors import UsageError
 from otx.files import check_output, write_text
 from otx.recipe import from_dict
 from otx.report import plots
+from otx.report.classes import class_rows, linked_cells, matrix_classes
 from otx.report.figures import (
     ThresholdRow,
     confident_mistakes,
@@ -39,7 +39,6 @@ if TYPE_CHECKING:
 UNUSUAL = ("broken", "empty", "tiny", "small", "huge", "odd")
 GENERATOR = b'<meta name="generator" content="otx report">'
 GALLERY = 8
-MATRIX_CLASSES = 40
 BARS = 40
 LISTED = 50
 PICTURED = 24
@@ -106,55 +105,27 @@ def _curves(record: Record) -> dict[str, str]:
     }
 
 
-@dataclass(frozen=True)
-class ClassRow:
-    """A row of the table of classes. `mistaken_for` is the class it is confused with most, if any."""
-
-    name: str
-    training: int
-    count: int
-    precision: float
-    recall: float
-    f1: float
-    mistaken_for: str
-
-
-def class_rows(record: Record, measured: Measurement) -> list[ClassRow]:
-    """The table of classes."""
-    most: dict[str, str] = {}
-    for pair in confusions(measured.result):
-        most.setdefault(pair.label, f"{pair.predicted} ({pair.count})")
-    return [
-        ClassRow(
-            item.name,
-            record.sizes[item.name, "train"],
-            item.count,
-            item.precision,
-            item.recall,
-            item.f1,
-            most.get(item.name, ""),
-        )
-        for item in measured.result.classes
-    ]
-
-
 def _measured(record: Record, measured: Measurement, *, quick: bool) -> dict[str, Any]:
     """What the page shows of a measurement."""
     result, images = measured.result, measured.images
     index = {name: place for place, name in enumerate(measured.classes)}
     images = tuple(sorted(images, key=lambda item: (index[item.label], index[item.predicted], -item.probability)))
     table = threshold_table(images)
-    shown = matrix_classes(measured)
+    shown, rows = matrix_classes(result.confusion), class_rows(record, measured)
+    pairs = [(index[c.label], index[c.predicted], c) for c in confusions(result)[:CONFUSIONS_LISTED]]
+    cells = linked_cells(result.confusion, shown, ((i, j) for i, j, _ in pairs))
+    linked = [image for image in images if (index[image.label], index[image.predicted]) in cells]
     predictor, note = explainer(measured, record.folder.model, quick=quick)
     root = result.data_root
     return {
         "result": result,
         "held_back": record.held_back,
         "right": num_right(result),
-        "rows": class_rows(record, measured),
+        "rows": rows,
+        "not_listed": len(measured.classes) - len(rows),
         "matrix": plots.matrix(measured.classes, result.confusion, shown),
         "left_out": len(measured.classes) - len(shown),
-        "confusions": [(index[c.label], index[c.predicted], c) for c in confusions(result)[:CONFUSIONS_LISTED]],
+        "confusions": pairs,
         "mistakes": list(exhibits(confident_mistakes(images, GALLERY), root, record.reading, predictor)),
         "hits": list(exhibits(hesitant_hits(images, GALLERY), root, record.reading, predictor)),
         "saliency": note,
@@ -162,29 +133,26 @@ def _measured(record: Record, measured: Measurement, *, quick: bool) -> dict[str
         "coverage": plots.coverage_curve(table),
         "thresholds": table,
         "data": {
-            **_photos(images, index),
-            "classes": measured.classes,
+            **_photos(linked, index),
+            "classes": _names(measured, cells),
             "root": root.as_uri(),
-            "thumbs": thumbnails(images, root, record.reading),
+            "thumbs": thumbnails(linked, root, record.reading),
             "thresholds": [threshold_words(row, len(images)) for row in table],
         },
     }
-
-
-def matrix_classes(measured: Measurement) -> list[int]:
-    """The classes that the matrix has room for: all, or those with the most mistakes."""
-    counts = measured.result.confusion
-    classes = range(len(counts))
-    if len(counts) <= MATRIX_CLASSES:
-        return list(classes)
-    mistakes = [sum(counts[i]) + sum(row[i] for row in counts) - 2 * counts[i][i] for i in classes]
-    return sorted(sorted(classes, key=lambda i: -mistakes[i])[:MATRIX_CLASSES])
 
 
 def threshold_words(row: ThresholdRow, total: int) -> list[str]:
     """The texts of a row of the threshold table: threshold, answered, right of these."""
     right = f"{row.right / row.covered:.1%} ({row.right:,} of {row.covered:,})" if row.covered else "none"
     return [f"{row.threshold:.2f}", f"{row.covered / total:.1%} ({row.covered:,} of {total:,})", right]
+
+
+def _names(measured: Measurement, cells: Iterable[tuple[int, int]]) -> Sequence[str] | dict[int, str]:
+    """The names of the classes by index; of very many classes only those of the cells."""
+    if not measured.result.confusion.has_many_classes:
+        return measured.classes
+    return {index: measured.classes[index] for cell in cells for index in cell}
 
 
 def _photos(images: Sequence[Any], index: Mapping[str, int]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from typing import Any
 
+from otx.confusion import ConfusionMatrix
 from otx.errors import RunError, first_line
 from otx.evaluation.metrics import CalibrationBin
 from otx.report.figures import ThresholdRow
@@ -142,7 +143,7 @@ def _marked(marks: Sequence[tuple[int, str]], last: int, *, falls: bool) -> Rows
     return layers
 
 
-def matrix(classes: Sequence[str], counts: Sequence[Sequence[int]], shown: Sequence[int]) -> str:
+def matrix(classes: Sequence[str], counts: ConfusionMatrix, shown: Sequence[int]) -> str:
     """A confusion matrix; each cell links to `#cell-TRUE-PREDICTED`, the indices of its classes.
 
     Args:
@@ -151,7 +152,7 @@ def matrix(classes: Sequence[str], counts: Sequence[Sequence[int]], shown: Seque
     # the number before a name keeps apart names that look the same in Vega
     names = [f"{place} {classes[index]}" for place, index in enumerate(shown)]
     cell = max(MIN_CELL, min(MAX_CELL, MATRIX_SIDE // max(1, len(shown))))
-    upright = max(map(len, classes)) <= 4
+    upright = max(len(classes[index]) for index in shown) <= 4
     return draw(
         "matrix" if cell >= CELL_WITH_TEXT else "matrix_without_numbers",
         rows=_cells(classes, counts, shown, names),
@@ -162,21 +163,21 @@ def matrix(classes: Sequence[str], counts: Sequence[Sequence[int]], shown: Seque
     )
 
 
-def _cells(classes: Sequence[str], counts: Sequence[Sequence[int]], shown: Sequence[int], names: Sequence[str]) -> Rows:
-    most = max((counts[i][j] / sum(counts[i]) for i in shown for j in shown if i != j and counts[i][j]), default=1.0)
+def _cells(classes: Sequence[str], counts: ConfusionMatrix, shown: Sequence[int], names: Sequence[str]) -> Rows:
+    entries, totals = counts.among(shown), counts.totals
+    name_of = dict(zip(shown, names, strict=True))
+    most = max((count / totals[i] for i, j, count in entries if i != j), default=1.0)
     return [
         {
-            "true": names[row],
-            "predicted": names[column],
-            "count": counts[i][j],
+            "true": name_of[i],
+            "predicted": name_of[j],
+            "count": count,
             "kind": "right" if i == j else "wrong",
-            "weight": counts[i][j] / sum(counts[i]) * (1 if i == j else 1 / most),
+            "weight": count / totals[i] * (1 if i == j else 1 / most),
             "link": f"#cell-{i}-{j}",
-            "text": _cell_in_words(classes[i], classes[j], counts[i][j], sum(counts[i])),
+            "text": _cell_in_words(classes[i], classes[j], count, totals[i]),
         }
-        for row, i in enumerate(shown)
-        for column, j in enumerate(shown)
-        if counts[i][j]
+        for i, j, count in entries
     ]
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import bisect
 import math
-import statistics
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from otx.report.figures import Confusion, at_least, confusions, num_right, threshold_table
@@ -121,11 +121,12 @@ def _weakest(measured: Measurement) -> list[ClassResult]:
 
 
 def _few(weak: list[ClassResult], sizes: Mapping[str, int], measured: Measurement) -> tuple[str, str] | None:
+    ordered = sorted(sizes.values())
     for item in weak:
-        others = [size for name, size in sizes.items() if name != item.name]
-        if item.name not in sizes or not others:
+        if item.name not in sizes or len(sizes) == 1:
             continue
-        own, middle = sizes[item.name], math.floor(statistics.median(others))
+        own = sizes[item.name]
+        middle = math.floor(_median_without(ordered, own))
         if own < middle:
             return (
                 f"The photos of “{item.name}” are few: {_rounded(middle - own):,} more would help most.",
@@ -134,6 +135,16 @@ def _few(weak: list[ClassResult], sizes: Mapping[str, int], measured: Measuremen
                 f"{_share(num_right(measured.result), measured.result.num_images)}.",
             )
     return None
+
+
+def _median_without(ordered: Sequence[int], own: int) -> float:
+    """The median of a sorted list from which `own`, one of its values, is taken out."""
+    place, count = bisect.bisect_left(ordered, own), len(ordered) - 1
+
+    def at(rank: int) -> int:
+        return ordered[rank + (rank >= place)]
+
+    return (at((count - 1) // 2) + at(count // 2)) / 2
 
 
 def _rounded(number: int) -> int:

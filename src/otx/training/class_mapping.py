@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -27,7 +28,8 @@ class ClassMapping:
     @property
     def notes(self) -> list[str]:
         """Sentences on which classes are kept, new and absent."""
-        kept = [name for name in self.classes[: self.num_old] if name not in self.absent]
+        absent = set(self.absent)
+        kept = [name for name in self.classes[: self.num_old] if name not in absent]
         parts = (
             ("Classes the model knows and the data has", kept),
             ("New classes", self.new),
@@ -49,7 +51,8 @@ def map_classes(old: Sequence[str], found: Sequence[str], renames: Mapping[str, 
     """
     named = rename_classes(old, renames or {})
     new = tuple(sorted(set(found) - set(named)))
-    absent = tuple(name for name in named if name not in found)
+    there = set(found)
+    absent = tuple(name for name in named if name not in there)
     return ClassMapping((*named, *new), len(old), new, absent, tuple(_spelling_warnings(named, new)))
 
 
@@ -66,7 +69,7 @@ def rename_classes(old: Sequence[str], renames: Mapping[str, str]) -> list[str]:
                 fix=f"its classes are {shorten(old)}",
             )
     named = [renames.get(name, name) for name in old]
-    twice = sorted({name for name in named if named.count(name) > 1})
+    twice = sorted(name for name, count in Counter(named).items() if count > 1)
     if twice:
         raise UsageError(f"--rename: two classes of the model would be called {shorten(twice)}")
     return named

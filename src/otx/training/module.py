@@ -9,7 +9,6 @@ import torch
 from torch import nn
 from torch.nn import functional
 from torchmetrics import MeanMetric
-from torchmetrics.classification import MulticlassStatScores
 
 from otx.data.loader import normalise
 from otx.data.transport import Batch
@@ -17,6 +16,7 @@ from otx.errors import DataError, TrainingError
 from otx.networks.build import head_names
 from otx.networks.head import classifier_input
 from otx.recipe import OptimizerSettings, Recipe
+from otx.training.class_counts import ClassCounts
 from otx.training.frozen import freeze_statistics
 from otx.training.incremental import BODY_FACTOR, HEAD_FACTOR
 from otx.training.losses import distillation_loss
@@ -56,7 +56,7 @@ class Classifier(nn.Module):
         self.train_loss = MeanMetric()
         # the validation loss of an untrained network may be NaN; it is shown as such
         self.val_loss = MeanMetric(nan_strategy="disable")
-        self.val_counts = MulticlassStatScores(len(start.classes), average="none")
+        self.val_counts = ClassCounts(len(start.classes))
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Logits (N, C) of images (N, 3, H, W) uint8."""
@@ -164,8 +164,7 @@ class Classifier(nn.Module):
         with warnings.catch_warnings():
             # of images that could not be decoded there was no update; that is said below
             warnings.filterwarnings("ignore", message=".*was called before the ``update`` method")
-            counts = self.val_counts.compute()
-        hits, images = counts[:, 0].float(), counts[:, 4].float()
+            hits, images = self.val_counts.compute()
         if images.sum() == 0:
             raise DataError(f"no validation image could be decoded: {', '.join(sorted(self.bad_images)[:3])}")
         if self.is_balanced:
