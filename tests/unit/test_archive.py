@@ -14,6 +14,7 @@ import pytest
 from images import write_classes
 from otx.data import archive
 from otx.data.digits import resolve_data_root
+from otx.data.layout import scan
 from otx.data.load import load_dataset
 from otx.errors import DataError, StorageError
 
@@ -102,3 +103,9 @@ def test_a_damaged_archive_says_so(name: str, content: bytes, tmp_path: Path) ->
     with pytest.raises(DataError) as caught:
         load_dataset(resolve_data_root(tmp_path / name))
     assert caught.value.fix
+
+
+def test_a_folder_that_holds_only_an_archive_names_it(tmp_path: Path) -> None:
+    (tmp_path / "photos.zip").write_bytes(b"PK")
+    with pytest.raises(DataError, match=r"holds no images, but photos\.zip\n  fix: give the archive: --data_root"):
+        scan(tmp_path)

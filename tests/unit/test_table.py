@@ -36,6 +36,22 @@ def classes_in(root: Path) -> dict[str, list[str]]:
     return {name: [Path(path).stem for path in paths] for name, paths in folder.splits["all"].items()}
 
 
+def test_a_list_with_spaces_is_a_table(tmp_path: Path) -> None:
+    text = "".join(f"images/{number}.png {label}\n" for number, label in LABELS.items())
+    root = make(tmp_path, text, name="labels.txt")
+    (root / "readme.txt").write_text("Photos of ants and bees.\nTaken in May.\n")
+    assert classes_in(root) == TWO
+    assert scan(root / "labels.txt").splits == scan(root).splits
+
+
+def test_a_text_beside_each_photo_is_no_table(tmp_path: Path) -> None:
+    for label in ("ant", "bee"):
+        for number in range(12):
+            write_image(tmp_path / label / f"{number}.png", size=(2, 2))
+            (tmp_path / f"{number}.txt").write_text(f"{label}/{number}.png bee\n{label}/1.png ant\n")
+    assert sorted(scan(tmp_path).splits["all"]) == ["ant", "bee"]
+
+
 @pytest.mark.parametrize(
     ("form", "header"),
     [

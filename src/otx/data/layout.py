@@ -8,6 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from otx.data.archive import is_archive
 from otx.data.folder import (
     FindImages,
     LeftOut,
@@ -16,6 +17,7 @@ from otx.data.folder import (
     first_image,
     folders_alone,
     images_in_words,
+    lazily,
     look,
     shorten,
 )
@@ -178,7 +180,11 @@ def _table_of_splits(root: Path) -> Table | None:
 def _check_sub_folders(root: Path) -> list[str]:
     folders, images = look(root)
     if not folders and not images:
-        raise DataError(f"{root} is empty", fix="put one folder of images for each class into it")
+        archives = [Path(entry.path) for entry in lazily(root) if is_archive(Path(entry.path))]
+        if archives:
+            names = shorten(path.name for path in archives)
+            raise DataError(f"{root} holds no images, but {names}", fix=f"give the archive: --data_root {archives[0]}")
+        raise DataError(f"{root} is empty, or holds no images", fix="put one folder of images for each class into it")
     if not folders:
         raise DataError(
             f"{root} holds {images} images but no class folders",

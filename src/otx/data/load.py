@@ -164,13 +164,13 @@ def refuse_if_too_many_bad(dataset: Dataset, bad: Iterable[BadImage]) -> None:
         for path, label in zip(getattr(dataset, name).paths, getattr(dataset, name).labels, strict=True)
     }
     totals = Counter(label_of.values())
-    broken: dict[int, list[str]] = {}
+    broken: dict[int, list[BadImage]] = {}
     for image in bad:
-        broken.setdefault(label_of[image.path], []).append(image.path)
-    for label, paths in sorted(broken.items()):
-        if len(paths) > MAX_UNREADABLE * totals[label]:
+        broken.setdefault(label_of[image.path], []).append(image)
+    for label, images in sorted(broken.items()):
+        if len(images) > MAX_UNREADABLE * totals[label]:
             raise DataError(
-                f"{len(paths)} of the {totals[label]} images of class {dataset.classes[label]!r} cannot be decoded: "
-                f"{shorten(paths)}",
+                f"{len(images)} of the {totals[label]} images of class {dataset.classes[label]!r} cannot be decoded: "
+                f"{shorten(image.path for image in images)}; the first: {images[0].reason}",
                 fix="replace or remove these files; up to a tenth of a class may be unreadable",
             )

@@ -38,8 +38,9 @@ def balanced_epoch(labels: Sequence[int], *, per_class: int, seed: int, epoch: i
     rng = np.random.default_rng((seed, epoch))
     own = np.asarray(labels)
     drawn = []
-    for label in np.unique(own):
-        members = np.flatnonzero(own == label)
+    ends = np.cumsum(np.unique(own, return_counts=True)[1])
+    # a class at a time would look at all labels for each
+    for members in np.split(np.argsort(own, kind="stable"), ends[:-1]):
         rounds = math.ceil(per_class / len(members))
         drawn.append(np.concatenate([rng.permutation(members) for _ in range(rounds)])[:per_class])
     return rng.permutation(np.concatenate(drawn))

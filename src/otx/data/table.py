@@ -14,8 +14,11 @@ from otx.data.paths import Paths
 from otx.data.split_names import split_of
 from otx.errors import DataError
 
-SUFFIXES = (".csv", ".tsv")
+LIST = ".txt"
+SUFFIXES = (".csv", ".tsv", LIST)
 DELIMITERS = ",;\t|"
+# a folder with more lists than this has one beside each photo
+MOST_LISTS = 10
 ENCODINGS = ("utf-8-sig", "cp1252")
 # names of a column of classes, the most likely first
 LABEL_NAMES = (
@@ -106,7 +109,9 @@ class Images:
 def tables_in(folder: Path) -> list[Path]:
     """The tables of a folder that may hold labels."""
     files = (Path(entry.path) for entry in entries(folder) if entry.name[0] != "." and entry.is_file())
-    return sorted(path for path in files if path.suffix.lower() in SUFFIXES and NO_TABLES not in path.name.lower())
+    found = [path for path in files if path.suffix.lower() in SUFFIXES and NO_TABLES not in path.name.lower()]
+    lists = [path for path in found if path.suffix.lower() == LIST]
+    return sorted(set(found) - set(lists)) if len(lists) > MOST_LISTS else sorted(found)
 
 
 def find_table(root: Path) -> Table | None:
@@ -146,7 +151,12 @@ def try_table(path: Path, images: Images) -> Table | None:
     Raises:
         DataError: it cannot be read, or its labels are ambiguous.
     """
-    rows = read_rows(path)
+    try:
+        rows = read_rows(path)
+    except DataError:
+        if path.suffix.lower() == LIST:  # any text
+            return None
+        raise
     columns = find_columns(rows, images)
     return None if columns is None or not columns.labels else _table(path, rows, columns, images)
 
@@ -175,6 +185,8 @@ def read_table(path: Path) -> Table:
 def read_rows(path: Path) -> list[Row]:
     """The rows of a table; the delimiter is guessed, and rows of another length than the first are left out.
 
+    In a `.txt` file it may be a space: `images/1.jpg daisy`.
+
     Raises:
         DataError: it cannot be read.
     """
@@ -188,7 +200,8 @@ def read_rows(path: Path) -> list[Row]:
     lines = text.splitlines()
     head = lines[:20]
     try:
-        delimiter = max(DELIMITERS, key=lambda mark: _width(head, mark))
+        delimiters = f"{DELIMITERS} " if path.suffix.lower() == LIST else DELIMITERS
+        delimiter = max(delimiters, key=lambda mark: _width(head, mark))
         rows = [
             row
             for row in csv.reader(lines, delimiter=delimiter, skipinitialspace=True)
