@@ -139,6 +139,12 @@ class TrainingSettings:
     head_first: bool = setting(
         True, "with pretrained weights: begin with a classifier fitted to features computed once (logistic regression)"
     )
+    average_epochs: float | None = setting(
+        None,
+        "measure and keep a moving average of the weights over this many epochs, which begins with the weights before "
+        "the training; 0: those of the last step; default: 1 after `head_first`, else 0",
+        low=0.0,
+    )
     freeze_statistics: bool | None = setting(
         None, "keep the running statistics of batch norm as they are; default: after `head_first`"
     )

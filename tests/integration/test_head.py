@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from pathlib import Path
 from typing import Any
 
@@ -144,6 +145,23 @@ def test_a_resumed_run_ends_like_an_undisturbed_one(photos: Path, weights: Path,
     ]
     assert figures[0] == figures[1]
     assert [row[0] for row in figures[0][1:]] == ["-1", "0", "1", "2"]
+
+
+def test_what_is_kept_is_the_average_that_was_measured(photos: Path, weights: Path, tmp_path: Path) -> None:
+    result, _ = train(photos, weights, tmp_path, max_epochs=2, **{"training.average_epochs": 0.5})
+    run = latest_run(tmp_path)
+    last = torch.load(run.last_checkpoint, weights_only=True)
+    kept = load_model(result.model_path)[0].state_dict()["conv_stem.weight"]
+    if result.best_epoch == 1:
+        assert torch.equal(kept, last["average"]["moving"]["conv_stem.weight"])
+    assert not torch.equal(kept, last["state_dict"]["network.conv_stem.weight"])
+    averaged = load_model(run.last_checkpoint)[0].state_dict()["conv_stem.weight"]
+    assert torch.equal(averaged, last["average"]["moving"]["conv_stem.weight"])
+    with run.split.open(newline="") as file:
+        val = {photos / row["path"]: row["class"] for row in csv.DictReader(file) if row["subset"] == "val"}
+    said = Engine(work_dir=tmp_path).predict(list(val))
+    hits = [each.label == label for each, label in zip(said, val.values(), strict=True)]
+    assert sum(hits) / len(hits) == pytest.approx(result.best_accuracy)
 
 
 def test_a_head_of_another_kind_is_left_alone() -> None:

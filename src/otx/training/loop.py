@@ -19,6 +19,7 @@ from otx.model.card import ModelCard
 from otx.model.modelfile import save_model
 from otx.results import EpochResult
 from otx.training.acceleration.threads import ThreadWatch
+from otx.training.average import Weights
 from otx.training.devices import Compute
 from otx.training.inputs import Inputs
 from otx.training.module import Classifier
@@ -49,10 +50,11 @@ class Job:
     before: EpochResult | None
     resumes: bool
 
-    def keep(self, result: EpochResult) -> None:
-        """Write the model file. Called when the network is the best so far."""
+    def keep(self, result: EpochResult, weights: Weights | None = None) -> None:
+        """Write the model file, with these weights of the network, or its own. Called when it is the best so far."""
         metrics = {"val/accuracy": result.val_accuracy, "val/loss": result.val_loss, "epoch": float(result.epoch + 1)}
-        state = {name: value.detach().cpu().contiguous() for name, value in self.module.network.state_dict().items()}
+        chosen = self.module.network.state_dict() if weights is None else weights
+        state = {name: value.detach().cpu().contiguous() for name, value in chosen.items()}
         save_model(self.run.model, state, replace(self.card, metrics=metrics))
 
 
@@ -117,17 +119,19 @@ class Loop:
         self.optimizer.step()
         self.state.schedule.step()
         self.state.steps += 1
+        self.state.average.update()
         return loss.detach()
 
     @torch.no_grad()
     def validate(self, line: LiveLine) -> tuple[float, float]:
-        """Accuracy and loss on the validation images of all processes."""
+        """Accuracy and loss of the averaged weights on the validation images of all processes."""
         self.module.eval()
-        for number, batch in enumerate(self.val_batches, 1):
-            with self.fabric.autocast():
-                self.model.validation_step(self._moved(batch))
-            line.validated(number, len(self.val_batches))
-            self.stop.check()
+        with self.state.average.shown():
+            for number, batch in enumerate(self.val_batches, 1):
+                with self.fabric.autocast():
+                    self.model.validation_step(self._moved(batch))
+                line.validated(number, len(self.val_batches))
+                self.stop.check()
         self.module.train()
         return self.module.measured()
 
@@ -146,6 +150,7 @@ class Loop:
         # only rank 0 has fitted the probe, and all ranks must agree on the best epoch
         self.recorder.epochs = self.fabric.broadcast(self.recorder.epochs)
         if self.recorder.next_epoch < self.recipe.max_epochs:
+            self.state.average.begin(len(self.batches), is_fitted=self.module.is_fitted)
             if self.fabric.is_global_zero:
                 self.run.summary.unlink(missing_ok=True)
             if self.state.steps == 0:
@@ -164,7 +169,7 @@ class Loop:
         if not self.run.config.is_file():
             raise StorageError(f"the run folder {self.run.path} was removed while the training was running")
         if result.is_best:
-            self.job.keep(result)
+            self.job.keep(result, self.state.average.weights())
             best = self.run.checkpoints / f"epoch_{result.epoch:03}.ckpt"
             self.save(best)
             for older in self.run.checkpoints.glob("epoch_*.ckpt"):

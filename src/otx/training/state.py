@@ -14,6 +14,7 @@ from torch.optim import lr_scheduler
 from otx.files import atomic
 from otx.recipe import SchedulerSettings
 from otx.training.acceleration.cpu_kernels import kernel_choices_of, set_kernel_choices
+from otx.training.average import Average
 from otx.training.module import Classifier
 from otx.training.recorder import EpochRecorder
 from otx.training.stopping import EarlyStopping
@@ -65,6 +66,7 @@ class State:
     Attributes:
         precision: holds the gradient scaler of 16-bit training.
         steps: optimizer steps over all epochs.
+        average: the weights that are measured and kept.
     """
 
     module: Classifier
@@ -74,6 +76,10 @@ class State:
     patience: EarlyStopping
     recorder: EpochRecorder = field(default_factory=EpochRecorder)
     steps: int = 0
+    average: Average = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.average = Average(self.module.network, self.module.recipe.training.average_epochs)
 
     def save(self, path: Path) -> None:
         """Write a checkpoint atomically."""
@@ -89,6 +95,7 @@ class State:
             "is_fitted": self.module.is_fitted,
             "ways": kernel_choices_of(self.module.network),
             **({SCALER: scaler} if scaler else {}),
+            **self.average.state_dict(),
         }
         buffer = io.BytesIO()
         torch.save(checkpoint, buffer)
@@ -102,6 +109,7 @@ class State:
         self.module.is_fitted = checkpoint.get("is_fitted", False)
         set_kernel_choices(self.module.network, checkpoint.get("ways", []))
         self.module.load_state_dict(checkpoint["state_dict"])
+        self.average.load_state_dict(checkpoint)
         self.optimizer.load_state_dict(checkpoint["optimizer_states"][0])
         self.schedule.load_state_dicts(checkpoint["lr_schedulers"])
         self.recorder.load_state_dict(checkpoint["callbacks"][JOURNAL])
