@@ -2,66 +2,30 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
+import itertools
+import os
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from otx.catalogue import load_recipe
+from otx.commands import VERBS
 from otx.errors import OtxError, StoppedError, UsageError, nearest
 from otx.limits import limit_blas
-from otx.recipe import DEFAULT_RECIPE, TASK
+from otx.recipe import DEFAULT_RECIPE, Recipe
 from otx.signals import name_of, signal_of, terminable
 from otx.training.compute import find_shard
 
-MODEL_SETTINGS = ("work_dir", "engine.device", "data.max_image_pixels", "data.test_subset.batch_size")
-DATA_SETTINGS = ("data_root", "work_dir", "data.split_file")
-SPLIT_SETTINGS = ("seed", "data.test_share", "data.val_share")
-READING_SETTINGS = ("data.input_size", "data.resize", "data.intensity", "data.bands")
-PHOTO_SETTINGS = (*DATA_SETTINGS, "engine.device", "data.max_image_pixels")
 CONFIG_HELP = "take data_root and work_dir from this recipe; a model brings the rest"
-
-
-@dataclass(frozen=True)
-class Verb:
-    """A verb: its summary, the recipe settings it takes (None: all), its `Engine` method (if not named like it)."""
-
-    summary: str
-    settings: tuple[str, ...] | None = ()
-    method: str = ""
-    takes_config: bool = True
-
-
-VERBS = {
-    "check": Verb(
-        "look at a folder of images before anyone trains: what is broken, double, leaking or odd",
-        (*DATA_SETTINGS, *SPLIT_SETTINGS, *READING_SETTINGS, *MODEL_SETTINGS),
-        takes_config=False,
-    ),
-    "find": Verb("list the recipes: what can be trained, and what it costs"),
-    "train": Verb("train a model on a folder of images", None),
-    "test": Verb("measure a model on test images", (*DATA_SETTINGS, *MODEL_SETTINGS)),
-    "predict": Verb("classify images", MODEL_SETTINGS, method="iter_predict"),
-    "export": Verb("write a model as OpenVINO IR or ONNX", DATA_SETTINGS),
-    "optimize": Verb(
-        "write a model as INT8 IR, and measure what it gains and costs", DATA_SETTINGS, takes_config=False
-    ),
-    "explain": Verb("draw where in an image a model sees a class", PHOTO_SETTINGS),
-    "report": Verb("write the page of a run again, or compare several runs on one", ("work_dir",), takes_config=False),
-    "demo": Verb("open a page on this machine that classifies the photos it is given", PHOTO_SETTINGS),
-    "benchmark": Verb(
-        "measure how fast model files are beside each other on this machine",
-        (*DATA_SETTINGS, "data.max_image_pixels"),
-        takes_config=False,
-    ),
-    "env": Verb("show versions, processor, memory and devices, for a report", ("work_dir",), takes_config=False),
-}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; the exit code is 0, 1 (it failed), 2 (the input cannot be used), 130 (Ctrl-C) or 143 (SIGTERM)."""
+    if "_ARGCOMPLETE" in os.environ:
+        from otx.completion import complete
+
+        complete()
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     limit_blas()
     if isinstance(sys.stdout, io.TextIOWrapper):
@@ -104,7 +68,7 @@ def _machine_says(error: OSError | MemoryError | RuntimeError) -> str:
 
 
 def _run(arguments: list[str]) -> int:
-    if not arguments or arguments[0] in ("-h", "--help", "help"):
+    if not arguments or arguments[0] in ("-h", "--help") or arguments == ["help"]:
         from otx.arguments import overview
 
         print(overview({name: verb.summary for name, verb in VERBS.items()}))
@@ -115,52 +79,84 @@ def _run(arguments: list[str]) -> int:
         print(f"otx {version('otx')}")
         return 0
     name, *rest = arguments
+    if name == "help":
+        name, rest = rest[0], ["--help"]
+    if name == "completion":
+        return _print_completion(rest)
     if name not in VERBS:
         raise UsageError(f"unknown verb '{name}'{nearest(name, VERBS)}", allowed=VERBS)
     special: dict[str, Callable[[list[str]], int]] = {"find": _find, "train": _train}
     return special[name](rest) if name in special else _use(name, rest)
 
 
-def _find(arguments: list[str]) -> int:
+def parser_of(name: str, arguments: Sequence[str] = ()) -> Any:
+    """The parser of a verb; the defaults in its help are those of the recipe that `arguments` name."""
     from otx.arguments import Parser
+    from otx.engine import Engine
 
-    parser = Parser("find", VERBS["find"].summary)
-    parser.add_argument("--task", metavar="TASK", help=f"only recipes of this task ({TASK})")
-    parser.add_argument(
-        "--pattern", metavar="TEXT", help="only names and recipe IDs that contain it; * and ? are wildcards"
-    )
-    given = parser.parse(arguments)
-    from otx.console import show_models
-    from otx.verbs.find import find_models
+    verb = VERBS[name]
+    if name == "find":
+        parser = Parser(name, verb)
+        parser.add_find()
+        return parser
+    if name != "train":
+        parser = Parser(name, verb)
+        parser.add_options(getattr(Engine, verb.method or name))
+        if verb.takes_config:
+            parser.add_config(CONFIG_HELP)
+        if name == "demo":
+            parser.add_flag("--open", "show the page in the browser (default: true, where there is a desktop)")
+        parser.add_settings(verb.settings)
+        return parser
+    parser = Parser(name, verb, _recipe_in(arguments))
+    parser.add_train(f"a recipe's name, ID or YAML file (default: {DEFAULT_RECIPE})")
+    parser.add_options(Engine.train)
+    parser.add_settings(None)
+    return parser
 
-    entries = find_models(given.get("task"), given.get("pattern"))
-    if not entries:
-        raise UsageError(f"no recipe matches --pattern {given['pattern']}", fix="`otx find` lists all of them")
-    show_models(entries)
+
+def _recipe_in(arguments: Sequence[str]) -> Recipe | None:
+    """The recipe that a command names, or the default one, if its help is asked for."""
+    if not {"-h", "--help", "--help-all"} & set(arguments):
+        return None
+    names = [after for word, after in itertools.pairwise(arguments) if word in ("-c", "--config")]
+    return load_recipe(names[-1] if names else DEFAULT_RECIPE)
+
+
+def _print_completion(arguments: list[str]) -> int:
+    from otx.completion import SHELLS, shell_code
+
+    if len(arguments) != 1 or arguments[0] not in SHELLS:
+        raise UsageError(
+            f"otx completion {' '.join(arguments)}".rstrip(), allowed=SHELLS, fix='eval "$(otx completion bash)"'
+        )
+    print(shell_code(arguments[0]))
     return 0
 
 
+def _find(arguments: list[str]) -> int:
+    from otx.verbs.find import find_models
+
+    given = parser_of("find").parse(arguments)
+    pattern = given.get("pattern") or given.get("text")
+    entries = find_models(given.get("task"), pattern)
+    if not entries:
+        raise UsageError(f"no recipe matches --pattern {pattern}", fix="`otx find` lists all of them")
+    return _show("find", entries, given)
+
+
 def _train(arguments: list[str]) -> int:
-    from otx.arguments import Parser, options_in, renames_in, settings_in
+    from otx.arguments import options_in, renames_in, settings_in
     from otx.engine import Engine
 
-    parser = Parser("train", VERBS["train"].summary)
-    parser.add_argument("data_root", nargs="?", metavar="DATA_ROOT", help="the same as --data_root")
-    parser.add_argument(
-        "-c", "--config", metavar="RECIPE", help=f"a recipe's name, ID or YAML file (default: {DEFAULT_RECIPE})"
-    )
-    parser.add_argument("--model", metavar="NAME", help="a recipe's name, or timm/NAME for any network of timm")
-    parser.add_options(Engine.train)
-    parser.add_flag("--print_config", "print the resolved recipe as YAML and stop")
-    parser.add_settings(None)
-    given = parser.parse(arguments)
+    given = parser_of("train", arguments).parse(arguments)
     engine = Engine(
         given.get("data_root"),
         recipe=load_recipe(given["config"]) if "config" in given else None,
         model=given.get("model"),
         overrides=settings_in(given),
         checkpoint=given.pop("checkpoint", None),
-        reporter=_reporter(),
+        reporter=_reporter(given),
     )
     if given.get("print_config"):
         from otx.yaml_text import dump_yaml
@@ -169,29 +165,19 @@ def _train(arguments: list[str]) -> int:
         return 0
     options = options_in(given, Engine.train)
     result = engine.train(**options | {"rename": renames_in(given.get("rename", []))})
-    from otx.console import show_training
-
     if find_shard().is_main:
-        show_training(result)
+        _show("train", result, given)
     return result.stop.exit_code
 
 
 def _use(name: str, arguments: list[str]) -> int:
     """Run any verb but `find` and `train`."""
-    from otx.arguments import Parser, options_in
+    from otx.arguments import options_in
     from otx.engine import Engine
 
-    verb = VERBS[name]
-    method = getattr(Engine, verb.method or name)
-    parser = Parser(name, verb.summary)
-    parser.add_options(method)
-    if verb.takes_config:
-        parser.add_argument("-c", "--config", metavar="RECIPE", help=CONFIG_HELP)
-    if name == "demo":
-        parser.add_flag("--open", "show the page in the browser (default: true, where there is a desktop)")
-    parser.add_settings(verb.settings)
-    given = parser.parse(arguments)
-    result = getattr(_engine(given), verb.method or name)(**options_in(given, method))
+    given = parser_of(name).parse(arguments)
+    method = VERBS[name].method or name
+    result = getattr(_engine(given), method)(**options_in(given, getattr(Engine, method)))
     return _show(name, result, given)
 
 
@@ -205,45 +191,22 @@ def _engine(given: dict[str, Any]) -> Any:
         recipe = load_recipe(given["config"])
         overrides = {"data_root": recipe.data_root, "work_dir": recipe.work_dir}
     overrides.update(settings_in(given))
-    return Engine(overrides=overrides, reporter=_reporter())
+    return Engine(overrides=overrides, reporter=_reporter(given))
 
 
 def _show(name: str, result: Any, given: dict[str, Any]) -> int:
-    """Show the result of a verb; returns the exit code."""
-    from otx import console, console_machine, console_progress
+    """Show the result of a verb, as text or as JSON; returns the exit code."""
+    from otx.console_progress import clear_line
+    from otx.console_show import show, show_json
 
-    console_progress.clear_line()
-    if name == "predict":
-        worked = console.show_predictions(result, console.ROWS_SHOWN if given.get("output") else None)
-        return 0 if worked else 1
-    if name == "demo":
-        # Ctrl-C ends a demo, even while the browser is starting
-        with result as demo, contextlib.suppress(KeyboardInterrupt):
-            console.show_demo(demo.url, browser=given.get("open", True))
-            demo.wait()
-        return 0
-    if name == "explain":
-        console.show_explanations(result)
-        return 1 if all(explanation.error for explanation in result.explanations) else 0
-    shows: dict[str, Callable[[Any], None]] = {
-        "check": console.show_check,
-        "test": console.show_test,
-        "export": console.show_export,
-        "optimize": console.show_optimized,
-        "report": print,
-        "benchmark": console_machine.show_benchmark,
-        "env": console_machine.show_environment,
-    }
-    shows[name](result)
-    if "deploy" in given:
-        print(f"To run elsewhere: {given['deploy']} (see its README.md)")
-    return 0
+    clear_line()
+    return show_json(name, result) if given.get("json") else show(name, result, given)
 
 
-def _reporter() -> Any:
-    from otx.console_progress import ConsoleReporter
+def _reporter(given: dict[str, Any]) -> Any:
+    from otx.console_progress import ConsoleReporter, QuietReporter
 
-    return ConsoleReporter()
+    return QuietReporter() if given.get("quiet") else ConsoleReporter()
 
 
 if __name__ == "__main__":

@@ -94,15 +94,16 @@ def _first(rows: Sequence[tuple[ImageRef, str]]) -> Iterable[tuple[str, str]]:
 
 
 def show_models(entries: Sequence[ModelEntry]) -> None:
-    columns = [
-        ("recipe ID", "left"),
-        ("name", "left"),
-        ("GFLOPs", "right"),
-        ("params (M)", "right"),
-        ("recipe", "left"),
-    ]
-    rows = ((e.recipe_id, e.name, f"{e.gflops:.2f}", f"{e.params_m:.2f}", _short(str(e.recipe_path))) for e in entries)
-    console().print(table("", columns, rows))
+    """Print two lines for each recipe, at most 80 columns wide: its name and cost, and its ID."""
+    width = max(len(entry.name) for entry in entries)
+    print(f"  {'name':<{width}}  GFLOPs  params  good for")
+    for entry in entries:
+        mark = "*" if entry.is_default else " "
+        print(f"{mark} {entry.name:<{width}}  {entry.gflops:>6.2f} {entry.params_m:>6.2f}M  {entry.good_for}")
+        print(f"    {entry.recipe_id}")
+    if any(entry.is_default for entry in entries):
+        print("* the default; `otx train FOLDER --config NAME` takes another.")
+        print("`--model timm/NAME` takes any network of timm.")
 
 
 def show_training(result: TrainResult) -> None:

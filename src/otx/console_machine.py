@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Iterator, Sequence
 
 from otx.console import console, table
-from otx.results import BenchmarkedFile, BenchmarkResult, Environment, Throughput
+from otx.results_machine import BenchmarkedFile, BenchmarkResult, Environment, Throughput
 
 SCREEN = 80
 Figure = tuple[int, str]

@@ -66,6 +66,19 @@ class ConsoleReporter:
         self._written = self._clock()
 
 
+class QuietReporter(ConsoleReporter):
+    """Prints warnings only."""
+
+    def note(self, text: str) -> None:
+        """Print nothing."""
+
+    def progress(self, progress: Progress) -> None:
+        """Print nothing."""
+
+    def epoch(self, result: EpochResult, max_epochs: int) -> None:
+        """Print nothing."""
+
+
 class LiveLine:
     """Draws the progress of a piece of work on the terminal's current line, as wide as the terminal.
 

@@ -1,8 +1,8 @@
 """The Python API: one `Engine` method for each verb. `otx VERB --a b` is `Engine(...).VERB(a=b)`.
 
 The command line is derived from these signatures: each option is a parameter, and its annotation (`otx.options`) holds
-the help and the allowed values; docstrings add what the help does not say. A value out of range is a UsageError. The
-code of a verb is in `otx.verbs.VERB`, which the method imports when it is called: nothing heavy is loaded before.
+the help and the allowed values; a value out of range is a UsageError. The code of a verb is in `otx.verbs.VERB`, which
+the method imports when it is called: nothing heavy is loaded before.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from otx import options as o
 from otx import results as r
+from otx import results_machine as m
 from otx.catalogue import choose_recipe, load_recipe
 from otx.events import LogReporter, Reporter, heartbeat
 from otx.findings import CheckResult
@@ -35,8 +36,7 @@ class Engine:
         data_root: folder of images; `digits` stands for scikit-learn's handwritten digits.
         model: name, ID or path of a recipe, or `timm/NAME` for any network of timm.
         work_dir: folder that holds the run folders.
-        checkpoint: the model that every verb uses unless the call names another: a model file, a Lightning checkpoint
-            or an exported file (IR `.xml`, ONNX); default: the newest training.
+        checkpoint: the model of every verb whose call names no other, of any kind; default: the newest training.
         recipe: a whole recipe; with it, `model` replaces only the network.
         device: `auto`, `cpu` or `gpu`.
         overrides: values of single settings, `{"data.train_subset.batch_size": 4}`.
@@ -264,7 +264,7 @@ class Engine:
         images: o.PhotosToDecode = None,
         memory: o.Memory = True,
         output: o.FiguresOutput = None,
-    ) -> r.BenchmarkResult:
+    ) -> m.BenchmarkResult:
         """Compare the speed of model files, measured in turns: latency of one image, throughput, memory.
 
         Args:
@@ -278,7 +278,7 @@ class Engine:
         """
         return self._call(Engine.benchmark, locals())
 
-    def env(self, *, output: o.EnvironmentOutput = None) -> r.Environment:
+    def env(self, *, output: o.EnvironmentOutput = None) -> m.Environment:
         """Describe this machine and this installation, for a bug report; a fact that cannot be found out says why."""
         return self._call(Engine.env, locals())
 

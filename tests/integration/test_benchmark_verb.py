@@ -22,7 +22,7 @@ from otx.inference.timing import measure_in_turns
 from otx.model.checksum import add_checksum
 from otx.model.metadata import model_info
 from otx.model.modelfile import read_card
-from otx.results import BenchmarkResult
+from otx.results_machine import BenchmarkResult
 from otx.signals import drop_signal_stack
 from otx.verbs import benchmark as verb
 from otx.verbs.benchmark import names_apart

@@ -111,5 +111,6 @@ def test_only_the_command_line_prints_and_only_the_recipe_knows_yaml() -> None:
         "console.py",
         "console_machine.py",
         "console_progress.py",
+        "console_show.py",
     }
     assert {name for name, text in files.items() if "import yaml" in text} == {"yaml_text.py"}

@@ -12,7 +12,7 @@ from types import ModuleType
 ROOT = Path(__file__).resolve().parents[2]
 LIGHT = {
     "errors", "schema", "plain", "confusion", "results", "findings", "events", "machine", "limits", "memory", "places",
-    "signals", "spawn", "child", "files", "workspace", "recipe", "catalogue", "yaml_text",
+    "signals", "spawn", "child", "files", "workspace", "recipe", "catalogue", "yaml_text", "results_machine", "commands",
 }  # fmt: skip
 ROOMS = {
     "networks": set(),
@@ -27,8 +27,8 @@ ROOMS = {
     "verbs": {"training", "report", "demo", "evaluation", "export", "inference", "model", "networks", "data"},
 }
 # modules where a library such as torch is optional, and where the command line must start at once
-LAZY = {"", "engine", "cli", "inference.predictor", "export.export", "verbs.libraries"}
-PRINTS = {"cli", "console", "console_machine", "console_progress"}
+LAZY = {"", "engine", "cli", "completion", "inference.predictor", "export.export", "verbs.libraries"}
+PRINTS = {"cli", "console", "console_machine", "console_progress", "console_show"}
 # the Python API, and the bodies of its methods: their parameters are the options of a verb
 PUBLIC = re.compile(r"engine\.py:(__init__|train|export|benchmark)|verbs/\w+\.py:run")
 

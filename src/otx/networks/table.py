@@ -7,7 +7,7 @@ needs no torch; `tests/integration/test_models.py` computes them again.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -17,7 +17,10 @@ TIMM_PREFIX = "timm/"
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """One network. `mean` and `std` are those its weights were trained with, for pixels from 0 to 1."""
+    """One network. `mean` and `std` are those its weights were trained with, for pixels from 0 to 1.
+
+    `good_for` says in words when to take it.
+    """
 
     name: str
     network: str
@@ -27,6 +30,7 @@ class ModelInfo:
     params_m: float
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
+    good_for: str = ""
 
 
 _ENTRIES = (
@@ -76,7 +80,19 @@ _ENTRIES = (
         1.53,
     ),
 )
-MODELS = {entry.name: entry for entry in _ENTRIES}
+# what `otx find` says a network is good for
+_GOOD_FOR = {
+    "mobilenet_v3_large": "small and fast: start here",
+    "efficientnet_b0": "better than MobileNet, at twice its cost",
+    "efficientnet_v2": "accurate; a GPU, or patience",
+    "mobilenet_v4": "small and fast, for phones",
+    "deit_tiny": "a small vision transformer",
+    "dino_v2": "a transformer trained without labels",
+    "tv_efficientnet_b3": "between EfficientNet-B0 and V2-S",
+    "tv_efficientnet_v2_l": "the largest; training needs a GPU",
+    "tv_mobilenet_v3_small": "the smallest and fastest",
+}
+MODELS = {entry.name: replace(entry, good_for=_GOOD_FOR[entry.name]) for entry in _ENTRIES}
 
 
 def network_of(name: str) -> str:

@@ -24,7 +24,7 @@ from otx.inference.timing import ROUNDS
 from otx.machine import available_cores
 from otx.model.modelfile import read_card
 from otx.model.trained import TrainedModel
-from otx.results import BenchmarkedFile, BenchmarkResult, Throughput
+from otx.results_machine import BenchmarkedFile, BenchmarkResult, Throughput
 from otx.verbs.env import processor_name
 from otx.verbs.predict import Sources, as_list
 from otx.verbs.probe import Crashed, NoAnswer, ask

@@ -24,7 +24,7 @@ from typing import Any
 from otx.files import check_output, write_json
 from otx.machine import available_cores, cpu_quota, memory_limit, visible_cores
 from otx.places import cache_folder
-from otx.results import Environment
+from otx.results_machine import Environment
 from otx.verbs.libraries import (
     HUB_SECONDS,
     TORCH_FACTS,
