@@ -17,8 +17,9 @@ cells.
 Levers: `kept`: the model file; `probe`: the fitted classifier, before the first epoch; SERIES: best epoch by accuracy,
 then by loss;
 `SERIES:loss`: by loss; `SERIES:wise`: that, blended with the weights of the start, the share by validation loss;
-`SERIES:wise_half`: half of each; `SERIES:blend`: epoch and share (half or whole) by loss; `SERIES:half`: half of each
-in every epoch, epoch by accuracy; `SERIES:last`: the last epoch. A SERIES is `raw`, the weights after each epoch,
+`SERIES:wise_half`: half of each; `SERIES:blend`: epoch and share (half or whole) by loss; `SERIES:soft`: epoch by the
+mean probability of the true class; `SERIES:error`: epoch by loss, of those whose accuracy is at most a standard error
+below the best; `SERIES:last`: the last epoch. A SERIES is `raw`, the weights after each epoch,
 `emaN`, their moving average over N epochs, or `topN`, the mean of the best N epochs by loss.
 """
 
@@ -51,11 +52,12 @@ from otx.training.inputs import plain_batches
 from otx.training.loop import Loop
 from otx.training.recorder import rank
 
-EMA_EPOCHS = (1, 2, 4)
+EMA_EPOCHS = (1, 2)
 SHARES = (0.2, 0.4, 0.6, 0.8)
 # the default that everything is compared with
 BEFORE = {"training.average_epochs": 0}
 Weights = dict[str, torch.Tensor]
+Figures = tuple[float, float, float]
 
 
 class Watched(Loop):
@@ -107,10 +109,10 @@ class Ruler:
             name: list(plain_batches(part, range(len(part)), loop.recipe))
             for name, part in (("val", val), ("test", test))
         }
-        self.known: dict[tuple[str, int, float, str], tuple[float, float]] = {}
+        self.known: dict[tuple[str, int, float, str], Figures] = {}
 
-    def __call__(self, series: str, epoch: int, share: float, part: str = "val") -> tuple[float, float]:
-        """Accuracy and loss of a share of an epoch's weights and the rest of the start's; epoch -1: the start."""
+    def __call__(self, series: str, epoch: int, share: float, part: str = "val") -> Figures:
+        """What a share of an epoch's weights and the rest of the start's reach; epoch -1: the start."""
         if epoch < 0 or share == 0:
             series, epoch, share = "start", -1, 0.0
         key = (series, epoch, share, part)
@@ -122,20 +124,22 @@ class Ruler:
         return self.known[key]
 
     @torch.no_grad()
-    def measure(self, weights: Weights, part: str) -> tuple[float, float]:
+    def measure(self, weights: Weights, part: str) -> Figures:
+        """Accuracy, loss (nats), and the mean probability of the true class."""
         self.module.network.load_state_dict(weights)
         self.module.eval()
-        hits = loss = images = 0.0
+        hits = loss = truth = images = 0.0
         for batch in self.batches[part]:
             with self.loop.fabric.autocast():
                 logits = self.module(batch.images)
             hits += (logits.argmax(1) == batch.labels).sum().item()
             loss += functional.cross_entropy(logits, batch.labels, reduction="sum").item()
+            truth += logits.softmax(1).gather(1, batch.labels[:, None]).sum().item()
             images += len(batch.labels)
-        return hits / images, loss / images
+        return hits / images, loss / images, truth / images
 
 
-def by_accuracy(figures: tuple[float, float]) -> tuple[float, float]:
+def by_accuracy(figures: Figures) -> tuple[float, float]:
     return figures[0], -figures[1]
 
 
@@ -156,9 +160,17 @@ def choose(loop: Watched, ruler: Ruler) -> dict[str, tuple[str, int, float]]:
         levers[f"{name}:wise_half"] = (name, best, 0.5)
         pairs = [(epoch, share) for epoch in epochs for share in (0.5, 1.0)]
         levers[f"{name}:blend"] = (name, *min(pairs, key=lambda pair: ruler(name, *pair)[1]))
-        levers[f"{name}:half"] = (name, max(epochs, key=lambda epoch: by_accuracy(ruler(name, epoch, 0.5))), 0.5)
+        levers[f"{name}:soft"] = (name, max(epochs, key=lambda epoch: ruler(name, epoch, 1)[2]), 1.0)
+        levers[f"{name}:error"] = (name, within_error(loop, [ruler(name, epoch, 1) for epoch in epochs]) - 1, 1.0)
         levers[f"{name}:last"] = (name, len(states) - 1, 1.0)
     return levers
+
+
+def within_error(loop: Watched, figures: list[Figures]) -> int:
+    """Of those whose accuracy is at most its standard error below the highest, the place of the lowest loss."""
+    top = max(accuracy for accuracy, _, _ in figures)
+    least = top - (top * (1 - top) / len(loop.job.inputs.val)) ** 0.5
+    return min((loss, place) for place, (accuracy, loss, _) in enumerate(figures) if accuracy >= least)[1]
 
 
 def mean(states: list[Weights]) -> Weights:
@@ -195,10 +207,15 @@ def measured(loop: Watched, test: ImageSubset) -> dict[str, Any]:
         val, held_out = ruler(series, epoch, share), ruler(series, epoch, share, "test")
         levers[name] = {"epoch": epoch, "share": share, "val": val, "top1": held_out[0], "loss": held_out[1]}
     best, kept = max(loop.recorder.epochs, key=rank), load_file(loop.run.model)
-    (top1, loss), val = ruler.measure(kept, "test"), ruler.measure(kept, "val")
+    (top1, loss, _), val = ruler.measure(kept, "test"), ruler.measure(kept, "val")
     levers["kept"] = {"epoch": best.epoch, "share": 1.0, "val": val, "top1": top1, "loss": loss}
     return {
         "levers": levers,
+        "history": {
+            name: [(*ruler(name, epoch, 1), *ruler(name, epoch, 1, "test")) for epoch in range(-1, len(states))]
+            for name, states in loop.series.items()
+            if name in ("raw", "ema1")
+        },
         "reported": best.val_accuracy,
         "epochs": len(loop.series["raw"]),
         "steps": loop.state.steps,
