@@ -48,7 +48,11 @@ class TrainSubsetSettings:
         choices=(AUTO,),
     )
     sampler: str = setting("balanced", "balanced draws every class equally often", choices=("balanced", "random"))
-    efficient: bool = setting(True, "balanced sampler: shorten the epoch where the smallest class allows it")
+    efficient: bool = setting(
+        False,
+        "balanced sampler: shorten the epoch where the smallest class allows it; patience and early stopping's warm-up "
+        "are then as many more epochs, to see as many images",
+    )
     reduce_large: bool = setting(
         True,
         "keep photos whose shorter side is four times the input or more at twice the input: more fit into memory",

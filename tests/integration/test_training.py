@@ -297,6 +297,19 @@ def test_uneven_and_tiny_classes_train(tmp_path: Path) -> None:
     assert np.isfinite(result.epochs[0].train_loss)
 
 
+@pytest.mark.parametrize(
+    ("efficient", "waited"), [(False, "2 epochs"), (True, "5 epochs, which draw as many images as 2 whole ones")]
+)
+def test_a_rare_class_does_not_end_the_training_earlier(efficient: bool, waited: str, tmp_path: Path) -> None:
+    # 2 and 43 images to train: 22 of each class an epoch, or 10 where the smallest class allows it
+    root = write_classes(tmp_path / "data", {"ant": 60, "bee": 4})
+    changes = {"max_epochs": 30, "optimizer.lr": 0.0, "training.freeze_statistics": True}
+    settings = {**changes, "training.early_stopping.patience": 2, "data.train_subset.efficient": efficient}
+    result = small(root, tmp_path / "ws", **settings).train()
+    assert result.stop_reason.endswith(f" (epoch 1) for {waited}")
+    assert len(result.epochs) == int(waited[0]) + 1
+
+
 def test_a_model_is_trained_further(trained: Engine, photos: Path, tmp_path: Path) -> None:
     model = latest_run(trained.work_dir).model
     result = small(photos, tmp_path / "ws", max_epochs=1).train(checkpoint=model)

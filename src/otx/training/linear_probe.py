@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -32,7 +33,9 @@ from otx.results import BEFORE_TRAINING, EpochResult
 from otx.training.batch_size import in_memory
 from otx.training.devices import Compute
 from otx.training.inputs import Inputs, plain_batches
+from otx.training.mirrored import hold_out, warn_of_mirrored
 from otx.training.starting_point import StartingPoint
+from otx.training.usable_images import mirrored_names
 
 MAX_IMAGES = 10_000
 PENALTIES = (1.0, 10.0, 100.0)
@@ -62,24 +65,39 @@ def _probe(
     num_train, num_val = (len(numbers) for _, numbers in parts)
     mean, std = (torch.tensor(v, device=compute.place) for v in (start.preprocessing.mean, start.preprocessing.std))
 
-    def features(part: ImageSubset, numbers: Sequence[int], done: int) -> Features:
+    def features(part: ImageSubset, numbers: Sequence[int], done: Progress, *, flipped: bool = False) -> Features:
         return compute_features(
             network,
             plain_batches(part, numbers, recipe),
-            lambda images: normalise(images, mean, std),
+            lambda images: normalise(images.flip(-1) if flipped else images, mean, std),
             device=compute.place,
             half=compute.is_half,
-            on_progress=lambda n: reporter.progress(Progress("features", done + n, num_train + num_val)),
+            on_progress=lambda n: reporter.progress(replace(done, done=done.done + n)),
         )
 
-    train, val = features(*parts[0], 0), features(*parts[1], num_train)
+    train, val = (
+        features(*part, Progress("features", done, num_train + num_val))
+        for part, done in zip(parts, (0, num_train), strict=True)
+    )
     with heartbeat(reporter, "fitting the classifier"):
         before = fit_linear_probe(network, train, val, len(start.classes))
     reporter.note(
         f"The classifier alone, fitted to features of {num_train} images: {before.val_accuracy:.4f} on "
         f"{num_val} validation images."
     )
+    # with an image that cannot be decoded it is not known which row is whose
+    is_asked = _may_mirror(recipe, start.classes) and len(train[1]) == num_train
+    if held := hold_out(train[1], recipe.seed) if is_asked else []:
+        numbers, progress = [parts[0][1][row] for row in held], Progress("features of flipped images", 0, len(held))
+        flipped = features(inputs.train, numbers, progress, flipped=True)[0]
+        warn_of_mirrored(train, held, flipped, start.classes, reporter)
     return before if num_val == len(inputs.val) else None
+
+
+def _may_mirror(recipe: Recipe, classes: Sequence[str]) -> bool:
+    """Whether images will be flipped at random, and the names of the classes have not given a warning of it yet."""
+    flips = recipe.data.train_subset.augmentation.flip > 0 and recipe.max_epochs > 0
+    return flips and mirrored_names(classes) is None
 
 
 def _no_room_for_features(recipe: Recipe) -> TrainingError:
