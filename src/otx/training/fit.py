@@ -63,6 +63,9 @@ def _fit(job: Job) -> Outcome:
     if stopped is not None:
         reason = StopReason.CTRL_C if stopped == signal.SIGINT else StopReason.SIGTERM
         return Outcome(epochs, recorder.best, reason, f"stopped by {name_of(stopped)}")
+    if job.budget.is_used_up:
+        used_up = f"--max_time {recipe.max_time} is used up"
+        return Outcome(epochs, recorder.best, StopReason.MAX_TIME, used_up)
     return Outcome(epochs, recorder.best, *_reason(recipe, patience, recorder))
 
 

@@ -31,6 +31,7 @@ from otx.networks.head import classifier_input
 from otx.recipe import Recipe
 from otx.results import BEFORE_TRAINING, EpochResult
 from otx.training.batch_size import in_memory
+from otx.training.budget import PROBE_SHARE, STEP_PER_FEATURE, Budget
 from otx.training.devices import Compute
 from otx.training.inputs import Inputs, plain_batches
 from otx.training.mirrored import hold_out, warn_of_mirrored
@@ -44,9 +45,9 @@ Features = tuple[NDArray[np.float32], NDArray[np.int64]]
 
 
 def probe(
-    start: StartingPoint, inputs: Inputs, recipe: Recipe, compute: Compute, reporter: Reporter
+    start: StartingPoint, inputs: Inputs, recipe: Recipe, compute: Compute, budget: Budget, reporter: Reporter
 ) -> EpochResult | None:
-    """Fit the classifier before the first epoch.
+    """Fit the classifier before the first epoch, to as many images as the budget allows.
 
     Returns:
         Its loss and accuracy; None if they were measured on only a part of the validation images.
@@ -54,15 +55,17 @@ def probe(
     Raises:
         TrainingError: out of memory.
     """
-    return in_memory(lambda: _probe(start, inputs, recipe, compute, reporter), lambda _: _no_room_for_features(recipe))
+    return in_memory(
+        lambda: _probe(start, inputs, recipe, compute, budget, reporter), lambda _: _no_room_for_features(recipe)
+    )
 
 
 def _probe(
-    start: StartingPoint, inputs: Inputs, recipe: Recipe, compute: Compute, reporter: Reporter
+    start: StartingPoint, inputs: Inputs, recipe: Recipe, compute: Compute, budget: Budget, reporter: Reporter
 ) -> EpochResult | None:
     network = start.network.to(compute.place, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    parts = [(part, pick_numbers(part.subset, MAX_IMAGES, recipe.seed)) for part in (inputs.train, inputs.val)]
-    num_train, num_val = (len(numbers) for _, numbers in parts)
+    measured = pick_numbers(inputs.val.subset, MAX_IMAGES, recipe.seed)
+    num_val = len(measured)
     mean, std = (torch.tensor(v, device=compute.place) for v in (start.preprocessing.mean, start.preprocessing.std))
 
     def features(part: ImageSubset, numbers: Sequence[int], done: Progress, *, flipped: bool = False) -> Features:
@@ -75,10 +78,12 @@ def _probe(
             on_progress=lambda n: reporter.progress(replace(done, done=done.done + n)),
         )
 
-    train, val = (
-        features(*part, Progress("features", done, num_train + num_val))
-        for part, done in zip(parts, (0, num_train), strict=True)
-    )
+    began = budget.clock()
+    val = features(inputs.val, measured, Progress("features", 0, num_val + min(MAX_IMAGES, len(inputs.train))))
+    most = _affordable(budget, (budget.clock() - began) / num_val, inputs)
+    fitted = pick_numbers(inputs.train.subset, max(most, len(start.classes)), recipe.seed)
+    num_train = len(fitted)
+    train = features(inputs.train, fitted, Progress("features", num_val, num_val + num_train))
     with heartbeat(reporter, "fitting the classifier"):
         before = fit_linear_probe(network, train, val, len(start.classes))
     reporter.note(
@@ -88,10 +93,19 @@ def _probe(
     # with an image that cannot be decoded it is not known which row is whose
     is_asked = _may_mirror(recipe, start.classes) and len(train[1]) == num_train
     if held := hold_out(train[1], recipe.seed) if is_asked else []:
-        numbers, progress = [parts[0][1][row] for row in held], Progress("features of flipped images", 0, len(held))
+        numbers, progress = [fitted[row] for row in held], Progress("features of flipped images", 0, len(held))
         flipped = features(inputs.train, numbers, progress, flipped=True)[0]
         warn_of_mirrored(train, held, flipped, start.classes, reporter)
     return before if num_val == len(inputs.val) else None
+
+
+def _affordable(budget: Budget, seconds: float, inputs: Inputs) -> int:
+    """How many training images the classifier is fitted to, if the features of one image take so many seconds."""
+    if budget.limit is None:
+        return MAX_IMAGES
+    validation = seconds * len(inputs.val)
+    budget.expect(STEP_PER_FEATURE * seconds * len(inputs.train) + validation, validation)
+    return min(MAX_IMAGES, int(PROBE_SHARE * budget.limit / max(seconds, 1e-9)))
 
 
 def _may_mirror(recipe: Recipe, classes: Sequence[str]) -> bool:
