@@ -294,7 +294,7 @@ class Engine:
 
     def _call(self, method: Callable[..., Result], given: Mapping[str, Any], **more: Any) -> Result:
         """Check a method's options, taken from its local variables, and run its verb."""
-        options = checked(method, given)
+        options, session = checked(method, given), self._session()
         verb = import_module(f"otx.verbs.{method.__name__.removeprefix('iter_')}")
-        result: Result = verb.run(self._session(), **more, **options)
+        result: Result = verb.run(session, **more, **options)
         return result

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -14,6 +15,9 @@ TASK = "MULTI_CLASS_CLS"
 DEFAULT_RECIPE = "mobilenet_v3_large"
 AUTO = "auto"
 BATCH_SIZE = 64
+TIME = re.compile(r"(?:([\d.]+)h)?(?:([\d.]+)m(?:in)?)?(?:([\d.]+)s?)?")
+# importing the libraries and writing the report alone take most of it
+SHORTEST_TIME = 30
 STANDARD, LETTERBOX, CROP = RESIZE_TYPES = ("standard", "letterbox", "crop")
 
 
@@ -48,7 +52,11 @@ class TrainSubsetSettings:
         choices=(AUTO,),
     )
     sampler: str = setting("balanced", "balanced draws every class equally often", choices=("balanced", "random"))
-    efficient: bool = setting(True, "balanced sampler: shorten the epoch where the smallest class allows it")
+    efficient: bool = setting(
+        False,
+        "balanced sampler: shorten the epoch where the smallest class allows it; patience and early stopping's warm-up "
+        "are then as many more epochs, to see as many images",
+    )
     reduce_large: bool = setting(
         True,
         "keep photos whose shorter side is four times the input or more at twice the input: more fit into memory",
@@ -178,6 +186,11 @@ class Recipe:
     max_epochs: int = setting(
         90, "epochs at most; 0 fits the classifier alone, to features of a pretrained network", low=0
     )
+    max_time: str | None = setting(
+        None,
+        "end within this time, the report included: 90s, 20m, 1h30m; how many epochs, and whether the whole network is "
+        "trained at all, follows from the measured speed",
+    )
     seed: int = setting(0, "seed of the split, the order, the augmentation and the weights", low=0, high=2**31 - 1)
     report: bool = setting(True, "measure the best model on the validation images and write report.html")
     deterministic: bool = setting(False, "use only algorithms that give the same result twice (slower on a GPU)")
@@ -205,6 +218,26 @@ class Recipe:
         for key, value in changes.items():
             _put(data, key, value)
         return from_dict(data, source)
+
+
+def seconds_of(text: str) -> float:
+    """The seconds in `90s`, `20m`, `1h30m`, or a plain number of seconds.
+
+    Raises:
+        ValueError: it is no such time.
+    """
+    found = TIME.fullmatch(text.replace(" ", "").lower())
+    if found is None or not any(found.groups()):
+        raise ValueError(text)
+    hours, minutes, seconds = (float(part or 0) for part in found.groups())
+    return 3600 * hours + 60 * minutes + seconds
+
+
+def _is_bad_time(text: str) -> bool:
+    try:
+        return seconds_of(text) < SHORTEST_TIME
+    except ValueError:
+        return True
 
 
 def _put(data: dict[str, Any], dotted: str, value: Any) -> None:
@@ -247,6 +280,10 @@ def _relations(recipe: Recipe) -> list[str]:
             f"'training.growing_epochs' must be less than max_epochs ({recipe.max_epochs}), to end at the whole size"
         )
     problems += _preprocessing_relations(recipe.data)
+    if recipe.max_time is not None and _is_bad_time(recipe.max_time):
+        problems.append(
+            f"'max_time' must be a time of {SHORTEST_TIME} s at least (90s, 20m, 1h30m), got {recipe.max_time!r}"
+        )
     if not 0 < scale[1] <= 1:
         problems.append(f"'data.train_subset.augmentation.scale' must end between 0 and 1, got {list(scale)}")
     if not recipe.model.name.startswith(TIMM_PREFIX) and recipe.model.name not in MODELS:

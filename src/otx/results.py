@@ -57,6 +57,7 @@ class StopReason(StrEnum):
     ALL_EPOCHS = "all_epochs"
     EARLY_STOPPING = "early_stopping"
     CLASSIFIER_ONLY = "classifier_only"
+    MAX_TIME = "max_time"
     CTRL_C = "ctrl_c"
     SIGTERM = "sigterm"
 

@@ -23,6 +23,7 @@ from otx.inference.predictor import load_predictor
 from otx.plain import structured
 from otx.recipe import Recipe
 from otx.training import usable_images
+from otx.training.budget import Budget
 from otx.workspace import latest_run
 
 
@@ -106,7 +107,7 @@ def test_of_many_images_some_are_compared_and_it_is_said(
     recipe = Recipe(data_root=str(leaky))
     found = usable_images.load_images(recipe, None, recorder, min_classes=2)
     size = Preprocessing(32, 32, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
-    dataset, _ = usable_images.leave_out_unreadable(found, size, recipe, recorder)
+    dataset, _ = usable_images.leave_out_unreadable(found, size, recipe, recorder, Budget())
     assert (len(dataset.train), len(dataset.val), len(dataset.test)) == (16, 16, 17)
     assert recorder.notes[-1] == "9 images were not compared with each other; `otx check` compares all of them."
 

@@ -27,9 +27,12 @@ from otx.data.decode import decode_image
 from otx.data.load import load_dataset
 from otx.errors import DataError, TrainingError, UsageError
 from otx.model.modelfile import load_model, read_card
+from otx.recipe import Recipe
 from otx.results import StopReason
 from otx.training import devices, fit
+from otx.training.budget import Budget
 from otx.training.module import Classifier
+from otx.training.run import train
 from otx.verbs import train as verb
 from otx.workspace import latest_run, run_of
 
@@ -297,6 +300,19 @@ def test_uneven_and_tiny_classes_train(tmp_path: Path) -> None:
     assert np.isfinite(result.epochs[0].train_loss)
 
 
+@pytest.mark.parametrize(
+    ("efficient", "waited"), [(False, "2 epochs"), (True, "5 epochs, which draw as many images as 2 whole ones")]
+)
+def test_a_rare_class_does_not_end_the_training_earlier(efficient: bool, waited: str, tmp_path: Path) -> None:
+    # 2 and 43 images to train: 22 of each class an epoch, or 10 where the smallest class allows it
+    root = write_classes(tmp_path / "data", {"ant": 60, "bee": 4})
+    changes = {"max_epochs": 30, "optimizer.lr": 0.0, "training.freeze_statistics": True}
+    settings = {**changes, "training.early_stopping.patience": 2, "data.train_subset.efficient": efficient}
+    result = small(root, tmp_path / "ws", **settings).train()
+    assert result.stop_reason.endswith(f" (epoch 1) for {waited}")
+    assert len(result.epochs) == int(waited[0]) + 1
+
+
 def test_a_model_is_trained_further(trained: Engine, photos: Path, tmp_path: Path) -> None:
     model = latest_run(trained.work_dir).model
     result = small(photos, tmp_path / "ws", max_epochs=1).train(checkpoint=model)
@@ -368,3 +384,18 @@ def test_images_are_decoded_once_and_the_figures_stay_the_same(
     assert found[0] == found[1]
     dataset = load_dataset(photos, split_file=latest_run(tmp_path / "9").split)
     assert 0 < counts[1] <= len(dataset.train) + len(dataset.val) < counts[0]
+
+
+def test_a_limited_time_ends_the_training_with_the_best_model(photos: Path, tmp_path: Path, recorder: Recorder) -> None:
+    changes = {**SMALL, "max_epochs": 100_000, "training.early_stopping.patience": None, "max_time": "30s"}
+    recipe = Recipe(data_root=str(photos), work_dir=str(tmp_path)).override(
+        {**changes, "model.name": "timm/test_resnet"}
+    )
+    result = train(recipe, recorder, budget=Budget(8.0, with_report=False))
+    assert (result.stop, result.stop_reason) == ("max_time", "--max_time 30s is used up")
+    assert result.model_path.is_file()
+    assert sum(epoch.seconds for epoch in result.epochs) < 8
+    assert any(note.startswith("--max_time: ") for note in recorder.notes)
+    more = Engine(work_dir=tmp_path).train(resume=True, max_epochs=len(result.epochs) + 1)
+    assert more.stop == "all_epochs"
+    assert len(more.epochs) == len(result.epochs) + 1

@@ -12,7 +12,8 @@ from types import ModuleType
 ROOT = Path(__file__).resolve().parents[2]
 LIGHT = {
     "errors", "schema", "plain", "confusion", "results", "findings", "events", "machine", "limits", "memory", "places",
-    "signals", "spawn", "child", "files", "workspace", "recipe", "catalogue", "yaml_text", "results_machine", "commands",
+    "signals", "spawn", "child", "files", "workspace", "recipe", "catalogue", "yaml_text", "results_machine",
+    "commands",
 }  # fmt: skip
 ROOMS = {
     "networks": set(),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from fractions import Fraction
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +28,18 @@ def images_per_class(class_counts: Sequence[int], *, efficient: bool) -> int:
         return even
     enough = 1 if smallest == 1 else math.ceil(math.log(1 - SEEN) / math.log(1 - 1 / smallest))
     return min(even, enough)
+
+
+def epochs_per_pass(labels: Sequence[int], *, efficient: bool) -> Fraction:
+    """How many balanced epochs draw as many images as one that is not shortened: at least 1, which is no shortening."""
+    counts = _counts(labels)
+    return Fraction(images_per_class(counts, efficient=False), images_per_class(counts, efficient=efficient))
+
+
+def _counts(labels: Sequence[int]) -> list[int]:
+    """The images of each class that has any."""
+    counts: list[int] = np.unique(np.asarray(labels), return_counts=True)[1].tolist()
+    return counts
 
 
 def balanced_epoch(labels: Sequence[int], *, per_class: int, seed: int, epoch: int) -> NDArray[np.int64]:
@@ -76,9 +89,9 @@ class BalancedSampler(EpochSampler):
     """Every class equally often."""
 
     def __init__(
-        self, labels: Sequence[int], *, seed: int, efficient: bool = True, rank: int = 0, world_size: int = 1
+        self, labels: Sequence[int], *, seed: int, efficient: bool = False, rank: int = 0, world_size: int = 1
     ) -> None:
-        counts = np.unique(np.asarray(labels), return_counts=True)[1].tolist()
+        counts = _counts(labels)
         self.labels, self.seed = labels, seed
         self.per_class = images_per_class(counts, efficient=efficient)
         super().__init__(self.per_class * len(counts), rank=rank, world_size=world_size)

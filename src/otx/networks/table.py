@@ -83,7 +83,7 @@ _ENTRIES = (
 # what `otx find` says a network is good for
 _GOOD_FOR = {
     "mobilenet_v3_large": "small and fast: start here",
-    "efficientnet_b0": "better than MobileNet, at twice its cost",
+    "efficientnet_b0": "better than MobileNet, twice its cost",
     "efficientnet_v2": "accurate; a GPU, or patience",
     "mobilenet_v4": "small and fast, for phones",
     "deit_tiny": "a small vision transformer",

@@ -52,11 +52,8 @@ def fit(job: Job) -> Outcome:
 
 def _fit(job: Job) -> Outcome:
     recipe, run = job.module.recipe, job.run
-    recorder, patience, stop = (
-        EpochRecorder(),
-        EarlyStopping(recipe.training.early_stopping),
-        GracefulStop(job.reporter),
-    )
+    recorder, stop = EpochRecorder(), GracefulStop(job.reporter)
+    patience = EarlyStopping(recipe.training.early_stopping, job.inputs.epochs_per_pass(recipe))
     with quiet():
         fabric = make_fabric(recipe, job.compute)
         stopped = _run(fabric, job, stop, lambda: _train(fabric, job, recorder, patience, stop))
@@ -66,6 +63,9 @@ def _fit(job: Job) -> Outcome:
     if stopped is not None:
         reason = StopReason.CTRL_C if stopped == signal.SIGINT else StopReason.SIGTERM
         return Outcome(epochs, recorder.best, reason, f"stopped by {name_of(stopped)}")
+    if job.budget.is_used_up:
+        used_up = f"--max_time {recipe.max_time} is used up"
+        return Outcome(epochs, recorder.best, StopReason.MAX_TIME, used_up)
     return Outcome(epochs, recorder.best, *_reason(recipe, patience, recorder))
 
 
@@ -77,7 +77,7 @@ def _train(fabric: Fabric, job: Job, recorder: EpochRecorder, patience: EarlySto
     module.move_teacher()
     # Fabric does not clip for a fused optimizer with a gradient scaler
     optimizer = module.make_optimizer(fused=job.compute.precision != "16")
-    schedule = Schedule(optimizer, recipe.scheduler)
+    schedule = Schedule(optimizer, recipe.scheduler, job.inputs.epochs_per_pass(recipe))
     state = State(module, optimizer, schedule, fabric.strategy.precision, patience, recorder)
     if job.resumes:
         state.load(job.run.last_checkpoint)
@@ -144,7 +144,7 @@ def _reason(recipe: Recipe, patience: EarlyStopping, recorder: EpochRecorder) ->
         return (
             StopReason.EARLY_STOPPING,
             f"early stopping: val/accuracy has not risen above {best.val_accuracy:.4f} (epoch {best.epoch + 1}) "
-            f"for {patience.epochs} epochs",
+            f"for {patience.in_words}",
         )
     if recipe.max_epochs == 0:
         return StopReason.CLASSIFIER_ONLY, "only the classifier was to be fitted (--max_epochs 0)"

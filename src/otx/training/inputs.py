@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 
 from torch.utils.data import DataLoader
 
@@ -19,6 +20,7 @@ from otx.data.loader import (
     val_loader,
 )
 from otx.data.preprocessing import Preprocessing
+from otx.data.sampler import epochs_per_pass
 from otx.data.transport import Batch
 from otx.recipe import Recipe
 from otx.training.devices import Compute
@@ -46,6 +48,13 @@ class Inputs:
     def val_batches(self, recipe: Recipe, compute: Compute) -> DataLoader[Batch]:
         """This process's validation batches, in order."""
         return val_loader(self.val, _batching(recipe.data.val_subset.batch_size, self.val, recipe, compute))
+
+    def epochs_per_pass(self, recipe: Recipe) -> Fraction:
+        """How many epochs draw as many images as one that is not shortened; 1 unless the sampler shortens them."""
+        subset = recipe.data.train_subset
+        if subset.sampler != "balanced":
+            return Fraction(1)
+        return epochs_per_pass(self.train.subset.labels, efficient=subset.efficient)
 
 
 def _batching(size: int, images: ImageSubset, recipe: Recipe, compute: Compute) -> Batching:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -30,9 +31,12 @@ from otx.networks.head import classifier_input
 from otx.recipe import Recipe
 from otx.results import BEFORE_TRAINING, EpochResult
 from otx.training.batch_size import in_memory
+from otx.training.budget import PROBE_SHARE, STEP_PER_FEATURE, Budget
 from otx.training.devices import Compute
 from otx.training.inputs import Inputs, plain_batches
+from otx.training.mirrored import hold_out, warn_of_mirrored
 from otx.training.starting_point import StartingPoint
+from otx.training.usable_images import mirrored_names
 
 MAX_IMAGES = 10_000
 PENALTIES = (1.0, 10.0, 100.0)
@@ -41,9 +45,9 @@ Features = tuple[NDArray[np.float32], NDArray[np.int64]]
 
 
 def probe(
-    start: StartingPoint, inputs: Inputs, recipe: Recipe, compute: Compute, reporter: Reporter
+    start: StartingPoint, inputs: Inputs, recipe: Recipe, compute: Compute, budget: Budget, reporter: Reporter
 ) -> EpochResult | None:
-    """Fit the classifier before the first epoch.
+    """Fit the classifier before the first epoch, to as many images as the budget allows.
 
     Returns:
         Its loss and accuracy; None if they were measured on only a part of the validation images.
@@ -51,35 +55,63 @@ def probe(
     Raises:
         TrainingError: out of memory.
     """
-    return in_memory(lambda: _probe(start, inputs, recipe, compute, reporter), lambda _: _no_room_for_features(recipe))
+    return in_memory(
+        lambda: _probe(start, inputs, recipe, compute, budget, reporter), lambda _: _no_room_for_features(recipe)
+    )
 
 
 def _probe(
-    start: StartingPoint, inputs: Inputs, recipe: Recipe, compute: Compute, reporter: Reporter
+    start: StartingPoint, inputs: Inputs, recipe: Recipe, compute: Compute, budget: Budget, reporter: Reporter
 ) -> EpochResult | None:
     network = start.network.to(compute.place, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    parts = [(part, pick_numbers(part.subset, MAX_IMAGES, recipe.seed)) for part in (inputs.train, inputs.val)]
-    num_train, num_val = (len(numbers) for _, numbers in parts)
+    measured = pick_numbers(inputs.val.subset, MAX_IMAGES, recipe.seed)
+    num_val = len(measured)
     mean, std = (torch.tensor(v, device=compute.place) for v in (start.preprocessing.mean, start.preprocessing.std))
 
-    def features(part: ImageSubset, numbers: Sequence[int], done: int) -> Features:
+    def features(part: ImageSubset, numbers: Sequence[int], done: Progress, *, flipped: bool = False) -> Features:
         return compute_features(
             network,
             plain_batches(part, numbers, recipe),
-            lambda images: normalise(images, mean, std),
+            lambda images: normalise(images.flip(-1) if flipped else images, mean, std),
             device=compute.place,
             half=compute.is_half,
-            on_progress=lambda n: reporter.progress(Progress("features", done + n, num_train + num_val)),
+            on_progress=lambda n: reporter.progress(replace(done, done=done.done + n)),
         )
 
-    train, val = features(*parts[0], 0), features(*parts[1], num_train)
+    began = budget.clock()
+    val = features(inputs.val, measured, Progress("features", 0, num_val + min(MAX_IMAGES, len(inputs.train))))
+    most = _affordable(budget, (budget.clock() - began) / num_val, inputs)
+    fitted = pick_numbers(inputs.train.subset, max(most, len(start.classes)), recipe.seed)
+    num_train = len(fitted)
+    train = features(inputs.train, fitted, Progress("features", num_val, num_val + num_train))
     with heartbeat(reporter, "fitting the classifier"):
         before = fit_linear_probe(network, train, val, len(start.classes))
     reporter.note(
         f"The classifier alone, fitted to features of {num_train} images: {before.val_accuracy:.4f} on "
         f"{num_val} validation images."
     )
+    # with an image that cannot be decoded it is not known which row is whose
+    is_asked = _may_mirror(recipe, start.classes) and len(train[1]) == num_train
+    if held := hold_out(train[1], recipe.seed) if is_asked else []:
+        numbers, progress = [fitted[row] for row in held], Progress("features of flipped images", 0, len(held))
+        flipped = features(inputs.train, numbers, progress, flipped=True)[0]
+        warn_of_mirrored(train, held, flipped, start.classes, reporter)
     return before if num_val == len(inputs.val) else None
+
+
+def _affordable(budget: Budget, seconds: float, inputs: Inputs) -> int:
+    """How many training images the classifier is fitted to, if the features of one image take so many seconds."""
+    if budget.limit is None:
+        return MAX_IMAGES
+    validation = seconds * len(inputs.val)
+    budget.expect(STEP_PER_FEATURE * seconds * len(inputs.train) + validation, validation)
+    return min(MAX_IMAGES, int(PROBE_SHARE * budget.limit / max(seconds, 1e-9)))
+
+
+def _may_mirror(recipe: Recipe, classes: Sequence[str]) -> bool:
+    """Whether images will be flipped at random, and the names of the classes have not given a warning of it yet."""
+    flips = recipe.data.train_subset.augmentation.flip > 0 and recipe.max_epochs > 0
+    return flips and mirrored_names(classes) is None
 
 
 def _no_room_for_features(recipe: Recipe) -> TrainingError:

@@ -20,6 +20,7 @@ from otx.model.modelfile import save_model
 from otx.results import EpochResult
 from otx.training.acceleration.threads import ThreadWatch
 from otx.training.average import Weights
+from otx.training.budget import Budget
 from otx.training.devices import Compute
 from otx.training.inputs import Inputs
 from otx.training.module import Classifier
@@ -38,6 +39,7 @@ class Job:
         watch: chooses the number of threads.
         before: the figures of the linear probe, if there is one.
         resumes: continue from the last checkpoint of the run.
+        budget: how long it may take.
     """
 
     module: Classifier
@@ -49,6 +51,7 @@ class Job:
     reporter: Reporter
     before: EpochResult | None
     resumes: bool
+    budget: Budget
 
     def keep(self, result: EpochResult, weights: Weights | None = None) -> None:
         """Write the model file, with these weights of the network, or its own. Called when it is the best so far."""
@@ -78,14 +81,17 @@ class Loop:
 
     def train(self) -> None:
         """Train until all epochs are done or early stopping ends it."""
-        schedule, patience = self.state.schedule, self.state.patience
+        self._say_plan()
+        schedule, patience, budget = self.state.schedule, self.state.patience, self.job.budget
         for epoch in range(self.recorder.next_epoch, self.recipe.max_epochs):
-            if patience.is_over:
+            if patience.is_over or not self.fabric.broadcast(budget.allows_epoch()):
                 return
             self.tell_fall()
             line = LiveLine(self.reporter, f"epoch {epoch + 1}/{self.recipe.max_epochs}")
             train_loss = self.train_epoch(epoch, line)
+            trained = line.seconds
             accuracy, loss = self.validate(line)
+            self._note_time(line.seconds, line.seconds - trained)
             speed = line.images_per_second
             result = self.recorder.add(
                 EpochResult(epoch, train_loss, loss, accuracy, schedule.lr, speed, line.seconds, is_best=False)
@@ -106,7 +112,22 @@ class Loop:
                 loss = self._step(self._moved(batch), number)
             line.trained(len(batch.labels) * self.fabric.world_size, loss, number, len(self.batches))
             self.stop.check()
+            # several processes have to agree, which they do before each epoch
+            if self.fabric.world_size == 1 and self.job.budget.ends_epoch():
+                break
         return self.module.train_loss.compute().item()
+
+    def _note_time(self, epoch: float, validation: float) -> None:
+        """Add the seconds of an epoch to the budget; after the first one, say how many more fit."""
+        budget, is_first = self.job.budget, self.state.steps <= len(self.batches)
+        budget.measured(epoch, validation)
+        if is_first:
+            self._say_plan()
+
+    def _say_plan(self) -> None:
+        """Report how many epochs fit into a limited time, as soon as the speed is known."""
+        if self.job.budget.limit is not None and self.job.budget.epoch_seconds:
+            self.reporter.note(self.job.budget.plan_in_words())
 
     def _step(self, batch: Batch, number: int) -> torch.Tensor:
         with self.fabric.autocast():

@@ -30,6 +30,7 @@ from otx.results import EpochResult, TrainResult
 from otx.signals import name_of, signal_of
 from otx.training.acceleration.threads import KeptThreads
 from otx.training.batch_size import as_decided, fill_memory, is_measured
+from otx.training.budget import Budget
 from otx.training.compute import find_shard, share
 from otx.training.devices import Compute
 from otx.training.fit import Outcome, fit
@@ -55,6 +56,7 @@ def train(
     checkpoint: Path | None = None,
     renames: Mapping[str, str] | None = None,
     run: RunFolder | None = None,
+    budget: Budget | None = None,
 ) -> TrainResult:
     """Train a model.
 
@@ -62,6 +64,7 @@ def train(
         checkpoint: begin from this model; classes of the data that it does not know are added to it.
         renames: new names of the model's classes.
         run: go on with this run from its last checkpoint, instead of starting a new one.
+        budget: how long it may take; default: for ever.
 
     Raises:
         DataError, ModelError, UsageError: something given cannot be used; nothing was started.
@@ -70,14 +73,14 @@ def train(
     """
     request = TrainingRequest(recipe, checkpoint, dict(renames or {}), run)
     try:
-        return _train(request, reporter)
+        return _train(request, budget or Budget(), reporter)
     except KeyboardInterrupt:
         if find_shard(recipe.engine).is_main:
             reporter.note("The training had not begun yet: the same command starts it again.")
         raise
 
 
-def _train(request: TrainingRequest, reporter: Reporter) -> TrainResult:
+def _train(request: TrainingRequest, budget: Budget, reporter: Reporter) -> TrainResult:
     clock = Clock()
     compute = Compute.choose(request.recipe)
     reporter = reporter if compute.is_main else SilentReporter()
@@ -90,7 +93,7 @@ def _train(request: TrainingRequest, reporter: Reporter) -> TrainResult:
     start = with_intensity(start, dataset, request.recipe, reporter)
     # the last check, since it takes longest
     dataset = dataset.with_classes(start.classes)
-    dataset, found = leave_out_unreadable(dataset, start.preprocessing, request.recipe, reporter)
+    dataset, found = leave_out_unreadable(dataset, start.preprocessing, request.recipe, reporter, budget)
     reporter.note(f"Network {start.info.network} from {start.origin}; training in {compute.why}, on {compute.device}.")
     if start.warning:
         reporter.warn(start.warning)
@@ -98,7 +101,7 @@ def _train(request: TrainingRequest, reporter: Reporter) -> TrainResult:
     prepare_network(start, request.recipe, compute, watch, reporter)
     with open_inputs(dataset, start.preprocessing, request.recipe) as inputs:
         is_fitted = request.recipe.training.head_first and start.is_pretrained and has_linear_head(start.network)
-        before = _before_training(start, inputs, request.recipe, compute, reporter) if is_fitted else None
+        before = _before_training(start, inputs, request.recipe, compute, budget, reporter) if is_fitted else None
         _check_has_work(request.recipe, before, compute)
         card = _card(start, dataset, request.recipe, num_old=start.num_old if objective.is_balanced else 0)
         module = Classifier(start, objective, request.recipe, card=card.to_json(), is_fitted=is_fitted)
@@ -113,7 +116,7 @@ def _train(request: TrainingRequest, reporter: Reporter) -> TrainResult:
             _write_beginning(run, request, recipe, start, card)
         reporter.note(f"Run folder: {run.path}")
         _note_transport(inputs, recipe, reporter)
-        job = Job(module, inputs, run, card, compute, watch, reporter, before, request.run is not None)
+        job = Job(module, inputs, run, card, compute, watch, reporter, before, request.run is not None, budget)
         outcome = fit(job)
     result = _result(run, outcome, start, compute)
     if compute.is_main:
@@ -153,10 +156,10 @@ def _with_known_batch_size(request: TrainingRequest, compute: Compute) -> Recipe
 
 
 def _before_training(
-    start: StartingPoint, inputs: Inputs, recipe: Recipe, compute: Compute, reporter: Reporter
+    start: StartingPoint, inputs: Inputs, recipe: Recipe, compute: Compute, budget: Budget, reporter: Reporter
 ) -> EpochResult | None:
     """Fit the linear probe on rank 0; the other ranks get its weights with the network."""
-    return probe(start, inputs, recipe, compute, reporter) if compute.is_main else None
+    return probe(start, inputs, recipe, compute, budget, reporter) if compute.is_main else None
 
 
 def _check_has_work(recipe: Recipe, before: EpochResult | None, compute: Compute) -> None:

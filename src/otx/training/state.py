@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import math
 from dataclasses import dataclass, field
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ from otx.training.acceleration.cpu_kernels import kernel_choices_of, set_kernel_
 from otx.training.average import Average
 from otx.training.module import Classifier
 from otx.training.recorder import EpochRecorder
-from otx.training.stopping import EarlyStopping
+from otx.training.stopping import WHOLE, EarlyStopping
 
 # keys of the first checkpoints, which Lightning's Trainer wrote
 JOURNAL, SCALER = "Journal", "MixedPrecision"
@@ -25,12 +27,21 @@ PATIENCE = "Stopper{'monitor': 'val/accuracy', 'mode': 'max'}"
 
 
 class Schedule:
-    """The learning rate: warm-up in the first steps, then ReduceLROnPlateau on `val/accuracy`."""
+    """The learning rate: warm-up in the first steps, then ReduceLROnPlateau on `val/accuracy`.
 
-    def __init__(self, optimizer: torch.optim.Optimizer, settings: SchedulerSettings) -> None:
+    Args:
+        per_pass: how many epochs draw as many images as one that is not shortened. The learning rate falls after as
+            many images without a better accuracy as with whole epochs.
+    """
+
+    def __init__(
+        self, optimizer: torch.optim.Optimizer, settings: SchedulerSettings, per_pass: Fraction = WHOLE
+    ) -> None:
         self.optimizer = optimizer
+        # ReduceLROnPlateau acts in the epoch after its patience
+        self.patience = math.ceil((settings.patience + 1) * per_pass) - 1
         self.plateau = lr_scheduler.ReduceLROnPlateau(
-            optimizer, mode="max", factor=settings.factor, patience=settings.patience
+            optimizer, mode="max", factor=settings.factor, patience=self.patience
         )
         steps = settings.num_warmup_steps
         self.warmup = (
@@ -57,6 +68,8 @@ class Schedule:
         for each, state in zip((self.plateau, self.warmup), states, strict=False):
             if each is not None:
                 each.load_state_dict(state)
+        # from the recipe and the images, like that of early stopping: older checkpoints did not lengthen it
+        self.plateau.patience = self.patience
 
 
 @dataclass

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import signal
 import subprocess
 import threading
 from collections.abc import Sequence
+from fractions import Fraction
 from types import FrameType
 from typing import Any
 
@@ -18,6 +20,7 @@ from otx.recipe import EarlyStoppingSettings
 from otx.signals import SecondSigterm, name_of
 
 STOPS = (signal.SIGINT, signal.SIGTERM)
+WHOLE = Fraction(1)
 
 
 class Interrupted(Exception):
@@ -79,15 +82,25 @@ def tell(children: Any, number: signal.Signals) -> None:
 class EarlyStopping:
     """Counts the epochs in which `val/accuracy` did not rise, without those of the warm-up.
 
+    Args:
+        per_pass: how many epochs draw as many images as one that is not shortened. Patience and warm-up are as many
+            times longer, so that they see as many images however short the epochs are.
+
     Attributes:
         epochs: the patience; None to wait for ever.
     """
 
-    def __init__(self, settings: EarlyStoppingSettings) -> None:
-        self.epochs, self.min_delta, self.warmup = settings.patience, settings.min_delta, settings.warmup_epochs
-        self.waited = 0
+    def __init__(self, settings: EarlyStoppingSettings, per_pass: Fraction = WHOLE) -> None:
+        self.epochs = None if settings.patience is None else math.ceil(settings.patience * per_pass)
+        self.min_delta, self.warmup = settings.min_delta, math.ceil(settings.warmup_epochs * per_pass)
+        self.waited, self.whole = 0, settings.patience
         # float32 like the metric, so that comparing with `min_delta` is exact to the last bit
         self.best = torch.tensor(-torch.inf)
+
+    @property
+    def in_words(self) -> str:
+        same = "" if self.epochs == self.whole else f", which draw as many images as {self.whole} whole ones"
+        return f"{self.epochs} epochs{same}"
 
     @property
     def is_over(self) -> bool:

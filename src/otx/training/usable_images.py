@@ -17,9 +17,11 @@ from otx.errors import UsageError
 from otx.events import Progress, Reporter, heartbeat
 from otx.findings import CheckResult, CopyPair
 from otx.recipe import Recipe
+from otx.training.budget import CHECK_SHARE, Budget
 from otx.workspace import RunFolder
 
 MAX_COMPARED = 10_000
+TIMED = 64
 
 
 def load_images(recipe: Recipe, run: RunFolder | None, reporter: Reporter, *, min_classes: int) -> Dataset:
@@ -61,23 +63,38 @@ def mirrored_names(classes: Sequence[str]) -> tuple[str, str] | None:
 
 
 def leave_out_unreadable(
-    dataset: Dataset, size: Preprocessing, recipe: Recipe, reporter: Reporter
+    dataset: Dataset, size: Preprocessing, recipe: Recipe, reporter: Reporter, budget: Budget
 ) -> tuple[Dataset, CheckResult | None]:
     """Decode every image once, leave out those that cannot be decoded, and warn of each.
 
     Returns:
-        The usable images, and the findings; None if the recipe turns the check off.
+        The usable images, and the findings; None if the recipe turns the check off, or the budget does not allow it.
 
     Raises:
         DataError: too many images of a class cannot be decoded.
         UsageError: fewer training or validation images are left than there are processes.
     """
-    if not recipe.data.check_images:
+    if not recipe.data.check_images or not _affords_check(dataset, size, recipe, reporter, budget):
         return dataset, None
     found = _check(dataset, size, recipe, reporter)
     usable = dataset.without([image.path for image in (*found.broken, *found.empty)])
     check_shares(recipe, usable)
     return usable, found
+
+
+def _affords_check(dataset: Dataset, size: Preprocessing, recipe: Recipe, reporter: Reporter, budget: Budget) -> bool:
+    """Whether checking the images is a small part of the budget, from the time that some of them take."""
+    if budget.limit is None:
+        return True
+    some = pick_evenly(dataset.train, TIMED, recipe.seed).paths
+    started = budget.clock()
+    scan_images(dataset.root, some, reading=size.reading(recipe.data.max_image_pixels))
+    count = sum(map(len, dataset.parts.values()))
+    seconds = (budget.clock() - started) / len(some) * count
+    if budget.affords(seconds, CHECK_SHARE):
+        return True
+    reporter.note(f"--max_time: {count} images are not checked beforehand, which would take about {seconds:.0f} s.")
+    return False
 
 
 def check_shares(recipe: Recipe, dataset: Dataset) -> None:

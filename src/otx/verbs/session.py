@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import time
 import traceback
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ class Session:
         has_recipe: a recipe or model was asked for.
         checkpoint: the model that verbs use; None: that of the newest training.
         start: the model that a training starts from; unlike `checkpoint`, a finished training does not change it.
+        began: when the verb was called, by `time.monotonic`.
     """
 
     recipe: Recipe
@@ -36,6 +38,7 @@ class Session:
     reporter: Reporter
     checkpoint: Path | None = None
     start: Path | None = None
+    began: float = field(default_factory=time.monotonic)
 
     @property
     def work_dir(self) -> Path:

@@ -18,6 +18,7 @@ from otx.report.page import write_report
 from otx.results import StopReason, TrainResult
 from otx.signals import name_of, signal_of
 from otx.training import run as training
+from otx.training.budget import Budget
 from otx.training.compute import find_shard
 from otx.training.resume import resume_run, resumed_recipe
 from otx.verbs.session import Session
@@ -42,7 +43,8 @@ def run(
     if resume:
         resumed = resume_run(start) if start else latest_run(session.work_dir)
         recipe, start = resumed_recipe(resumed, recipe, {**session.asked, **changes}), None
-    result = training.train(recipe, session.reporter, checkpoint=start, renames=rename, run=resumed)
+    budget = Budget.of(recipe.max_time, session.began, with_report=recipe.report)
+    result = training.train(recipe, session.reporter, checkpoint=start, renames=rename, run=resumed, budget=budget)
     session.checkpoint = result.model_path
     # no report after SIGTERM: SIGKILL usually follows soon
     if not recipe.report or result.stop is StopReason.SIGTERM or not find_shard(recipe.engine).is_main:
