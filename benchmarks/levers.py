@@ -2,7 +2,7 @@
 
     python benchmarks/levers.py FOLDER... --out RESULTS.jsonl --weights mobilenetv2_100=FILE.safetensors [NAME=FILE...]
         [--seeds 0 1 2] [--size 128] [--per_class N --test_per_class N] [--epochs 90] [--minutes 11]
-        [--variants plain KEY=VALUE,KEY=VALUE] [--threads 2]
+        [--variants plain default KEY=VALUE,KEY=VALUE] [--threads 2]
     python benchmarks/levers.py --out RESULTS.jsonl
 
 FOLDER holds class folders, or train/ and test/ (or val/) with class folders; `--per_class` takes N random images of
@@ -50,12 +50,11 @@ from otx.training import fit as fit_module
 from otx.training import run as run_module
 from otx.training.inputs import plain_batches
 from otx.training.loop import Loop
-from otx.training.recorder import rank
 
 EMA_EPOCHS = (1, 2)
 SHARES = (0.2, 0.4, 0.6, 0.8)
 # the default that everything is compared with
-BEFORE = {"training.average_epochs": 0}
+BEFORE = {"training.average_epochs": 0, "training.monitor": "accuracy"}
 Weights = dict[str, torch.Tensor]
 Figures = tuple[float, float, float]
 
@@ -206,7 +205,8 @@ def measured(loop: Watched, test: ImageSubset) -> dict[str, Any]:
     for name, (series, epoch, share) in choose(loop, ruler).items():
         val, held_out = ruler(series, epoch, share), ruler(series, epoch, share, "test")
         levers[name] = {"epoch": epoch, "share": share, "val": val, "top1": held_out[0], "loss": held_out[1]}
-    best, kept = max(loop.recorder.epochs, key=rank), load_file(loop.run.model)
+    best, kept = loop.recorder.best, load_file(loop.run.model)
+    assert best is not None
     (top1, loss, _), val = ruler.measure(kept, "test"), ruler.measure(kept, "val")
     levers["kept"] = {"epoch": best.epoch, "share": 1.0, "val": val, "top1": top1, "loss": loss}
     return {
@@ -266,10 +266,10 @@ def train(
 
 
 def cells(options: argparse.Namespace) -> Iterator[tuple[dict[str, Any], Path, Path]]:
-    for variant in options.variants:
-        for seed in options.seeds:
-            for folder in options.folders:
-                for pair in options.weights:
+    for seed in options.seeds:
+        for folder in options.folders:
+            for pair in options.weights:
+                for variant in options.variants:
                     model, _, weights = pair.partition("=")
                     cell = {"folder": folder.name, "model": model, "size": options.size, "seed": seed}
                     yield {**cell, "per_class": options.per_class, "variant": variant}, folder, Path(weights)
@@ -317,7 +317,7 @@ def main() -> None:
     parser.add_argument("--test_per_class", type=int)
     parser.add_argument("--epochs", type=int, default=90)
     parser.add_argument("--minutes", type=float, default=11)
-    parser.add_argument("--variants", nargs="+", default=["plain"])
+    parser.add_argument("--variants", nargs="+", default=["plain", "default"])
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     options = parser.parse_args()
     torch.set_num_threads(options.threads)

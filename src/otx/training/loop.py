@@ -17,6 +17,7 @@ from otx.errors import StorageError
 from otx.events import Reporter
 from otx.model.card import ModelCard
 from otx.model.modelfile import save_model
+from otx.recipe import AUTO
 from otx.results import EpochResult
 from otx.training.acceleration.threads import ThreadWatch
 from otx.training.average import Weights
@@ -28,6 +29,8 @@ from otx.training.recorder import LiveLine
 from otx.training.state import State
 from otx.training.stopping import GracefulStop
 from otx.workspace import RunFolder
+
+FEW_IMAGES = 500
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,14 @@ class Job:
     before: EpochResult | None
     resumes: bool
     budget: Budget
+
+    @property
+    def chooses_by_loss(self) -> bool:
+        """Whether validation loss says which epoch is better; few images make accuracy coarse, but not the loss."""
+        monitor, module = self.module.recipe.training.monitor, self.module
+        if monitor != AUTO:
+            return monitor == "loss"
+        return module.is_fitted and not module.is_balanced and len(self.inputs.val) < FEW_IMAGES
 
     def keep(self, result: EpochResult, weights: Weights | None = None) -> None:
         """Write the model file, with these weights of the network, or its own. Called when it is the best so far."""
@@ -96,8 +107,8 @@ class Loop:
             result = self.recorder.add(
                 EpochResult(epoch, train_loss, loss, accuracy, schedule.lr, speed, line.seconds, is_best=False)
             )
-            schedule.update(accuracy)
-            patience.update(epoch, accuracy)
+            schedule.update(self.recorder.score(result))
+            patience.update(epoch, self.recorder.score(result))
             self.keep(result)
             self.tell(result)
             self.save(self.run.last_checkpoint)
@@ -218,7 +229,8 @@ class Loop:
         """Report that the learning rate has fallen since the last epoch."""
         lr, before = self.state.schedule.lr, self.recorder.epochs[-1].lr if self.recorder.epochs else 0.0
         if 0 < lr < before:
-            self.reporter.note(f"val/accuracy is not rising: learning rate {before:.2g} -> {lr:.2g}.")
+            figure = "val/loss is not falling" if self.recorder.by_loss else "val/accuracy is not rising"
+            self.reporter.note(f"{figure}: learning rate {before:.2g} -> {lr:.2g}.")
 
 
 def has_tensorboard() -> bool:

@@ -27,11 +27,11 @@ PATIENCE = "Stopper{'monitor': 'val/accuracy', 'mode': 'max'}"
 
 
 class Schedule:
-    """The learning rate: warm-up in the first steps, then ReduceLROnPlateau on `val/accuracy`.
+    """The learning rate: warm-up in the first steps, then ReduceLROnPlateau on the score of the epochs.
 
     Args:
         per_pass: how many epochs draw as many images as one that is not shortened. The learning rate falls after as
-            many images without a better accuracy as with whole epochs.
+            many images without a better score as with whole epochs.
     """
 
     def __init__(
@@ -57,9 +57,9 @@ class Schedule:
         if self.warmup is not None:
             self.warmup.step()
 
-    def update(self, accuracy: float) -> None:
+    def update(self, score: float) -> None:
         """Called after each epoch, before its checkpoint is written, so that resuming loses no update."""
-        self.plateau.step(accuracy)
+        self.plateau.step(score)
 
     def state_dicts(self) -> list[dict[str, Any]]:
         return [each.state_dict() for each in (self.plateau, self.warmup) if each is not None]
