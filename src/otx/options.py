@@ -117,7 +117,7 @@ Renames = Annotated[
 ]
 Resume = Annotated[bool, Option("go on with a run from its last checkpoint (default: the newest run)", "BOOL")]
 ResumeRows = Annotated[
-    bool, Option("go on with an --output .csv that is not complete, behind its last whole row", "BOOL")
+    bool, Option("go on with an --output .csv that is not complete, behind its last whole batch of images", "BOOL")
 ]
 ExportFormat = Annotated[str, Option("kind of file", "FORMAT", choices=EXPORT_FORMATS)]
 ExportPrecision = Annotated[str, Option("of the weights", "PRECISION", choices=EXPORT_PRECISIONS)]

@@ -12,7 +12,7 @@ from otx.recipe import seconds_of
 # seconds of one processor to write the report: its pictures, plots and saliency maps
 REPORT_SECONDS = 12.0
 # the smallest part of a processor that this process is expected to get beside other programs
-LEAST_SHARE = 0.25
+LEAST_SHARE = 0.15
 # the report measures the validation images again, in float32 and one decoding each
 REPORT_VALIDATIONS = 2.0
 # a step of the whole network takes about as long as three of features alone
