@@ -54,7 +54,7 @@ from otx.training.loop import Loop
 EMA_EPOCHS = (1, 2)
 SHARES = (0.2, 0.4, 0.6, 0.8)
 # the default that everything is compared with
-BEFORE = {"training.average_epochs": 0, "training.monitor": "accuracy"}
+BEFORE = {"training.best_by": "accuracy"}
 Weights = dict[str, torch.Tensor]
 Figures = tuple[float, float, float]
 
@@ -317,7 +317,7 @@ def main() -> None:
     parser.add_argument("--test_per_class", type=int)
     parser.add_argument("--epochs", type=int, default=90)
     parser.add_argument("--minutes", type=float, default=11)
-    parser.add_argument("--variants", nargs="+", default=["plain", "default"])
+    parser.add_argument("--variants", nargs="+", default=["plain", "training.monitor=loss"])
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     options = parser.parse_args()
     torch.set_num_threads(options.threads)

@@ -26,7 +26,7 @@ def test_the_best_epoch_has_the_highest_accuracy_or_the_lowest_loss(by_loss: boo
 
 
 def test_the_score_by_loss_is_the_geometric_mean_of_the_probabilities() -> None:
-    recorder = EpochRecorder(by_loss=True)
+    recorder = EpochRecorder(monitors_loss=True)
     loss = -(math.log(0.9) + math.log(0.4)) / 2
     assert recorder.score(result(0, 0.5, loss)) == pytest.approx((0.9 * 0.4) ** 0.5)
 

@@ -79,7 +79,7 @@ def _state(path: Path) -> dict[str, torch.Tensor]:
     if path.suffix == ".ckpt":
         prefix, checkpoint = "network.", _read_checkpoint(path)
         if "average" in checkpoint:
-            averaged: dict[str, torch.Tensor] = checkpoint["average"]["moving"]
+            averaged: dict[str, torch.Tensor] = checkpoint["average"]
             return averaged
         state = checkpoint.get("state_dict", {})
         return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}

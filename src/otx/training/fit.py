@@ -52,7 +52,7 @@ def fit(job: Job) -> Outcome:
 
 def _fit(job: Job) -> Outcome:
     recipe, run = job.module.recipe, job.run
-    recorder, stop = EpochRecorder(by_loss=job.chooses_by_loss), GracefulStop(job.reporter)
+    recorder, stop = job.recorder(), GracefulStop(job.reporter)
     patience = EarlyStopping(recipe.training.early_stopping, job.inputs.epochs_per_pass(recipe))
     with quiet():
         fabric = make_fabric(recipe, job.compute)
@@ -143,7 +143,7 @@ def _reason(recipe: Recipe, patience: EarlyStopping, recorder: EpochRecorder) ->
         best = max(recorder.epochs, key=lambda epoch: (recorder.score(epoch), -epoch.epoch))
         figure = (
             f"val/loss has not fallen below {best.val_loss:.4f}"
-            if recorder.by_loss
+            if recorder.monitors_loss
             else f"val/accuracy has not risen above {best.val_accuracy:.4f}"
         )
         return (

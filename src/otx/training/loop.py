@@ -25,7 +25,7 @@ from otx.training.budget import Budget
 from otx.training.devices import Compute
 from otx.training.inputs import Inputs
 from otx.training.module import Classifier
-from otx.training.recorder import LiveLine
+from otx.training.recorder import EpochRecorder, LiveLine
 from otx.training.state import State
 from otx.training.stopping import GracefulStop
 from otx.workspace import RunFolder
@@ -56,13 +56,12 @@ class Job:
     resumes: bool
     budget: Budget
 
-    @property
-    def chooses_by_loss(self) -> bool:
-        """Whether validation loss says which epoch is better; few images make accuracy coarse, but not the loss."""
-        monitor, module = self.module.recipe.training.monitor, self.module
-        if monitor != AUTO:
-            return monitor == "loss"
-        return module.is_fitted and not module.is_balanced and len(self.inputs.val) < FEW_IMAGES
+    def recorder(self) -> EpochRecorder:
+        """Keeps the epochs; few validation images make accuracy coarse, but not the loss, so that chooses then."""
+        settings, module = self.module.recipe.training, self.module
+        few = module.is_fitted and not module.is_balanced and len(self.inputs.val) < FEW_IMAGES
+        by_loss = few if settings.best_by == AUTO else settings.best_by == "loss"
+        return EpochRecorder(by_loss=by_loss, monitors_loss=settings.monitor == "loss")
 
     def keep(self, result: EpochResult, weights: Weights | None = None) -> None:
         """Write the model file, with these weights of the network, or its own. Called when it is the best so far."""
@@ -182,12 +181,21 @@ class Loop:
         # only rank 0 has fitted the probe, and all ranks must agree on the best epoch
         self.recorder.epochs = self.fabric.broadcast(self.recorder.epochs)
         if self.recorder.next_epoch < self.recipe.max_epochs:
-            self.state.average.begin(len(self.batches), is_fitted=self.module.is_fitted)
+            self.state.average.begin(len(self.batches))
+            self._say_choice()
             if self.fabric.is_global_zero:
                 self.run.summary.unlink(missing_ok=True)
             if self.state.steps == 0:
                 # so that a run killed in its first epoch can be resumed
                 self.save(self.run.last_checkpoint)
+
+    def _say_choice(self) -> None:
+        """Report that another figure than accuracy chooses the epoch to keep."""
+        if self.recorder.by_loss:
+            self.reporter.note(
+                f"The epoch with the lowest val/loss on the {len(self.job.inputs.val)} validation images is kept, not the "
+                "one with the highest accuracy (--training.best_by)."
+            )
 
     def save(self, path: Path) -> None:
         """Write a checkpoint, on rank 0 only."""
@@ -229,7 +237,7 @@ class Loop:
         """Report that the learning rate has fallen since the last epoch."""
         lr, before = self.state.schedule.lr, self.recorder.epochs[-1].lr if self.recorder.epochs else 0.0
         if 0 < lr < before:
-            figure = "val/loss is not falling" if self.recorder.by_loss else "val/accuracy is not rising"
+            figure = "val/loss is not falling" if self.recorder.monitors_loss else "val/accuracy is not rising"
             self.reporter.note(f"{figure}: learning rate {before:.2g} -> {lr:.2g}.")
 
 
