@@ -193,8 +193,8 @@ class Loop:
         """Report that another figure than accuracy chooses the epoch to keep."""
         if self.recorder.by_loss:
             self.reporter.note(
-                f"The epoch with the lowest val/loss on the {len(self.job.inputs.val)} validation images is kept, not the "
-                "one with the highest accuracy (--training.best_by)."
+                f"The epoch with the lowest val/loss on the {len(self.job.inputs.val)} validation images is kept, not "
+                "the one with the highest accuracy (--training.best_by)."
             )
 
     def save(self, path: Path) -> None:
