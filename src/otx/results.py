@@ -9,6 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from otx.confusion import ConfusionMatrix
+from otx.machine_results import BenchmarkedFile as BenchmarkedFile
+from otx.machine_results import BenchmarkResult as BenchmarkResult
+from otx.machine_results import Environment as Environment
+from otx.machine_results import Throughput as Throughput
 from otx.plain import Result
 
 
@@ -106,13 +110,19 @@ class TrainResult(Result):
 
 @dataclass(frozen=True)
 class ClassResult(Result):
-    """One class of a test. A class without any prediction has precision 0; `count` is its number of images."""
+    """One class of a test. A class without any prediction has precision 0; `count` is its number of images.
+
+    `recall_low` and `recall_high` are the ends of the 95 % interval of the recall; None without images, and in results
+    of older versions.
+    """
 
     name: str
     precision: float
     recall: float
     f1: float
     count: int
+    recall_low: float | None = None
+    recall_high: float | None = None
 
 
 @dataclass(frozen=True)
@@ -164,6 +174,7 @@ class TestResult(Result):
 
     `top5` is None with five classes or fewer. `confusion[i][j]` counts the images of class i that were predicted as
     class j. `macro_f1` is the mean over the classes that have an image. See `ConfusionMatrix.to_plain` for its JSON.
+    `top1_low` and `top1_high` are the ends of the 95 % interval of `top1`; None in results of older versions.
     """
 
     __test__ = False
@@ -182,6 +193,8 @@ class TestResult(Result):
     confusion: ConfusionMatrix
     bad_images: tuple[BadImage, ...]
     old_and_new: OldAndNew | None = None
+    top1_low: float | None = None
+    top1_high: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         return {**super().to_dict(), "confusion": self.confusion.to_plain()}
@@ -262,68 +275,3 @@ class OptimizeResult(Result):
     num_calibration: int
     num_validation: int
     variants: tuple[Variant, ...]
-
-
-@dataclass(frozen=True)
-class Throughput(Result):
-    """Images a second at one batch size; None if the file or the runtime cannot do it (`why_not`).
-
-    `streams` is how many batches are computed in parallel: `auto`, a number, or empty for a runtime without streams;
-    `requests` is how many were in flight at a time.
-    """
-
-    batch: int
-    streams: str
-    images_per_second: float | None
-    requests: int = 1
-    why_not: str = ""
-
-
-@dataclass(frozen=True)
-class BenchmarkedFile(Result):
-    """How fast one file is. Latency is of one image at a time, `num_timed` of them.
-
-    Args:
-        name: its file name, with the folders that tell it apart from the other files.
-        runtime: what computes it, with its version.
-        weights: `FP32`, `FP16` or `INT8`, as they are stored.
-        computes_in: the type that floats are computed in.
-        threads: processors that compute one image; None if the runtime does not say.
-        memory_bytes: peak growth of a separate process that loaded the file and classified one image at a time, without
-            its libraries; None if unknown.
-    """
-
-    name: str
-    path: Path
-    runtime: str
-    device: str
-    weights: str
-    computes_in: str
-    input_size: tuple[int, int]
-    size_bytes: int
-    threads: int | None
-    latency_ms: float
-    latency_p95_ms: float
-    num_timed: int
-    throughput: tuple[Throughput, ...]
-    memory_bytes: int | None
-
-
-@dataclass(frozen=True)
-class BenchmarkResult(Result):
-    """Files measured in turns on one machine. `decoding` says which photos were decoded; empty if none were."""
-
-    processor: str
-    cores: int
-    seconds: float
-    rounds: int
-    decoding: str
-    files: tuple[BenchmarkedFile, ...]
-
-
-@dataclass(frozen=True)
-class Environment(Result):
-    """Facts about a machine and an installation: text by name; `problems` names those that could not be found out."""
-
-    lines: dict[str, str]
-    problems: tuple[str, ...]

@@ -11,7 +11,7 @@ from types import ModuleType
 
 ROOT = Path(__file__).resolve().parents[2]
 LIGHT = {
-    "errors", "schema", "plain", "confusion", "results", "findings", "events", "machine", "limits", "memory", "places",
+    "errors", "schema", "plain", "confusion", "results", "machine_results", "findings", "events", "machine", "limits", "memory", "places",
     "signals", "spawn", "child", "files", "workspace", "recipe", "catalogue", "yaml_text",
 }  # fmt: skip
 ROOMS = {

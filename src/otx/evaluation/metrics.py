@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from otx.confusion import ConfusionMatrix
 from otx.errors import DataError
+from otx.evaluation.intervals import wilson
 from otx.inference.classify import softmax
 from otx.results import ClassResult
 
@@ -27,6 +28,8 @@ class Figures:
     calibration_error: float
     classes: tuple[ClassResult, ...]
     confusion: ConfusionMatrix
+    top1_low: float
+    top1_high: float
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,7 @@ def measure(answers: Answers, classes: tuple[str, ...]) -> Figures:
     right = answers.predicted == answers.labels
     confusion = ConfusionMatrix.of(answers.labels.tolist(), answers.predicted.tolist(), len(classes))
     per_class = tuple(map(_class_result, classes, confusion.hits, confusion.totals, confusion.taken))
+    low, high = wilson(int(right.sum()), len(right))
     return Figures(
         top1=float(right.mean()),
         top5=float(answers.in_top5.mean()) if len(classes) > 5 else None,
@@ -85,6 +89,8 @@ def measure(answers: Answers, classes: tuple[str, ...]) -> Figures:
         calibration_error=calibration_error(answers.probability, right),
         classes=per_class,
         confusion=confusion,
+        top1_low=low,
+        top1_high=high,
     )
 
 
@@ -139,4 +145,5 @@ def _class_result(name: str, hits: int, count: int, taken: int) -> ClassResult:
     precision = hits / taken if taken else 0.0
     recall = hits / count if count else 0.0
     f1 = 2 * hits / (count + taken) if count + taken else 0.0
-    return ClassResult(name, precision, recall, f1, count)
+    low, high = wilson(hits, count) if count else (None, None)
+    return ClassResult(name, precision, recall, f1, count, low, high)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from otx.catalogue import to_options
 from otx.errors import UsageError
+from otx.evaluation.intervals import wilson
 from otx.files import check_output, write_text
 from otx.recipe import from_dict
 from otx.report import plots
@@ -121,6 +122,7 @@ def _measured(record: Record, measured: Measurement, *, quick: bool) -> dict[str
         "result": result,
         "held_back": record.held_back,
         "right": num_right(result),
+        "interval": wilson(num_right(result), result.num_images),
         "rows": rows,
         "not_listed": len(measured.classes) - len(rows),
         "matrix": plots.matrix(measured.classes, result.confusion, shown),

@@ -7,7 +7,8 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from otx.report.figures import Confusion, at_least, confusions, num_right, threshold_table
+from otx.evaluation.intervals import wilson
+from otx.report.figures import Confusion, confusions, num_right, threshold_table
 from otx.report.record import Measurement, Record
 from otx.results import ClassResult, StopReason
 
@@ -33,10 +34,9 @@ def summarise(record: Record) -> Summary:
         return Summary((_from_epochs(record), "Which classes it confuses is measured by `otx test`.", last), grounds)
     what = HELD_BACK if record.held_back else NEW
     last, grounds = _advice(record, measured)
-    return Summary(
-        (accuracy_in_words(num_right(measured.result), measured.result.num_images, what), _confused(measured), last),
-        grounds,
-    )
+    right, total = num_right(measured.result), measured.result.num_images
+    first = f"{accuracy_in_words(right, total, what)[:-1]}; {interval_in_words(right, total)}."
+    return Summary((first, _confused(measured), last), grounds)
 
 
 def accuracy_in_words(right: int, total: int, what: str) -> str:
@@ -52,6 +52,12 @@ def accuracy_in_words(right: int, total: int, what: str) -> str:
     if right == 0:
         return f"It is wrong on {_all(total)} {what}s."
     return f"It is right on {_share(right, total)} {what}s."
+
+
+def interval_in_words(right: int, total: int) -> str:
+    """`on very many it would be right on 92 to 95 of 100`: the 95 % interval, rounded outwards."""
+    low, high = wilson(right, total)
+    return f"on very many it would be right on {math.floor(100 * low)} to {math.ceil(100 * high)} of 100"
 
 
 def _share(part: int, total: int) -> str:
@@ -193,11 +199,10 @@ def _handed_over(measured: Measurement) -> tuple[str, str] | None:
 
 
 def _uncertain(measured: Measurement) -> tuple[str, str]:
-    right, total = num_right(measured.result), measured.result.num_images
-    low = math.floor(100 * at_least(right, total))
+    total = measured.result.num_images
     return (
-        f"This was seen on {photos(total)}: on very many it may be right on as few as {low} of 100.",
-        "The lower end of the 95 % interval of Wilson (1927).",
+        f"This was seen on {photos(total)}: four times as many would make the range half as wide.",
+        "The range is the 95 % interval of Wilson (1927).",
     )
 
 
