@@ -61,7 +61,7 @@ VERBS = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; the exit code is 0, 1 (it failed), 2 (the input cannot be used), 130 (Ctrl-C) or 143 (SIGTERM)."""
+    """Run a command; the exit code is 0, 1 (failed), 2 (bad input), 3 (target missed), 130 (Ctrl-C), 143 (SIGTERM)."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     limit_blas()
     if isinstance(sys.stdout, io.TextIOWrapper):
@@ -237,7 +237,7 @@ def _show(name: str, result: Any, given: dict[str, Any]) -> int:
     shows[name](result)
     if "deploy" in given:
         print(f"To run elsewhere: {given['deploy']} (see its README.md)")
-    return 0
+    return result.exit_code if name == "test" else 0
 
 
 def _reporter() -> Any:

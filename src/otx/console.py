@@ -161,6 +161,10 @@ def show_test(result: TestResult) -> None:
     if result.old_and_new is not None:
         _show_old_and_new(out, result.old_and_new)
     print(f"Model: {result.checkpoint}")
+    if result.num_known:
+        print(f"Left out: {result.num_known} images of {result.data_root} that it was trained or validated on.")
+    if result.verdict is not None:
+        print(result.verdict.sentence)
     for image in result.bad_images:
         print(f"not counted, cannot be decoded: {image.path}: {image.reason}", file=sys.stderr)
 

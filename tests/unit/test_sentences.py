@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.stats import binomtest
 
 from otx.evaluation.evaluate import image_results
 from otx.evaluation.intervals import images_needed, mcnemar, wilson
 from otx.evaluation.metrics import Answers, measure
+from otx.report.compare import _difference
 from otx.report.figures import confident_mistakes, hesitant_hits, reliability, threshold_table
 from otx.report.record import Measurement, Record
 from otx.report.sentences import accuracy_in_words, summarise
@@ -175,12 +178,25 @@ def test_reliability_bins_hold_every_image_once() -> None:
 
 
 def test_intervals_and_the_sign_test_agree_with_scipy() -> None:
-    from scipy.stats import binomtest
-
     for right, total in ((0, 5), (3, 7), (94, 100), (18, 18)):
         interval = binomtest(right, total).proportion_ci(0.95, method="wilson")
         assert wilson(right, total) == pytest.approx((interval.low, interval.high))
         assert mcnemar(right, total - right) == pytest.approx(binomtest(right, total).pvalue)
+
+
+def test_a_difference_that_may_be_chance_is_said_to_be() -> None:
+    first = measured([[9, 1], [0, 10]], ("a", "b"))
+    second = replace(first, images=tuple(replace(image, predicted="a") for image in first.images))
+    third = replace(
+        first, images=tuple(replace(i, predicted="b" if i.path == "0.png" else i.predicted) for i in first.images)
+    )
+    assert _difference("x", first, "y", second) == (
+        "“x” is right on 10 photos where “y” is wrong, and wrong on 1 where that is right: "
+        f"chance alone would rarely do that (p = {binomtest(1, 11).pvalue:.2g})."
+    )
+    assert _difference("x", first, "z", third).endswith(
+        "wrong on 0 where that is right: the difference may be chance (p = 1)."
+    )
 
 
 def test_wilsons_interval_of_a_worked_example() -> None:

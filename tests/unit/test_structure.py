@@ -11,8 +11,9 @@ from types import ModuleType
 
 ROOT = Path(__file__).resolve().parents[2]
 LIGHT = {
-    "errors", "schema", "plain", "confusion", "results", "machine_results", "findings", "events", "machine", "limits", "memory", "places",
+    "errors", "schema", "plain", "confusion", "results", "findings", "events", "machine", "limits", "memory", "places",
     "signals", "spawn", "child", "files", "workspace", "recipe", "catalogue", "yaml_text",
+    "machine_results",
 }  # fmt: skip
 ROOMS = {
     "networks": set(),

@@ -15,7 +15,7 @@ from otx.report.classes import CLASSES_LISTED
 from otx.report.figures import num_right
 from otx.report.page import render
 from otx.report.record import Measurement, Record
-from otx.report.sentences import HELD_BACK, NEW, accuracy_in_words, photos
+from otx.report.sentences import measured_in_words, photos
 from otx.schema import all_settings
 
 NOT_COMPARED = ("data_root", "work_dir", "name", "recipe_id", "task")
@@ -63,9 +63,7 @@ def _sentences(records: Mapping[str, Record]) -> list[str]:
         if run.measurement is None:
             said.append(f"“{name}” has not been measured.")
         else:
-            result, what = run.measurement.result, HELD_BACK if run.held_back else NEW
-            sentence = accuracy_in_words(num_right(result), result.num_images, what)
-            said.append(f"“{name}”{sentence.removeprefix('It')}")
+            said.append(f"“{name}”{measured_in_words(run, run.measurement).removeprefix('It')}.")
     if not same_images(list(records.values())):
         return [*said, "They were not measured on the same photos, so these figures cannot be compared."]
     ranked = sorted(records, key=lambda name: -_measured(records[name]).result.top1)

@@ -48,10 +48,10 @@ SUBSETS = {"train": "training", "val": "validation", "test": "test"}
 
 
 def write_report(folder: Path, output: Path | None = None, *, quick: bool = False) -> Path:
-    """Write the page of a run folder from what is in it; returns its path.
+    """Write the page of a run folder, or of the folder of one test, from what is in it; returns its path.
 
     Args:
-        output: default: `report.html` in the run folder.
+        output: default: `report.html` in that folder.
         quick: after a test of an exported file, leave out saliency maps that would need PyTorch.
 
     Raises:
@@ -59,7 +59,7 @@ def write_report(folder: Path, output: Path | None = None, *, quick: bool = Fals
         DataError: a file in it is damaged.
     """
     record = read_record(folder)
-    path = output or record.folder.report
+    path = output or folder / "report.html"
     write_text(path, render_report(record, quick=quick))
     return path
 
@@ -121,6 +121,7 @@ def _measured(record: Record, measured: Measurement, *, quick: bool) -> dict[str
     return {
         "result": result,
         "held_back": record.held_back,
+        "is_own": measured.is_own,
         "right": num_right(result),
         "interval": wilson(num_right(result), result.num_images),
         "rows": rows,

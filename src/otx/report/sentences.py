@@ -14,16 +14,19 @@ from otx.results import ClassResult, StopReason
 
 NEW = "new photo"
 HELD_BACK = "held-back photo"
+# whether the model has seen them is not known
+PHOTO = "photo"
 MIN_EXCESS = 2.0
 MIN_COVERED = 0.5
 
 
 @dataclass(frozen=True)
 class Summary:
-    """Three sentences, and the reason for the last one."""
+    """Three sentences, the reason for the last one, and the verdict that comes before them, if one was asked for."""
 
     sentences: tuple[str, str, str]
     grounds: str
+    verdict: str = ""
 
 
 def summarise(record: Record) -> Summary:
@@ -32,11 +35,18 @@ def summarise(record: Record) -> Summary:
     if measured is None:
         last, grounds = _about_training(record) or _about_sizes(_training_sizes(record))
         return Summary((_from_epochs(record), "Which classes it confuses is measured by `otx test`.", last), grounds)
-    what = HELD_BACK if record.held_back else NEW
     last, grounds = _advice(record, measured)
     right, total = num_right(measured.result), measured.result.num_images
-    first = f"{accuracy_in_words(right, total, what)[:-1]}; {interval_in_words(right, total)}."
-    return Summary((first, _confused(measured), last), grounds)
+    first = f"{measured_in_words(record, measured)}; {interval_in_words(right, total)}."
+    verdict = measured.result.verdict
+    return Summary((first, _confused(measured), last), grounds, "" if verdict is None else verdict.sentence)
+
+
+def measured_in_words(record: Record, measured: Measurement) -> str:
+    """`It is right on 94 of 100 new photos`, without a full stop; names the folder if it is not the model's own."""
+    what = HELD_BACK if record.held_back else NEW if record.is_new else PHOTO
+    said = accuracy_in_words(num_right(measured.result), measured.result.num_images, what)[:-1]
+    return said if measured.is_own else f"{said} in “{measured.result.data_root.name}”"
 
 
 def accuracy_in_words(right: int, total: int, what: str) -> str:

@@ -17,6 +17,7 @@ import torch
 from otx.catalogue import load_recipe
 from otx.data.check import write_check
 from otx.data.dataset import Dataset
+from otx.data.known import write_known
 from otx.data.loader import loader_note
 from otx.data.split_file import write_split
 from otx.errors import StoppedError, UsageError
@@ -195,6 +196,7 @@ def _create_run(recipe: Recipe, dataset: Dataset, found: CheckResult | None, com
     if found is not None:
         write_check(found, run.suspicions)
     write_split(dataset, run.split)
+    write_known(dataset, run.known)
     set_latest(work_dir, "train", run.path)
     share(str(run.path.resolve()), compute.shard, compute.device)
     return run
