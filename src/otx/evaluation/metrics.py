@@ -12,9 +12,8 @@ from otx.confusion import ConfusionMatrix
 from otx.errors import DataError
 from otx.evaluation.intervals import wilson
 from otx.inference.classify import softmax
+from otx.model.calibration import calibration_error
 from otx.results import ClassResult
-
-CALIBRATION_BINS = 15
 
 
 @dataclass(frozen=True)
@@ -91,46 +90,6 @@ def measure(answers: Answers, classes: tuple[str, ...]) -> Figures:
         confusion=confusion,
         top1_low=low,
         top1_high=high,
-    )
-
-
-def calibration_error(confidence: NDArray[np.float64], right: NDArray[np.bool_]) -> float:
-    """Expected calibration error: |accuracy - mean confidence| over 15 bins of confidence, weighted by their images.
-
-    Source: Guo et al. 2017, arXiv 1706.04599.
-    """
-    bins = calibration_bins(confidence, right)
-    return sum(item.count * abs(item.accuracy - item.confidence) for item in bins) / len(right)
-
-
-@dataclass(frozen=True)
-class CalibrationBin:
-    """The images whose confidence is from `low` to `high`: how many, their mean confidence, their accuracy."""
-
-    low: float
-    high: float
-    count: int
-    confidence: float
-    accuracy: float
-
-
-def calibration_bins(confidence: NDArray[np.float64], right: NDArray[np.bool_]) -> tuple[CalibrationBin, ...]:
-    """The bins of a reliability diagram, 15 of equal width; those without an image are left out.
-
-    Args:
-        confidence: (N,), the probability of the predicted class.
-        right: (N,), whether it is the true one.
-    """
-    bins = np.minimum((confidence * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
-    return tuple(
-        CalibrationBin(
-            low=number / CALIBRATION_BINS,
-            high=(number + 1) / CALIBRATION_BINS,
-            count=int((bins == number).sum()),
-            confidence=float(confidence[bins == number].mean()),
-            accuracy=float(right[bins == number].mean()),
-        )
-        for number in np.unique(bins).tolist()
     )
 
 

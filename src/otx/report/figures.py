@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from otx.evaluation.metrics import CalibrationBin, calibration_bins
+from otx.model.calibration import CalibrationBin, calibration_bins
 from otx.results import ImageResult, TestResult
 
 THRESHOLDS = 100
@@ -59,7 +59,7 @@ def threshold_table(images: Sequence[ImageResult]) -> tuple[ThresholdRow, ...]:
 
 
 def reliability(images: Sequence[ImageResult]) -> tuple[CalibrationBin, ...]:
-    """The bins of the reliability diagram, see `otx.evaluation.metrics.calibration_bins`."""
+    """The bins of the reliability diagram, see `otx.model.calibration.calibration_bins`."""
     confidence = np.asarray([image.probability for image in images])
     return calibration_bins(confidence, np.asarray([image.is_right for image in images], bool))
 

@@ -31,6 +31,7 @@ from otx.results import EpochResult, TrainResult
 from otx.signals import name_of, signal_of
 from otx.training.acceleration.threads import KeptThreads
 from otx.training.batch_size import as_decided, fill_memory, is_measured
+from otx.training.calibrate import calibrate_model
 from otx.training.compute import find_shard, share
 from otx.training.devices import Compute
 from otx.training.fit import Outcome, fit
@@ -116,6 +117,8 @@ def _train(request: TrainingRequest, reporter: Reporter) -> TrainResult:
         _note_transport(inputs, recipe, reporter)
         job = Job(module, inputs, run, card, compute, watch, reporter, before, request.run is not None)
         outcome = fit(job)
+        if recipe.training.calibrate and compute.is_main and not outcome.stop.interrupted:
+            calibrate_model(job)
     result = _result(run, outcome, start, compute)
     if compute.is_main:
         _write_summary(run, {**result.to_dict(), **provenance, **_facts(recipe, card, compute), **clock.read()})
