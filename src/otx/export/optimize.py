@@ -148,7 +148,10 @@ def _calibrated(model: Any, card: ModelCard, validation: NetworkInputs) -> Model
     answers = [(compiled(image)["logits"][0].copy(), label) for image, label in validation]
     if not answers:
         raise DataError("none of the validation images can be decoded")
-    found = calibrate(np.stack([logits for logits, _ in answers]), np.asarray([label for _, label in answers]))
+    logits = np.stack([logits for logits, _ in answers])
+    if not np.isfinite(logits).all():
+        return replace(card, temperature=None)
+    found = calibrate(logits, np.asarray([label for _, label in answers]))
     if found.temperature != 1:
         _divide_logits(model, found.temperature)
     metrics = {"val/calibration_error_before": found.error_before, "val/calibration_error": found.error_after}
