@@ -20,8 +20,9 @@ from otx.workspace import RunFolder, latest_run
 
 @pytest.fixture
 def run(trained: Engine, tmp_path: Path) -> RunFolder:
-    """A copy of the run folder, whose images are where they were."""
-    return RunFolder(Path(shutil.copytree(latest_run(trained.work_dir).path, tmp_path / "ws" / "run")))
+    """A copy of the run folder without tests, whose images are where they were."""
+    source, own = latest_run(trained.work_dir).path, shutil.ignore_patterns("test")
+    return RunFolder(Path(shutil.copytree(source, tmp_path / "ws" / "run", ignore=own)))
 
 
 def seen_and_new(run: RunFolder, photos: Path, folder: Path, *, num_new: int) -> tuple[Path, int]:

@@ -113,6 +113,8 @@ def _train(request: TrainingRequest, reporter: Reporter) -> TrainResult:
         provenance = _provenance(request)
         if compute.is_main:
             _write_beginning(run, request, recipe, start, card)
+            with heartbeat(reporter, "reading the images once more"):
+                write_known(dataset, run.known)
         reporter.note(f"Run folder: {run.path}")
         _note_transport(inputs, recipe, reporter)
         job = Job(module, inputs, run, card, compute, watch, reporter, before, request.run is not None)
@@ -199,7 +201,6 @@ def _create_run(recipe: Recipe, dataset: Dataset, found: CheckResult | None, com
     if found is not None:
         write_check(found, run.suspicions)
     write_split(dataset, run.split)
-    write_known(dataset, run.known)
     set_latest(work_dir, "train", run.path)
     share(str(run.path.resolve()), compute.shard, compute.device)
     return run
