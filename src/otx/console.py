@@ -125,10 +125,20 @@ def _epoch(number: int) -> str:
 
 def show_test(result: TestResult) -> None:
     out = console()
-    columns = [("class", "left"), ("precision", "right"), ("recall", "right"), ("F1", "right"), ("images", "right")]
+    columns = [("class", "left"), *((name, "right") for name in ("precision", "recall", "95 %", "F1", "images"))]
     tested = [item for item in result.classes if item.count]
     shown = result.classes if len(result.classes) <= MAX_CLASSES else _lowest(tested, lambda item: item.f1)
-    rows = ((c.name, f"{c.precision:.4f}", f"{c.recall:.4f}", f"{c.f1:.4f}", str(c.count)) for c in shown)
+    rows = (
+        (
+            c.name,
+            f"{c.precision:.4f}",
+            f"{c.recall:.4f}",
+            _span(c.recall_low, c.recall_high),
+            f"{c.f1:.4f}",
+            str(c.count),
+        )
+        for c in shown
+    )
     out.print(table("", columns, rows))
     if len(shown) < len(result.classes):
         print(f"The {len(shown)} classes with the lowest F1; classes.csv lists all {len(result.classes)}.")
@@ -140,6 +150,7 @@ def show_test(result: TestResult) -> None:
     top5 = [("top-5 accuracy", f"{result.top5:.4f}")] if result.top5 is not None else []
     figures = [
         ("top-1 accuracy", f"{result.top1:.4f}"),
+        ("its 95 % interval", _span(result.top1_low, result.top1_high)),
         *top5,
         ("macro F1", f"{result.macro_f1:.4f}"),
         ("loss", f"{result.loss:.4f}"),
@@ -151,8 +162,16 @@ def show_test(result: TestResult) -> None:
     if result.old_and_new is not None:
         _show_old_and_new(out, result.old_and_new)
     print(f"Model: {result.checkpoint}")
+    if result.num_known:
+        print(f"Left out: {result.num_known} images of {result.data_root} that it was trained or validated on.")
+    if result.verdict is not None:
+        print(result.verdict.sentence)
     for image in result.bad_images:
         print(f"not counted, cannot be decoded: {image.path}: {image.reason}", file=sys.stderr)
+
+
+def _span(low: float | None, high: float | None) -> str:
+    return "" if low is None or high is None else f"{low:.2f} to {high:.2f}"
 
 
 def _show_old_and_new(out: Console, figures: OldAndNew) -> None:

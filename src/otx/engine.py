@@ -135,12 +135,18 @@ class Engine:
         return self._session().training_recipe(start or self._start, changes or {})
 
     def test(
-        self, *, checkpoint: o.AnyModel = None, data_root: File = None, output: o.FiguresOutput = None
+        self,
+        *,
+        checkpoint: o.AnyModel = None,
+        data_root: File = None,
+        min_accuracy: o.MinAccuracy = None,
+        min_recall: o.MinRecall = None,
+        strict: o.Strict = False,
+        output: o.FiguresOutput = None,
     ) -> r.TestResult:
-        """Measure a model on the test split of its own data set, or on the images of another folder.
+        """Measure a model on the test split of its own data set (default), or on the images of another folder.
 
-        Args:
-            data_root: default: the folder the model was trained on.
+        With a target, the result's `verdict` says whether the lower end of the 95 % interval reaches it.
         """
         return self._call(Engine.test, locals(), data_root=data_root)
 
@@ -182,7 +188,6 @@ class Engine:
         """Export a model as OpenVINO IR or ONNX file, and check that the file gives the model's answers.
 
         Args:
-            export_precision: number format of the weights.
             preprocessing: `modelapi`: the file describes it, its reader does it; `embedded`: part of the graph.
             explain: add the outputs `saliency_map` and `feature_vector`.
 
@@ -205,7 +210,6 @@ class Engine:
 
         Args:
             max_drop: accuracy it may lose (0 to 1); layers are turned back to floats until that holds. None: no limit.
-            subset_size: number of training images in the calibration set.
             explain: as for `export`; an IR that has saliency maps keeps them.
             batch_size: the fixed batch size of the file; with a dynamic one OpenVINO crashes on some processors.
 
@@ -224,11 +228,7 @@ class Engine:
         algorithm: o.Algorithm = "auto",
         output: o.ExplainOutput = None,
     ) -> r.ExplainResult:
-        """Write saliency maps: where in an image the model sees a class.
-
-        Args:
-            targets: the classes to show: `predicted`, `true` (test split only), `all`, or a class name.
-        """
+        """Write saliency maps: where in an image the model sees a class."""
         return self._call(Engine.explain, locals())
 
     def report(self, runs: o.Runs = None, *, output: o.ReportOutput = None) -> Path:
@@ -269,7 +269,6 @@ class Engine:
 
         Args:
             batch, streams: each batch size is measured with each number of streams (batches computed in parallel).
-            seconds: how long each figure of each file is measured.
 
         Raises:
             UsageError: a device is missing, or a file is given twice.

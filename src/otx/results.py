@@ -109,13 +109,19 @@ class TrainResult(Result):
 
 @dataclass(frozen=True)
 class ClassResult(Result):
-    """One class of a test. A class without any prediction has precision 0; `count` is its number of images."""
+    """One class of a test. A class without any prediction has precision 0; `count` is its number of images.
+
+    `recall_low` and `recall_high` are the ends of the 95 % interval of the recall; None without images, and in results
+    of older versions.
+    """
 
     name: str
     precision: float
     recall: float
     f1: float
     count: int
+    recall_low: float | None = None
+    recall_high: float | None = None
 
 
 @dataclass(frozen=True)
@@ -162,11 +168,27 @@ class ImageResult(Result):
 
 
 @dataclass(frozen=True)
+class Verdict(Result):
+    """Whether the lower ends of the intervals of a test reach what was asked for, and a sentence that says so.
+
+    `min_accuracy` and `min_recall` (of every class) are the targets, 0 to 1; None: not asked for.
+    """
+
+    min_accuracy: float | None
+    min_recall: float | None
+    is_met: bool
+    sentence: str
+
+
+@dataclass(frozen=True)
 class TestResult(Result):
     """Figures of a test, all from 0 to 1 except `loss` (nats), `num_images` and `images_per_second`.
 
     `top5` is None with five classes or fewer. `confusion[i][j]` counts the images of class i that were predicted as
     class j. `macro_f1` is the mean over the classes that have an image. See `ConfusionMatrix.to_plain` for its JSON.
+    `top1_low` and `top1_high` are the ends of the 95 % interval of `top1`; None in results of older versions.
+    `num_known` images were left out, since the model was trained or validated on them; `is_compared`: the images were
+    compared with all of those.
     """
 
     __test__ = False
@@ -185,6 +207,16 @@ class TestResult(Result):
     confusion: ConfusionMatrix
     bad_images: tuple[BadImage, ...]
     old_and_new: OldAndNew | None = None
+    top1_low: float | None = None
+    top1_high: float | None = None
+    verdict: Verdict | None = None
+    num_known: int = 0
+    is_compared: bool = False
+
+    @property
+    def exit_code(self) -> int:
+        """The exit code of `otx test`: 3 if a target is missed."""
+        return 0 if self.verdict is None or self.verdict.is_met else 3
 
     def to_dict(self) -> dict[str, Any]:
         return {**super().to_dict(), "confusion": self.confusion.to_plain()}

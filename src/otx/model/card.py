@@ -28,6 +28,8 @@ class ModelCard:
         versions: versions of the libraries that made it.
         input_color: order of the colours that an exported graph with embedded preprocessing takes, RGB or BGR.
         num_old: how many of the first classes come from the model that the others were added to; 0 if none were added.
+        temperature: what the logits were divided by in the end, as part of the classifier; None: not calibrated. The
+            metrics then hold the calibration error of the validation images, before and after.
         explain: the algorithm of the saliency maps that an exported graph returns; empty if it returns none.
     """
 
@@ -41,6 +43,7 @@ class ModelCard:
     input_color: str = "RGB"
     explain: str = ""
     num_old: int = 0
+    temperature: float | None = None
 
     def to_json(self) -> str:
         return json.dumps({"format": FORMAT, **asdict(self)}, ensure_ascii=False)
@@ -72,6 +75,8 @@ class ModelCard:
         for name, kind in (kinds | {"versions": dict, "input_color": str, "explain": str, "num_old": int}).items():
             if not isinstance(getattr(self, name), kind):
                 raise TypeError(f"{name} is {shown(getattr(self, name))}")
+        if self.temperature is not None and not (isinstance(self.temperature, float) and self.temperature > 0):
+            raise TypeError(f"temperature is {shown(self.temperature)}")
         if not self.classes or not all(isinstance(name, str) for name in self.classes):
             raise ValueError(f"classes are {shown(self.classes)}")
         self.preprocessing.check()

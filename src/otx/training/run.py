@@ -17,6 +17,7 @@ import torch
 from otx.catalogue import load_recipe
 from otx.data.check import write_check
 from otx.data.dataset import Dataset
+from otx.data.known import write_known
 from otx.data.loader import loader_note
 from otx.data.split_file import write_split
 from otx.errors import StoppedError, UsageError
@@ -31,6 +32,7 @@ from otx.signals import name_of, signal_of
 from otx.training.acceleration.threads import KeptThreads
 from otx.training.batch_size import as_decided, fill_memory, is_measured
 from otx.training.budget import Budget
+from otx.training.calibrate import calibrate_model
 from otx.training.compute import find_shard, share
 from otx.training.devices import Compute
 from otx.training.fit import Outcome, fit
@@ -114,10 +116,14 @@ def _train(request: TrainingRequest, budget: Budget, reporter: Reporter) -> Trai
         provenance = _provenance(request)
         if compute.is_main:
             _write_beginning(run, request, recipe, start, card)
+            with heartbeat(reporter, "reading the images once more"):
+                write_known(dataset, run.known)
         reporter.note(f"Run folder: {run.path}")
         _note_transport(inputs, recipe, reporter)
         job = Job(module, inputs, run, card, compute, watch, reporter, before, request.run is not None, budget)
         outcome = fit(job)
+        if recipe.training.calibrate and compute.is_main and not outcome.stop.interrupted:
+            calibrate_model(job)
     result = _result(run, outcome, start, compute)
     if compute.is_main:
         _write_summary(run, {**result.to_dict(), **provenance, **_facts(recipe, card, compute), **clock.read()})
