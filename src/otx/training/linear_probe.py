@@ -42,11 +42,12 @@ Features = tuple[NDArray[np.float32], NDArray[np.int64]]
 
 def probe(
     start: StartingPoint, inputs: Inputs, recipe: Recipe, compute: Compute, reporter: Reporter
-) -> EpochResult | None:
+) -> tuple[EpochResult | None, Features]:
     """Fit the classifier before the first epoch.
 
     Returns:
-        Its loss and accuracy; None if they were measured on only a part of the validation images.
+        Its loss and accuracy, None if they were measured on only a part of the validation images; and the features of
+        the training images that it was fitted to.
 
     Raises:
         TrainingError: out of memory.
@@ -56,7 +57,7 @@ def probe(
 
 def _probe(
     start: StartingPoint, inputs: Inputs, recipe: Recipe, compute: Compute, reporter: Reporter
-) -> EpochResult | None:
+) -> tuple[EpochResult | None, Features]:
     network = start.network.to(compute.place, memory_format=torch.channels_last)  # type: ignore[call-overload]
     parts = [(part, pick_numbers(part.subset, MAX_IMAGES, recipe.seed)) for part in (inputs.train, inputs.val)]
     num_train, num_val = (len(numbers) for _, numbers in parts)
@@ -79,7 +80,7 @@ def _probe(
         f"The classifier alone, fitted to features of {num_train} images: {before.val_accuracy:.4f} on "
         f"{num_val} validation images."
     )
-    return before if num_val == len(inputs.val) else None
+    return before if num_val == len(inputs.val) else None, train
 
 
 def _no_room_for_features(recipe: Recipe) -> TrainingError:
