@@ -66,9 +66,9 @@ def test_an_image_of_a_third_kind_is_more_foreign_than_known_ones() -> None:
 
 @pytest.mark.parametrize(("width", "num_classes", "kept"), [(8, 3, 8), (8, 50_000, 8), (600, 3000, 138)])
 def test_the_summary_is_bounded(width: int, num_classes: int, kept: int) -> None:
-    rows = np.random.default_rng(0).normal(size=(num_classes, width)).astype(np.float32)
-    known = summarise(rows, np.arange(num_classes), num_classes)
-    assert known.directions.shape == (width, kept)
+    rows = np.random.default_rng(0).normal(size=(2 * num_classes, width)).astype(np.float32)
+    known = summarise(rows, np.arange(2 * num_classes) % num_classes, num_classes)
+    assert (known.directions.shape, known.means.shape) == ((width, kept), (num_classes, kept))
     assert sum(value.size for value in known.tensors().values()) <= MAX_NUMBERS
 
 
@@ -76,6 +76,11 @@ def test_few_images_leave_finite_scores() -> None:
     rows = np.random.default_rng(0).normal(size=(4, 30)).astype(np.float32)
     known = summarise(rows, np.array([0, 0, 1, 1]), 2).judged_by(rows[:1], np.zeros((1, 2), np.float32))
     assert np.isfinite(known.score(-rows, np.ones((4, 2), np.float32))).all()
+
+
+def test_classes_of_one_image_count_as_one() -> None:
+    rows = np.random.default_rng(0).normal(size=(50, 10)).astype(np.float32)
+    assert summarise(rows, np.arange(50), 50).distance(rows).mean() == pytest.approx(1, abs=0.1)
 
 
 def test_a_summary_is_what_its_tensors_say() -> None:

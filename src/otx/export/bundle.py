@@ -48,13 +48,12 @@ ANSWER = """for path in sys.argv[1:]:
     print(f"{path}: {labels[best.id]} ({best.confidence:.1%})")
 """
 DOUBT = ", but probably not one of the classes it knows"
-ANSWER_OR_DOUBT = f"""# an image with a higher score is probably not of a class that the network knows
-limit = float(adapter.get_rt_info(["model_info", "unknown_limit"]).astype(str))
+ANSWER_OR_DOUBT = f"""highest_known = float(adapter.get_rt_info(["model_info", "unknown_limit"]).astype(str))
 for path in sys.argv[1:]:
     inputs, meta = model.base_preprocess(load(path))
     outputs = model.infer_sync(inputs)
     best = model.postprocess(outputs, meta).top_labels[0]
-    doubt = "{DOUBT}" if outputs["unknown_score"].item() > limit else ""
+    doubt = "{DOUBT}" if outputs["unknown_score"].item() > highest_known else ""
     print(f"{{path}}: {{labels[best.id]}} ({{best.confidence:.1%}}){{doubt}}")
 """
 

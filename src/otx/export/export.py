@@ -82,11 +82,13 @@ def export_model(checkpoint: Path, output_dir: Path, request: ExportRequest, ima
     card = replace(card, input_color=request.input_color if request.is_embedded else "RGB")
     if request.explain:
         network, card = _explained(network, card, request.explain)
-    known = load_known(checkpoint)
-    if known is not None:
+    if (known := load_known(checkpoint)) is not None:
         from otx.inference.scored import Scored
 
         network = Scored(network, known)
+    else:
+        # the base of an incremental training has its old card
+        card = replace(card, unknown_limit=None)
     suffixes = SUFFIXES[request.export_format]
     with export_staging(output_dir) as staging:
         file = staging / f"{request.name}{suffixes[0]}"

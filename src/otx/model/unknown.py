@@ -45,7 +45,7 @@ class KnownClasses:
         centre: the mean of the features at length 1 (D,).
         directions: orthonormal columns (D, R).
         scales: the standard deviation within a class along each direction (R,), times the root of D.
-        means: the mean of each class along the directions, less the centre, divided by `scales` (C, R).
+        means: the mean of each class along the directions, less the centre, divided by `scales` (C or 1, R).
         outside: the variance along any other direction, times D (1,).
         usual: mean and standard deviation of the distance and of the energy of validation images (2, 2).
     """
@@ -112,9 +112,11 @@ def summarise(features: Features, labels: NDArray[np.int64], num_classes: int) -
 
     Args:
         features: the classifier's input (N, D).
-        labels: (N,), every class at least once.
+        labels: (N,), every class at least once. Classes that have fewer than two images in the mean count as one.
         num_classes: C. With very many, or a very large D, fewer directions are kept: it is never above 2 MB.
     """
+    if len(labels) < 2 * num_classes:
+        labels, num_classes = np.zeros_like(labels), 1
     rows = at_length_1(features).astype(np.float64)
     centre = rows.mean(0)
     rows -= centre

@@ -16,6 +16,7 @@ from otx.errors import OtxError, StoppedError, TrainingError
 from otx.events import Progress, heartbeat
 from otx.limits import limited_blas
 from otx.model.modelfile import load_model, save_model
+from otx.model.regression import MAX_LOGITS
 from otx.model.unknown import limit_of, summarise
 from otx.results import EpochResult
 from otx.signals import name_of, signal_of
@@ -60,7 +61,8 @@ def _learn(job: Job, known: Features | None) -> None:
     state = {name: value.clone() for name, value in network.state_dict().items()}
     network.to(job.compute.place, memory_format=torch.channels_last)  # type: ignore[call-overload]
     mean, std = (torch.tensor(v, device=job.compute.place) for v in (card.preprocessing.mean, card.preprocessing.std))
-    train, val = (pick_numbers(part.subset, MAX_IMAGES, recipe.seed) for part in (inputs.train, inputs.val))
+    train = pick_numbers(inputs.train.subset, MAX_IMAGES, recipe.seed)
+    val = pick_numbers(inputs.val.subset, min(MAX_IMAGES, MAX_LOGITS // num_classes), recipe.seed)
     total = len(val) + (0 if known is not None else len(train))
 
     def features(part: ImageSubset, numbers: Sequence[int], done: int, *, half: bool) -> Features:
