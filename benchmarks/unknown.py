@@ -7,11 +7,11 @@ DATA holds `flowers/` (five class folders) and `trash/` (class folders); a WEIGH
 classifier) is called NETWORK.anything. For each network the features of all images, the classifier's input, are
 computed once and kept in FOLDER; a run that was stopped goes on where it was.
 
-For each flower the classifier is fitted to the other four (72 % of their images for training, 8 % for validation, 20 %
-for testing; the seeds of this split take turns), as `otx train --max_epochs 0` does. Unknown are the fifth flower, trash, digits, noise, a
-black and a white picture. Prints for each score and group the AUROC against the known test images (0.5: a coin, 1:
-perfect), its mean and deviation over the runs, and the share of known test images lost at the threshold that keeps 95 %
-of the validation images.
+For each flower the classifier is fitted to the other four, as `otx train --max_epochs 0` does: 72 % of their images are
+for training, 8 % for validation, 20 % for testing; the seeds of this split take turns. Unknown are the fifth flower,
+trash, digits, noise, a black and a white picture. Prints for each score and group the AUROC against the known test
+images (0.5: a coin, 1: perfect), its mean and deviation over the runs, and the share of known test images lost at the
+threshold that keeps 95 % of the validation images.
 
 MODEL is a model file that otx trained on four of the flowers, whose run folder says which images were for what.
 """
