@@ -30,8 +30,8 @@ def measure_unknown(
         images: of the classes that it knows.
 
     Raises:
-        DataError: none of the images in the folder can be decoded.
-        UsageError: there is no image in it.
+        DataError: none of the images can be decoded.
+        UsageError: there is no image in the folder.
     """
     known = _scores(predictor, list(images.files()), images.max_pixels, batch_size, reporter)
     unknown = _scores(predictor, list(find_images([folder])), images.max_pixels, batch_size, reporter)

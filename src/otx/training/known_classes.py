@@ -78,6 +78,8 @@ def _learn(job: Job, known: Features | None) -> None:
     # the limit is compared with scores that are computed in 32 bits
     kept = features(inputs.val, val, 0, half=False)[0]
     known = known or features(inputs.train, train, len(val), half=job.compute.is_half)
+    if not (np.isfinite(kept).all() and np.isfinite(known[0]).all()):
+        raise TrainingError("its features are no numbers")
     with heartbeat(job.reporter, "learning what is known"), limited_blas():
         logits = _logits(network, kept)
         summary = summarise(*known, num_classes).judged_by(kept, logits)
@@ -95,5 +97,7 @@ def _why_not(job: Job, network: object, num_classes: int) -> str:
     """Why nothing can be learnt about what is known; empty if it can."""
     if not has_linear_head(network):
         return "the network does not end in one linear layer"
+    if not len(job.inputs.val):
+        return "there are no validation images to set a limit with"
     missing = num_classes - len(set(job.inputs.train.subset.labels))
     return f"{missing} of its classes have no images to learn from" if missing else ""

@@ -11,6 +11,7 @@ from otx.evaluation.evaluate import compare_with_base, evaluate, write_test
 from otx.evaluation.unknown import measure_unknown
 from otx.events import heartbeat
 from otx.files import check_output, write_json
+from otx.inference.predict import find_images
 from otx.model.card import CANNOT_TELL, LEARN_IT
 from otx.model.trained import TrainedModel
 from otx.report.page import write_report
@@ -31,8 +32,10 @@ def run(
     if output is not None:
         check_output(output, "tests", (".json",), "test.json")
     model = session.model(checkpoint)
-    if unknown is not None and model.card.unknown_limit is None:
-        raise UsageError(f"--unknown: {model.path} {CANNOT_TELL}", fix=LEARN_IT)
+    if unknown is not None:
+        if model.card.unknown_limit is None:
+            raise UsageError(f"--unknown: {model.path} {CANNOT_TELL}", fix=LEARN_IT)
+        next(find_images([unknown]))
     session.check_room(model, None)
     with heartbeat(session.reporter, "reading the folder"):
         images = model.test_images(session.data_request(data_root), session.reporter)
