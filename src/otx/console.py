@@ -159,6 +159,11 @@ def show_test(result: TestResult) -> None:
         ("images/s", f"{result.images_per_second:.1f}"),
     ]
     out.print(table("", [("figure", "left"), ("value", "right")], figures))
+    if (other := result.unknown) is not None:
+        print(
+            f"The {other.num_images} images in {other.folder} are told apart with an AUROC of {other.auroc:.3f}; "
+            f"{other.let_through:.1%} of them are taken for known, {other.known_lost:.1%} of the test images are not."
+        )
     if result.old_and_new is not None:
         _show_old_and_new(out, result.old_and_new)
     print(f"Model: {result.checkpoint}")
@@ -193,13 +198,17 @@ def show_predictions(predictions: Iterator[Prediction], limit: int | None) -> bo
     worked = not first or any(p.error is None for p in first)
     for more, prediction in enumerate(predictions, start=1):  # noqa: B007 - its last value is the number
         worked = worked or prediction.error is None
-    rows = [
-        (p.path, p.label or "", "" if p.probability is None else f"{p.probability:.4f}", p.error or "") for p in first
+    columns: list[tuple[str, str, list[str]]] = [
+        ("image", "left", [p.path for p in first]),
+        ("label", "left", [p.label or "" for p in first]),
+        ("probability", "right", ["" if p.probability is None else f"{p.probability:.4f}" for p in first]),
+        ("known", "left", [{None: "", True: "yes", False: "no"}[p.known] for p in first]),
+        ("error", "left", [p.error or "" for p in first]),
     ]
-    columns = [("image", "left"), ("label", "left"), ("probability", "right")]
-    if any(row[3] for row in rows):
-        columns.append(("error", "left"))
-    console().print(table("", columns, (row[: len(columns)] for row in rows)))
+    # the last two only where there is something to say
+    shown = columns[:3] + [column for column in columns[3:] if any(column[2])]
+    rows = zip(*(cells for _, _, cells in shown), strict=True)
+    console().print(table("", [(name, side) for name, side, _ in shown], rows))
     if more:
         print(f"... and {more} more: all of them are in the file.")
     return worked

@@ -142,6 +142,7 @@ class Engine:
         min_accuracy: o.MinAccuracy = None,
         min_recall: o.MinRecall = None,
         strict: o.Strict = False,
+        unknown: o.UnknownFolder = None,
         output: o.FiguresOutput = None,
     ) -> r.TestResult:
         """Measure a model on the test split of its own data set (default), or on the images of another folder.
@@ -150,9 +151,11 @@ class Engine:
         """
         return self._call(Engine.test, locals(), data_root=data_root)
 
-    def predict(self, sources: Sources, *, checkpoint: File = None, output: File = None) -> tuple[r.Prediction, ...]:
+    def predict(
+        self, sources: Sources, *, checkpoint: File = None, output: File = None, reject: bool = False
+    ) -> tuple[r.Prediction, ...]:
         """Classify images (files, folders and globs); options as for `iter_predict`."""
-        return tuple(self.iter_predict(sources, checkpoint=checkpoint, output=output))
+        return tuple(self.iter_predict(sources, checkpoint=checkpoint, output=output, reject=reject))
 
     def iter_predict(
         self,
@@ -161,6 +164,7 @@ class Engine:
         checkpoint: o.AnyModel = None,
         output: o.PredictOutput = None,
         resume: o.ResumeRows = False,
+        reject: o.Reject = False,
     ) -> Iterator[r.Prediction]:
         """Like `predict`, but for any number of images: yield the predictions one by one, and keep none.
 
@@ -232,10 +236,7 @@ class Engine:
         return self._call(Engine.explain, locals())
 
     def report(self, runs: o.Runs = None, *, output: o.ReportOutput = None) -> Path:
-        """Write the report of a run again, or one page that compares several runs.
-
-        Args:
-            runs: run folders, or files in them.
+        """Write the report of a run (its folder, or a file in it) again, or one page that compares several runs.
 
         Raises:
             UsageError: there is no such run, or `output` is an existing file that is not a report.
@@ -246,9 +247,6 @@ class Engine:
         """Serve a web page on this machine that classifies photos, until the returned `Demo` is closed.
 
         The page uses an exported file, without torch. A run without one that has saliency maps is exported first.
-
-        Args:
-            port: on 127.0.0.1; 0 takes a free one.
         """
         return self._call(Engine.demo, locals())
 

@@ -128,6 +128,12 @@ Resume = Annotated[bool, Option("go on with a run from its last checkpoint (defa
 ResumeRows = Annotated[
     bool, Option("go on with an --output .csv that is not complete, behind its last whole batch of images", "BOOL")
 ]
+Reject = Annotated[
+    bool, Option("answer `unknown` for images that are not of a class the model knows (default: false)", "BOOL")
+]
+UnknownFolder = Annotated[
+    File, Option("also measure how well images of other things, in this folder, are told apart", "FOLDER")
+]
 ExportFormat = Annotated[str, Option("kind of file", "FORMAT", choices=EXPORT_FORMATS)]
 ExportPrecision = Annotated[str, Option("of the weights", "PRECISION", choices=EXPORT_PRECISIONS)]
 Where = Annotated[
@@ -136,7 +142,7 @@ Where = Annotated[
 InputColor = Annotated[str, Option("order of the colours that an embedded graph takes", "ORDER", choices=COLORS)]
 WithMaps = Annotated[bool, Option("let the file also give saliency maps and feature vectors", "BOOL")]
 Algorithm = Annotated[str, Option("of the saliency maps", "NAME", flag=ALGORITHM, choices=ALGORITHMS)]
-Targets = Annotated[str, Option("predicted, true, all, or the name of a class", "WHICH", flag=TARGETS)]
+Targets = Annotated[str, Option("predicted, true (test split), all, or the name of a class", "WHICH", flag=TARGETS)]
 MaxDrop = Annotated[
     float | None, Option("accuracy it may lose, 0 to 1: turns layers back until that holds", "X", low=0, high=1)
 ]

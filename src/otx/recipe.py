@@ -168,6 +168,9 @@ class TrainingSettings:
     calibrate: bool = setting(
         True, "at the end, fit a temperature on the validation images, so that probabilities mean what they say"
     )
+    known_share: float = setting(
+        0.95, "share of the validation images that `otx predict` is to call known", low=0.5, high=1.0
+    )
     early_stopping: EarlyStoppingSettings = field(default_factory=EarlyStoppingSettings)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from otx.confusion import ConfusionMatrix
+from otx.findings import UnknownResult
 from otx.plain import Result
 
 
@@ -31,10 +32,7 @@ BEFORE_TRAINING = -1
 
 @dataclass(frozen=True)
 class EpochResult(Result):
-    """One epoch of training, counted from 0; at BEFORE_TRAINING only the classifier of the network was fitted.
-
-    `seconds` is the whole epoch, `images_per_second` its training part alone.
-    """
+    """One epoch of training, from 0; at BEFORE_TRAINING only the classifier was fitted. `seconds` is all of it."""
 
     epoch: int
     train_loss: float
@@ -212,6 +210,7 @@ class TestResult(Result):
     verdict: Verdict | None = None
     num_known: int = 0
     is_compared: bool = False
+    unknown: UnknownResult | None = None
 
     @property
     def exit_code(self) -> int:
@@ -224,9 +223,10 @@ class TestResult(Result):
 
 @dataclass(frozen=True)
 class Prediction(Result):
-    """The answer for one image: either `label`, `probability` and `probabilities`, or `error`.
+    """The answer for one image: either `label`, `probability`, `probabilities` and `known`, or `error`.
 
-    `probabilities` has every class; beyond 1,000 classes the 100 most probable ones, those first.
+    `probabilities` has every class; beyond 1,000 classes the 100 most probable ones, those first. `known` says whether
+    the image is of a class that the model knows; None if it cannot tell.
     """
 
     path: str
@@ -234,6 +234,7 @@ class Prediction(Result):
     probability: float | None
     probabilities: dict[str, float]
     error: str | None = None
+    known: bool | None = None
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,7 @@ from otx.model.card import ModelCard
 from otx.model.checksum import add_checksum, move_into_place
 from otx.model.metadata import model_info
 from otx.model.modelfile import read_card
+from otx.model.unknown import limit_of
 from otx.results import OptimizeResult, Variant
 from otx.signals import drop_signal_stack
 
@@ -136,7 +137,7 @@ def _write_int8(watch: Watch, source: Path, path: Path, asked: Int8Request) -> N
         card = _calibrated(small, read_card(source), asked.validation)
     fix_batch(small, asked.batch_size)
     settings = {"preset": "mixed", "subset_size": len(asked.calibration), "max_drop": asked.max_drop}
-    _describe(small, card, settings)
+    _describe(small, with_own_limit(card, small, asked.validation), settings)
     _save(small, path)
 
 
@@ -178,6 +179,7 @@ def _quantize(model: Any, asked: Int8Request, *, transformer: bool) -> Any:
     options = {
         "preset": nncf.QuantizationPreset.MIXED,
         "subset_size": len(inputs),
+        "ignored_scope": _left_in_floats(),
         "model_type": nncf.ModelType.TRANSFORMER if transformer else None,
     }
     if asked.max_drop is None:
@@ -201,7 +203,26 @@ def _compress(model: Any) -> Any:
     """Store the weights that are still floats (NNCF skips squeeze-excite) in 8 bits; they still compute in floats."""
     import nncf
 
-    return nncf.compress_weights(model, mode=nncf.CompressWeightsMode.INT8_SYM)
+    return nncf.compress_weights(model, mode=nncf.CompressWeightsMode.INT8_SYM, ignored_scope=_left_in_floats())
+
+
+def _left_in_floats() -> Any:
+    """The layers of the unknown score (`otx.inference.scored`): squares of small differences need more than 8 bits."""
+    import nncf
+
+    return nncf.IgnoredScope(patterns=[r".*module\.unknown/.*"], validate=False)
+
+
+def with_own_limit(card: ModelCard, model: Any, validation: Iterable[tuple[NDArray[np.float32], int]]) -> ModelCard:
+    """A card with the limit of the unknown score that a model's own scores of the validation images give.
+
+    Quantising moves the features, and with them the scores of known images.
+    """
+    if card.unknown_limit is None:
+        return card
+    compiled = compile_exactly(model, ("unknown_score",), batch=1)
+    scores = np.array([compiled(image)["unknown_score"].item() for image, _ in validation])
+    return replace(card, unknown_limit=limit_of(scores, card.recipe["training"]["known_share"]))
 
 
 def _hits(model: Any, examples: Iterable[tuple[NDArray[np.float32], int]]) -> tuple[float, list[float]]:

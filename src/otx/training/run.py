@@ -37,6 +37,7 @@ from otx.training.compute import find_shard, share
 from otx.training.devices import Compute
 from otx.training.fit import Outcome, fit
 from otx.training.inputs import Inputs, open_inputs
+from otx.training.known_classes import learn_known
 from otx.training.linear_probe import has_linear_head, probe
 from otx.training.loop import Job
 from otx.training.module import Classifier
@@ -103,7 +104,9 @@ def _train(request: TrainingRequest, budget: Budget, reporter: Reporter) -> Trai
     prepare_network(start, request.recipe, compute, watch, reporter)
     with open_inputs(dataset, start.preprocessing, request.recipe) as inputs:
         is_fitted = request.recipe.training.head_first and start.is_pretrained and has_linear_head(start.network)
-        before = _before_training(start, inputs, request.recipe, compute, budget, reporter) if is_fitted else None
+        is_probed = is_fitted and compute.is_main
+        # on rank 0; the other ranks get its weights with the network
+        before, probed = probe(start, inputs, request.recipe, compute, budget, reporter) if is_probed else (None, None)
         _check_has_work(request.recipe, before, compute)
         card = _card(start, dataset, request.recipe, num_old=start.num_old if objective.is_balanced else 0)
         module = Classifier(start, objective, request.recipe, card=card.to_json(), is_fitted=is_fitted)
@@ -124,6 +127,8 @@ def _train(request: TrainingRequest, budget: Budget, reporter: Reporter) -> Trai
         outcome = fit(job)
         if recipe.training.calibrate and compute.is_main and not outcome.stop.interrupted:
             calibrate_model(job)
+        if compute.is_main and not outcome.stop.interrupted:
+            learn_known(job, outcome.best, probed)
     result = _result(run, outcome, start, compute)
     if compute.is_main:
         _write_summary(run, {**result.to_dict(), **provenance, **_facts(recipe, card, compute), **clock.read()})
@@ -159,13 +164,6 @@ def _with_known_batch_size(request: TrainingRequest, compute: Compute) -> Recipe
     if not is_measured(compute.device):
         return as_decided(recipe, recipe.override({"data.train_subset.batch_size": BATCH_SIZE}))
     return recipe
-
-
-def _before_training(
-    start: StartingPoint, inputs: Inputs, recipe: Recipe, compute: Compute, budget: Budget, reporter: Reporter
-) -> EpochResult | None:
-    """Fit the linear probe on rank 0; the other ranks get its weights with the network."""
-    return probe(start, inputs, recipe, compute, budget, reporter) if compute.is_main else None
 
 
 def _check_has_work(recipe: Recipe, before: EpochResult | None, compute: Compute) -> None:

@@ -7,11 +7,14 @@ from pathlib import Path
 
 from otx.data.dataset import ImageSet
 from otx.data.known import Known, find_known
-from otx.errors import DataError
+from otx.errors import DataError, UsageError
 from otx.evaluation.evaluate import compare_with_base, evaluate, write_test
+from otx.evaluation.unknown import measure_unknown
 from otx.evaluation.verdict import judge
 from otx.events import heartbeat
 from otx.files import check_output, write_csv, write_json
+from otx.inference.predict import find_images
+from otx.model.card import CANNOT_TELL, LEARN_IT
 from otx.model.trained import TrainedModel
 from otx.report.page import write_report
 from otx.results import OldAndNew, TestResult
@@ -29,6 +32,7 @@ def run(
     min_accuracy: float | None,
     min_recall: float | None,
     strict: bool,
+    unknown: Path | None,
     output: Path | None,
 ) -> TestResult:
     """Measure a model, write the figures into its run folder, and write the report.
@@ -38,19 +42,16 @@ def run(
     if output is not None:
         check_output(output, "tests", (".json",), "test.json")
     model = session.model(checkpoint)
+    _check_unknown(model, unknown)
     session.check_room(model, None)
     with heartbeat(session.reporter, "reading the folder"):
         images = model.test_images(session.data_request(data_root), session.reporter)
     known = _known(session, model, images, is_strict=strict)
     if known.paths:
         images = replace(images, subset=images.subset.without(frozenset(known.paths)))
-    result, answers = evaluate(
-        session.predictor(model.path),
-        images,
-        checkpoint=model.path,
-        batch_size=session.batch_size,
-        reporter=session.reporter,
-    )
+    predictor = session.predictor(model.path)
+    batch, reporter = session.batch_size, session.reporter
+    result, answers = evaluate(predictor, images, checkpoint=model.path, batch_size=batch, reporter=reporter)
     result = replace(
         result,
         old_and_new=_old_and_new(session, model, images, result),
@@ -58,6 +59,9 @@ def run(
         num_known=len(known.paths),
         is_compared=known.is_complete,
     )
+    if unknown is not None:
+        figures = measure_unknown(predictor, images, unknown, batch_size=batch, reporter=reporter)
+        result = replace(result, unknown=figures)
     folder = new_folder(model.output_folder(session.work_dir) / "test")
     write_test(result, answers, folder)
     if known.paths:
@@ -68,6 +72,15 @@ def run(
         write_json(output, result.to_dict())
     session.try_report(f"The test is whole: {folder}", lambda: _report(session, folder, is_foreign=not images.is_own))
     return result
+
+
+def _check_unknown(model: TrainedModel, unknown: Path | None) -> None:
+    """Raise UsageError if a folder of unknown images is given and cannot be measured."""
+    if unknown is None:
+        return
+    if model.card.unknown_limit is None:
+        raise UsageError(f"--unknown: {model.path} {CANNOT_TELL}", fix=LEARN_IT)
+    next(find_images([unknown]))
 
 
 def _known(session: Session, model: TrainedModel, images: ImageSet, *, is_strict: bool) -> Known:
