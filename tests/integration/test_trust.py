@@ -141,3 +141,5 @@ def test_the_page_of_a_test_is_written_again(run: RunFolder, photos: Path, tmp_p
     page.unlink()
     assert engine.report(page.parent) == page
     assert page.read_text().count("new photos in “copy”") == before.count("new photos in “copy”") > 0
+    both = engine.report([page.parent, run.path]).read_text()
+    assert "new photos in “copy”" in both

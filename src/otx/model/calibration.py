@@ -11,6 +11,10 @@ CALIBRATION_BINS = 15
 FOLDS = 5
 # with fewer images a temperature is mostly chance
 MIN_IMAGES = 20
+# with fewer images a temperature must be better by more than its standard error
+FEW_IMAGES = 100
+# how many images the belief in a temperature of about 1 is worth
+PRIOR = 4.0
 LARGEST = 20.0
 STEPS = 40
 
@@ -79,34 +83,36 @@ class Calibration:
 def calibrate(logits: Logits, labels: Labels) -> Calibration:
     """Fit a temperature to logits (N, C) with labels (N,), N above 0, of images that were not trained on.
 
-    It is kept if temperatures fitted on four fifths of the images lower the loss of the last fifth, over all five.
+    It is kept if temperatures fitted on four fifths of the images lower the mean loss of the last fifth, over all five;
+    with fewer than FEW_IMAGES images, by more than the standard error of that mean.
     """
     before = _error(logits, labels)
     if len(labels) < MIN_IMAGES:
         return Calibration(1.0, before, before, len(labels), f"{len(labels)} images are too few, {MIN_IMAGES} are not")
     crossed = _crossed(logits, labels)
-    if _loss(crossed, labels) >= _loss(logits, labels):
+    gain = _losses(logits, labels) - _losses(crossed, labels)
+    chance = gain.std() / np.sqrt(len(gain)) if len(gain) < FEW_IMAGES else 0.0
+    if not gain.mean() > chance:
         return Calibration(1.0, before, before, len(labels), "no other temperature was better on images left out")
     return Calibration(fit_temperature(logits, labels), before, _error(crossed, labels), len(labels))
 
 
 def fit_temperature(logits: Logits, labels: Labels) -> float:
-    """The temperature, from 1/20 to 20, with the lowest cross-entropy of softmax(logits / temperature).
+    """The temperature T, from 1/20 to 20, that is most probable after these images.
 
-    Labels are smoothed by 1 / (N + 2), since a network that is right on all images would else be infinitely sure. The
-    loss is convex in the inverse of the temperature, so bisection finds the zero of its derivative.
+    It minimises the summed cross-entropy of softmax(b * logits), b = 1 / T, plus PRIOR * (b - 1 - log b): a gamma prior
+    with its mode at 1, without which a network that is right on all images would become infinitely sure. Both are
+    convex in b, so bisection finds the zero of the derivative.
 
-    Source: Guo et al. 2017, arXiv 1706.04599; the smoothing is that of Platt 1999, "Probabilistic outputs for support
-    vector machines".
+    Source: Guo et al. 2017, arXiv 1706.04599, but for the prior.
     """
-    smoothing = 1 / (len(labels) + 2)
-    own = logits[np.arange(len(labels)), labels].astype(np.float64)
-    wanted = float(((1 - smoothing) * own + smoothing * logits.mean(axis=1, dtype=np.float64)).mean())
+    wanted = float(logits[np.arange(len(labels)), labels].mean(dtype=np.float64))
     low, high = -np.log(LARGEST), np.log(LARGEST)
     for _ in range(STEPS):
         middle = (low + high) / 2
-        expected = float((_softmax(logits * np.float32(np.exp(middle))) * logits).sum(axis=1).mean())
-        low, high = (low, middle) if expected > wanted else (middle, high)
+        expected = float((_softmax(logits * np.float32(np.exp(middle))) * logits).sum(axis=1).mean(dtype=np.float64))
+        slope = len(labels) * (expected - wanted) + PRIOR * (1 - np.exp(-middle))
+        low, high = (low, middle) if slope > 0 else (middle, high)
     return float(np.exp(-(low + high) / 2))
 
 
@@ -126,9 +132,11 @@ def _softmax(logits: Logits) -> Logits:
     return shares
 
 
-def _loss(logits: Logits, labels: Labels) -> float:
+def _losses(logits: Logits, labels: Labels) -> NDArray[np.float64]:
+    """The cross-entropy (N,) of each image."""
     own = _softmax(logits)[np.arange(len(labels)), labels].astype(np.float64)
-    return float(-np.log(np.maximum(own, np.finfo(np.float64).tiny)).mean())
+    losses: NDArray[np.float64] = -np.log(np.maximum(own, np.finfo(np.float64).tiny))
+    return losses
 
 
 def _error(logits: Logits, labels: Labels) -> float:
