@@ -125,6 +125,26 @@ def _epoch(number: int) -> str:
 
 def show_test(result: TestResult) -> None:
     out = console()
+    _show_classes(out, result)
+    out.print(table("", [("figure", "left"), ("value", "right")], _figures(result)))
+    if (other := result.unknown) is not None:
+        print(
+            f"The {other.num_images} images in {other.folder} are told apart with an AUROC of {other.auroc:.3f}; "
+            f"{other.let_through:.1%} of them are taken for known, {other.known_lost:.1%} of the test images are not."
+        )
+    if result.old_and_new is not None:
+        _show_old_and_new(out, result.old_and_new)
+    print(f"Model: {result.checkpoint}")
+    if result.num_known:
+        print(f"Left out: {result.num_known} images of {result.data_root} that it was trained or validated on.")
+    if result.verdict is not None:
+        print(result.verdict.sentence)
+    for image in result.bad_images:
+        print(f"not counted, cannot be decoded: {image.path}: {image.reason}", file=sys.stderr)
+
+
+def _show_classes(out: Console, result: TestResult) -> None:
+    """Print a row for each class, and the confusion matrix; of very many classes, only the worst."""
     columns = [("class", "left"), *((name, "right") for name in ("precision", "recall", "95 %", "F1", "images"))]
     tested = [item for item in result.classes if item.count]
     shown = result.classes if len(result.classes) <= MAX_CLASSES else _lowest(tested, lambda item: item.f1)
@@ -147,8 +167,11 @@ def show_test(result: TestResult) -> None:
         heads = [("true \\ predicted", "left"), *((name, "right") for name in names)]
         matrix = ([name, *map(str, counts)] for name, counts in zip(names, result.confusion, strict=True))
         out.print(table("Confusion matrix", heads, matrix))
+
+
+def _figures(result: TestResult) -> list[tuple[str, str]]:
     top5 = [("top-5 accuracy", f"{result.top5:.4f}")] if result.top5 is not None else []
-    figures = [
+    return [
         ("top-1 accuracy", f"{result.top1:.4f}"),
         ("its 95 % interval", _span(result.top1_low, result.top1_high)),
         *top5,
@@ -158,21 +181,6 @@ def show_test(result: TestResult) -> None:
         ("images", f"{result.num_images} ({result.subset})"),
         ("images/s", f"{result.images_per_second:.1f}"),
     ]
-    out.print(table("", [("figure", "left"), ("value", "right")], figures))
-    if (other := result.unknown) is not None:
-        print(
-            f"The {other.num_images} images in {other.folder} are told apart with an AUROC of {other.auroc:.3f}; "
-            f"{other.let_through:.1%} of them are taken for known, {other.known_lost:.1%} of the test images are not."
-        )
-    if result.old_and_new is not None:
-        _show_old_and_new(out, result.old_and_new)
-    print(f"Model: {result.checkpoint}")
-    if result.num_known:
-        print(f"Left out: {result.num_known} images of {result.data_root} that it was trained or validated on.")
-    if result.verdict is not None:
-        print(result.verdict.sentence)
-    for image in result.bad_images:
-        print(f"not counted, cannot be decoded: {image.path}: {image.reason}", file=sys.stderr)
 
 
 def _span(low: float | None, high: float | None) -> str:

@@ -71,24 +71,9 @@ def export_model(checkpoint: Path, output_dir: Path, request: ExportRequest, ima
         ExportError: a logit differs by more than 1e-3 (FP32) or 1e-2 (FP16), or by more than this share of the
             largest logit if that is above 1; an unknown score by five times that; or an image gets another label.
         RunError: OpenVINO or ONNX Runtime crashed on the file.
+        UsageError: the graph cannot resize as the training did.
     """
-    network, card = load_model(checkpoint)
-    if request.is_embedded and card.preprocessing.resize_type != STANDARD:
-        raise UsageError(
-            f"--preprocessing embedded: a graph with a resize of its own changes the aspect ratio, and this model was "
-            f"trained with --data.resize {card.preprocessing.resize_type}",
-            fix="leave --preprocessing out: openvino-model-api then resizes as the training did",
-        )
-    card = replace(card, input_color=request.input_color if request.is_embedded else "RGB")
-    if request.explain:
-        network, card = _explained(network, card, request.explain)
-    if (known := load_known(checkpoint)) is not None:
-        from otx.inference.scored import Scored
-
-        network = Scored(network, known)
-    else:
-        # the base of an incremental training has its old card
-        card = replace(card, unknown_limit=None)
+    network, card = _with_outputs(checkpoint, request)
     suffixes = SUFFIXES[request.export_format]
     with export_staging(output_dir) as staging:
         file = staging / f"{request.name}{suffixes[0]}"
@@ -108,6 +93,30 @@ def export_model(checkpoint: Path, output_dir: Path, request: ExportRequest, ima
         num_checked=len(images),
         size_bytes=sum(path.stat().st_size for path in written),
     )
+
+
+def _with_outputs(checkpoint: Path, request: ExportRequest) -> tuple[nn.Module, ModelCard]:
+    """The network with all outputs of its graph, and its card.
+
+    Raises:
+        UsageError: the graph cannot resize as the training did.
+    """
+    network, card = load_model(checkpoint)
+    if request.is_embedded and card.preprocessing.resize_type != STANDARD:
+        raise UsageError(
+            f"--preprocessing embedded: a graph with a resize of its own changes the aspect ratio, and this model was "
+            f"trained with --data.resize {card.preprocessing.resize_type}",
+            fix="leave --preprocessing out: openvino-model-api then resizes as the training did",
+        )
+    card = replace(card, input_color=request.input_color if request.is_embedded else "RGB")
+    if request.explain:
+        network, card = _explained(network, card, request.explain)
+    if (known := load_known(checkpoint)) is None:
+        # the base of an incremental training has its old card
+        return network, replace(card, unknown_limit=None)
+    from otx.inference.scored import Scored
+
+    return Scored(network, known), card
 
 
 def export_staging(output_dir: Path) -> AbstractContextManager[Path]:

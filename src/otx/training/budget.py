@@ -36,6 +36,7 @@ class Budget:
         with_report: keep time for the report.
 
     Attributes:
+        ending: seconds after the last epoch in which the model is completed from its training images.
         is_used_up: the training was ended since no further epoch would have fitted.
     """
 
@@ -45,6 +46,7 @@ class Budget:
     clock: Callable[[], float] = time.monotonic
     worked: Callable[[], float] = time.process_time
     is_used_up: bool = False
+    ending: float = 0.0
     _validation: float = 0.0
     _epochs: list[float] = field(default_factory=list)
 
@@ -58,8 +60,8 @@ class Budget:
         """Seconds until the end, without those that the report needs."""
         if self.limit is None:
             return math.inf
-        reserve = REPORT_SECONDS / self.share + REPORT_VALIDATIONS * self._validation if self.with_report else 0.0
-        return self.limit - (self.clock() - self.began) - reserve
+        report = REPORT_SECONDS / self.share + REPORT_VALIDATIONS * self._validation if self.with_report else 0.0
+        return self.limit - (self.clock() - self.began) - self.ending - report
 
     @property
     def share(self) -> float:

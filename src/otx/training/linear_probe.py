@@ -105,6 +105,7 @@ def _affordable(budget: Budget, seconds: float, inputs: Inputs) -> int:
     if budget.limit is None:
         return MAX_IMAGES
     validation = seconds * len(inputs.val)
+    budget.ending = seconds * min(MAX_IMAGES, len(inputs.train))
     budget.expect(STEP_PER_FEATURE * seconds * len(inputs.train) + validation, validation)
     return min(MAX_IMAGES, int(PROBE_SHARE * budget.limit / max(seconds, 1e-9)))
 

@@ -38,7 +38,7 @@ from otx.training.devices import Compute
 from otx.training.fit import Outcome, fit
 from otx.training.inputs import Inputs, open_inputs
 from otx.training.known_classes import learn_known
-from otx.training.linear_probe import has_linear_head, probe
+from otx.training.linear_probe import Features, has_linear_head, probe
 from otx.training.loop import Job
 from otx.training.module import Classifier
 from otx.training.objective import choose_objective
@@ -125,14 +125,20 @@ def _train(request: TrainingRequest, budget: Budget, reporter: Reporter) -> Trai
         _note_transport(inputs, recipe, reporter)
         job = Job(module, inputs, run, card, compute, watch, reporter, before, request.run is not None, budget)
         outcome = fit(job)
-        if recipe.training.calibrate and compute.is_main and not outcome.stop.interrupted:
-            calibrate_model(job)
         if compute.is_main and not outcome.stop.interrupted:
-            learn_known(job, outcome.best, probed)
+            _complete_model(job, outcome, probed)
     result = _result(run, outcome, start, compute)
     if compute.is_main:
         _write_summary(run, {**result.to_dict(), **provenance, **_facts(recipe, card, compute), **clock.read()})
     return result
+
+
+def _complete_model(job: Job, outcome: Outcome, probed: Features | None) -> None:
+    """Add to the model file what makes its probabilities right, and what tells known images from others."""
+    if job.module.recipe.training.calibrate:
+        calibrate_model(job)
+    # its scores are computed from the calibrated logits
+    learn_known(job, outcome.best, probed)
 
 
 def _note_transport(inputs: Inputs, recipe: Recipe, reporter: Reporter) -> None:
