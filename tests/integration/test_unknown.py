@@ -41,14 +41,12 @@ def val_images(trained: Engine) -> list[Path]:
     return [Path(trained.recipe.data_root or "", path) for _, path, _, subset in rows if subset == "val"]
 
 
-def test_known_is_the_same_in_pytorch_openvino_and_onnx(
-    trained: Engine, files: Path, photos: Path, others: Path
-) -> None:
-    sources = [others, *sorted((photos / "blue tit").iterdir())]
+def test_known_is_the_same_in_pytorch_openvino_and_onnx(trained: Engine, files: Path, others: Path) -> None:
+    sources = [others, *val_images(trained)]
     answers = [[item.known for item in trained.predict(sources, checkpoint=files / kind)] for kind in KINDS]
     assert answers[0] == answers[1] == answers[2]
     assert answers[0][2] is False, "the white picture"
-    assert np.mean([known is True for known in answers[0][3:]]) > 0.5
+    assert all(answers[0][3:])
 
 
 def test_the_scores_of_exported_files_are_the_models(files: Path, pictures: list[np.ndarray]) -> None:
@@ -92,7 +90,9 @@ def test_a_deploy_folder_says_it_too(trained: Engine, others: Path, tmp_path: Pa
 def test_an_int8_file_has_a_limit_of_its_own(trained: Engine, tmp_path: Path) -> None:
     file = trained.optimize(output=tmp_path, subset_size=20).path
     assert read_card(file).unknown_limit != read_card(latest_run(trained.work_dir).model).unknown_limit
-    assert np.mean([item.known for item in trained.predict(val_images(trained), checkpoint=file)]) >= 0.95
+    # the image at the limit may lie on either side: the resize of a prediction rounds in another place
+    known = [item.known for item in trained.predict(val_images(trained), checkpoint=file)]
+    assert sum(known) >= len(known) - 1
 
 
 def test_an_older_model_says_how_to_get_it(recorder: Recorder, others: Path) -> None:
