@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import shutil
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -130,6 +131,22 @@ def test_where_its_images_are_gone_no_photo_is_called_new(
     assert "new photo" not in page.read_text()
     with pytest.raises(DataError, match="--strict: not all that"):
         engine.test(data_root=folder, strict=True)
+
+
+def test_another_split_file_can_test_on_validation_images_but_not_on_training_images(
+    run: RunFolder, photos: Path, tmp_path: Path
+) -> None:
+    rows = list(csv.reader(run.split.read_text(encoding="utf-8").splitlines()))
+    lines = [
+        (path, name, ("train", "val")[number % 2] if subset == "test" else "test")
+        for number, (path, name, subset) in enumerate(rows[1:])
+    ]
+    file = tmp_path / "split.csv"
+    file.write_text("\n".join(map(",".join, [rows[0], *lines])) + "\n", encoding="utf-8")
+    counts = Counter(subset for _, _, subset in rows[1:])
+    engine = Engine(work_dir=run.path.parent, checkpoint=run.model, overrides={"data.split_file": str(file)})
+    result = engine.test()
+    assert (result.num_images, result.num_known) == (counts["val"], counts["train"])
 
 
 def test_the_page_of_a_test_is_written_again(run: RunFolder, photos: Path, tmp_path: Path) -> None:

@@ -39,20 +39,23 @@ def write_known(dataset: Dataset, path: Path) -> None:
         file.write(b"".join(sorted({digest for digest in found if digest is not None})))
 
 
-def find_known(images: ImageSet, run: RunFolder | None, trained_on: Path) -> Known:
+def find_known(images: ImageSet, run: RunFolder | None, trained_on: Path, subsets: tuple[str, ...] = SEEN) -> Known:
     """The images that a run was trained or validated on: the same bytes, whatever the name.
 
     Without stored digests, those of the run's files are computed, as far as the files are there.
+
+    Args:
+        subsets: those of the run to compare with. The stored digests are those of SEEN.
 
     Raises:
         DataError: the stored digests are damaged.
     """
     if run is None:
         return Known((), False)
-    if run.known.is_file():
+    if subsets == SEEN and run.known.is_file():
         seen, is_complete = _read(run.known), True
     else:
-        seen, is_complete = _of_files(images, run, trained_on)
+        seen, is_complete = _of_files(images, run, trained_on, subsets)
     if not seen:
         return Known((), is_complete)
     found = zip(images.subset.paths, _digests(images.files()), strict=True)
@@ -78,10 +81,12 @@ def _read(path: Path) -> frozenset[bytes]:
     return frozenset(data[place : place + SIZE] for place in range(0, len(data), SIZE))
 
 
-def _of_files(images: ImageSet, run: RunFolder, trained_on: Path) -> tuple[frozenset[bytes], bool]:
+def _of_files(
+    images: ImageSet, run: RunFolder, trained_on: Path, subsets: tuple[str, ...]
+) -> tuple[frozenset[bytes], bool]:
     """The digests of the run's files that are as large as one of the images; and whether all files are there."""
     sizes = {_size(file) for file in images.files()} - {None}
-    files = [trained_on / path for _, path, _, subset in read_split(run.split) if subset in SEEN]
+    files = [trained_on / path for _, path, _, subset in read_split(run.split) if subset in subsets]
     own = [_size(file) for file in files]
     alike = (file for file, size in zip(files, own, strict=True) if size in sizes)
     return frozenset(digest for digest in _digests(alike) if digest is not None), None not in own

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from otx.data.dataset import ImageSet
-from otx.data.known import Known, find_known
+from otx.data.known import SEEN, Known, find_known
 from otx.errors import DataError, UsageError
 from otx.evaluation.evaluate import compare_with_base, evaluate, write_test
 from otx.evaluation.unknown import measure_unknown
@@ -92,7 +92,9 @@ def _known(session: Session, model: TrainedModel, images: ImageSet, *, is_strict
     if images.is_own and session.recipe.data.split_file is None:
         return Known((), True)
     with heartbeat(session.reporter, "comparing with the images it was trained on"):
-        known = find_known(images, model.run, model.trained_on)
+        # a split file may give the validation images as test images, as a split without test images does
+        subsets = ("train",) if images.is_own else SEEN
+        known = find_known(images, model.run, model.trained_on, subsets)
     count, fix = len(known.paths), "test on images that it has not seen"
     if not known.is_complete:
         unknown = f"not all that {model.path} was trained on can be compared with {images.root}"
