@@ -90,9 +90,20 @@ def test_a_summary_is_what_its_tensors_say() -> None:
         KnownClasses.of(known.tensors() | {"scales": np.ones(3, np.float32)})
 
 
-@pytest.mark.parametrize(("share", "limit"), [(0.5, 5.0), (0.9, 9.0), (0.95, 9.0)])
+@pytest.mark.parametrize(("share", "limit"), [(0.5, 10.0), (0.9, 18.0), (0.95, 19.0)])
 def test_the_limit_keeps_the_share_of_images_not_yet_seen(share: float, limit: float) -> None:
-    assert limit_of(np.arange(1.0, 10.0), share) == limit
+    scores = np.arange(1.0, 20.0)
+    assert limit_of(scores, share) == pytest.approx(limit + 0.01 * scores.std())
+
+
+def test_of_few_images_the_limit_is_that_of_a_normal_distribution() -> None:
+    scores = np.random.default_rng(0).normal(size=(2000, 7))
+    kept = [
+        limit_of(row, 0.95) >= new for row, new in zip(scores, np.random.default_rng(1).normal(size=2000), strict=True)
+    ]
+    assert 0.93 < np.mean(kept) < 0.98
+    assert limit_of(np.array([3.0]), 0.95) == 3
+    assert limit_of(np.array([1.0, 3.0]), 1.0) == pytest.approx(3.01)
 
 
 def test_auroc_counts_pairs_and_ties_by_half() -> None:
