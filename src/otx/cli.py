@@ -21,7 +21,7 @@ CONFIG_HELP = "take data_root and work_dir from this recipe; a model brings the 
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; the exit code is 0, 1 (it failed), 2 (the input cannot be used), 130 (Ctrl-C) or 143 (SIGTERM)."""
+    """Run a command; the exit code is 0, 1 (failed), 2 (bad input), 3 (target missed), 130 (Ctrl-C), 143 (SIGTERM)."""
     if "_ARGCOMPLETE" in os.environ:
         from otx.completion import complete
 

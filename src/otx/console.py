@@ -125,10 +125,40 @@ def _epoch(number: int) -> str:
 
 def show_test(result: TestResult) -> None:
     out = console()
-    columns = [("class", "left"), ("precision", "right"), ("recall", "right"), ("F1", "right"), ("images", "right")]
+    _show_classes(out, result)
+    out.print(table("", [("figure", "left"), ("value", "right")], _figures(result)))
+    if (other := result.unknown) is not None:
+        print(
+            f"The {other.num_images} images in {other.folder} are told apart with an AUROC of {other.auroc:.3f}; "
+            f"{other.let_through:.1%} of them are taken for known, {other.known_lost:.1%} of the test images are not."
+        )
+    if result.old_and_new is not None:
+        _show_old_and_new(out, result.old_and_new)
+    print(f"Model: {result.checkpoint}")
+    if result.num_known:
+        print(f"Left out: {result.num_known} images of {result.data_root} that it was trained or validated on.")
+    if result.verdict is not None:
+        print(result.verdict.sentence)
+    for image in result.bad_images:
+        print(f"not counted, cannot be decoded: {image.path}: {image.reason}", file=sys.stderr)
+
+
+def _show_classes(out: Console, result: TestResult) -> None:
+    """Print a row for each class, and the confusion matrix; of very many classes, only the worst."""
+    columns = [("class", "left"), *((name, "right") for name in ("precision", "recall", "95 %", "F1", "images"))]
     tested = [item for item in result.classes if item.count]
     shown = result.classes if len(result.classes) <= MAX_CLASSES else _lowest(tested, lambda item: item.f1)
-    rows = ((c.name, f"{c.precision:.4f}", f"{c.recall:.4f}", f"{c.f1:.4f}", str(c.count)) for c in shown)
+    rows = (
+        (
+            c.name,
+            f"{c.precision:.4f}",
+            f"{c.recall:.4f}",
+            _span(c.recall_low, c.recall_high),
+            f"{c.f1:.4f}",
+            str(c.count),
+        )
+        for c in shown
+    )
     out.print(table("", columns, rows))
     if len(shown) < len(result.classes):
         print(f"The {len(shown)} classes with the lowest F1; classes.csv lists all {len(result.classes)}.")
@@ -137,9 +167,13 @@ def show_test(result: TestResult) -> None:
         heads = [("true \\ predicted", "left"), *((name, "right") for name in names)]
         matrix = ([name, *map(str, counts)] for name, counts in zip(names, result.confusion, strict=True))
         out.print(table("Confusion matrix", heads, matrix))
+
+
+def _figures(result: TestResult) -> list[tuple[str, str]]:
     top5 = [("top-5 accuracy", f"{result.top5:.4f}")] if result.top5 is not None else []
-    figures = [
+    return [
         ("top-1 accuracy", f"{result.top1:.4f}"),
+        ("its 95 % interval", _span(result.top1_low, result.top1_high)),
         *top5,
         ("macro F1", f"{result.macro_f1:.4f}"),
         ("loss", f"{result.loss:.4f}"),
@@ -147,12 +181,10 @@ def show_test(result: TestResult) -> None:
         ("images", f"{result.num_images} ({result.subset})"),
         ("images/s", f"{result.images_per_second:.1f}"),
     ]
-    out.print(table("", [("figure", "left"), ("value", "right")], figures))
-    if result.old_and_new is not None:
-        _show_old_and_new(out, result.old_and_new)
-    print(f"Model: {result.checkpoint}")
-    for image in result.bad_images:
-        print(f"not counted, cannot be decoded: {image.path}: {image.reason}", file=sys.stderr)
+
+
+def _span(low: float | None, high: float | None) -> str:
+    return "" if low is None or high is None else f"{low:.2f} to {high:.2f}"
 
 
 def _show_old_and_new(out: Console, figures: OldAndNew) -> None:
@@ -174,13 +206,17 @@ def show_predictions(predictions: Iterator[Prediction], limit: int | None) -> bo
     worked = not first or any(p.error is None for p in first)
     for more, prediction in enumerate(predictions, start=1):  # noqa: B007 - its last value is the number
         worked = worked or prediction.error is None
-    rows = [
-        (p.path, p.label or "", "" if p.probability is None else f"{p.probability:.4f}", p.error or "") for p in first
+    columns: list[tuple[str, str, list[str]]] = [
+        ("image", "left", [p.path for p in first]),
+        ("label", "left", [p.label or "" for p in first]),
+        ("probability", "right", ["" if p.probability is None else f"{p.probability:.4f}" for p in first]),
+        ("known", "left", [{None: "", True: "yes", False: "no"}[p.known] for p in first]),
+        ("error", "left", [p.error or "" for p in first]),
     ]
-    columns = [("image", "left"), ("label", "left"), ("probability", "right")]
-    if any(row[3] for row in rows):
-        columns.append(("error", "left"))
-    console().print(table("", columns, (row[: len(columns)] for row in rows)))
+    # the last two only where there is something to say
+    shown = columns[:3] + [column for column in columns[3:] if any(column[2])]
+    rows = zip(*(cells for _, _, cells in shown), strict=True)
+    console().print(table("", [(name, side) for name, side, _ in shown], rows))
     if more:
         print(f"... and {more} more: all of them are in the file.")
     return worked

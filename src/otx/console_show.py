@@ -45,7 +45,9 @@ def show(name: str, result: Any, given: Mapping[str, Any]) -> int:
 
 
 def exit_code(name: str, result: Any) -> int:
-    """1 if none of the images could be explained."""
+    """3 if a test misses its target, 1 if none of the images could be explained."""
+    if name == "test":
+        return int(result.exit_code)
     return int(name == "explain" and all(each.error for each in result.explanations))
 
 

@@ -135,18 +135,27 @@ class Engine:
         return self._session().training_recipe(start or self._start, changes or {})
 
     def test(
-        self, *, checkpoint: o.AnyModel = None, data_root: File = None, output: o.FiguresOutput = None
+        self,
+        *,
+        checkpoint: o.AnyModel = None,
+        data_root: File = None,
+        min_accuracy: o.MinAccuracy = None,
+        min_recall: o.MinRecall = None,
+        strict: o.Strict = False,
+        unknown: o.UnknownFolder = None,
+        output: o.FiguresOutput = None,
     ) -> r.TestResult:
-        """Measure a model on the test split of its own data set, or on the images of another folder.
+        """Measure a model on the test split of its own data set (default), or on the images of another folder.
 
-        Args:
-            data_root: default: the folder the model was trained on.
+        With a target, the result's `verdict` says whether the lower end of the 95 % interval reaches it.
         """
         return self._call(Engine.test, locals(), data_root=data_root)
 
-    def predict(self, sources: Sources, *, checkpoint: File = None, output: File = None) -> tuple[r.Prediction, ...]:
+    def predict(
+        self, sources: Sources, *, checkpoint: File = None, output: File = None, reject: bool = False
+    ) -> tuple[r.Prediction, ...]:
         """Classify images (files, folders and globs); options as for `iter_predict`."""
-        return tuple(self.iter_predict(sources, checkpoint=checkpoint, output=output))
+        return tuple(self.iter_predict(sources, checkpoint=checkpoint, output=output, reject=reject))
 
     def iter_predict(
         self,
@@ -155,6 +164,7 @@ class Engine:
         checkpoint: o.AnyModel = None,
         output: o.PredictOutput = None,
         resume: o.ResumeRows = False,
+        reject: o.Reject = False,
     ) -> Iterator[r.Prediction]:
         """Like `predict`, but for any number of images: yield the predictions one by one, and keep none.
 
@@ -182,7 +192,6 @@ class Engine:
         """Export a model as OpenVINO IR or ONNX file, and check that the file gives the model's answers.
 
         Args:
-            export_precision: number format of the weights.
             preprocessing: `modelapi`: the file describes it, its reader does it; `embedded`: part of the graph.
             explain: add the outputs `saliency_map` and `feature_vector`.
 
@@ -205,7 +214,6 @@ class Engine:
 
         Args:
             max_drop: accuracy it may lose (0 to 1); layers are turned back to floats until that holds. None: no limit.
-            subset_size: number of training images in the calibration set.
             explain: as for `export`; an IR that has saliency maps keeps them.
             batch_size: the fixed batch size of the file; with a dynamic one OpenVINO crashes on some processors.
 
@@ -224,18 +232,11 @@ class Engine:
         algorithm: o.Algorithm = "auto",
         output: o.ExplainOutput = None,
     ) -> r.ExplainResult:
-        """Write saliency maps: where in an image the model sees a class.
-
-        Args:
-            targets: the classes to show: `predicted`, `true` (test split only), `all`, or a class name.
-        """
+        """Write saliency maps: where in an image the model sees a class."""
         return self._call(Engine.explain, locals())
 
     def report(self, runs: o.Runs = None, *, output: o.ReportOutput = None) -> Path:
-        """Write the report of a run again, or one page that compares several runs.
-
-        Args:
-            runs: run folders, or files in them.
+        """Write the report of a run (its folder, or a file in it) again, or one page that compares several runs.
 
         Raises:
             UsageError: there is no such run, or `output` is an existing file that is not a report.
@@ -246,9 +247,6 @@ class Engine:
         """Serve a web page on this machine that classifies photos, until the returned `Demo` is closed.
 
         The page uses an exported file, without torch. A run without one that has saliency maps is exported first.
-
-        Args:
-            port: on 127.0.0.1; 0 takes a free one.
         """
         return self._call(Engine.demo, locals())
 
@@ -269,7 +267,6 @@ class Engine:
 
         Args:
             batch, streams: each batch size is measured with each number of streams (batches computed in parallel).
-            seconds: how long each figure of each file is measured.
 
         Raises:
             UsageError: a device is missing, or a file is given twice.

@@ -1,4 +1,4 @@
-"""What `otx check` returns: images that are wrong or unusual in some way."""
+"""What is found out about images: those that are wrong or unusual in some way (`otx check`), or of other things."""
 
 from __future__ import annotations
 
@@ -6,6 +6,23 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from otx.plain import Result
+
+
+@dataclass(frozen=True)
+class UnknownResult(Result):
+    """How well a model tells images of other things, in `folder`, from test images of its classes; all from 0 to 1.
+
+    `auroc` is the probability that one of the others has the higher `unknown_score`. With the model's limit,
+    `let_through` is the share of the others that it takes for known, `known_lost` that of the test images that it does
+    not.
+    """
+
+    folder: Path
+    num_images: int
+    limit: float
+    auroc: float
+    let_through: float
+    known_lost: float
 
 
 @dataclass(frozen=True)

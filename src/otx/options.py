@@ -104,6 +104,15 @@ ReportOutput = Annotated[
 ]
 ExportFolder = Annotated[File, Option("where to write it (default: the run folder)", "FOLDER")]
 Deploy = Annotated[File, Option("also write a folder that runs with OpenVINO, ModelAPI and Pillow alone", "FOLDER")]
+MinAccuracy = Annotated[
+    float | None, Option("exit code 3 unless the test shows at least this top-1 accuracy, 0 to 1", "X", low=0, high=1)
+]
+MinRecall = Annotated[
+    float | None, Option("exit code 3 unless it shows at least this recall of every class, 0 to 1", "X", low=0, high=1)
+]
+Strict = Annotated[
+    bool, Option("refuse a folder with photos that the model was trained on, instead of leaving them out", "BOOL")
+]
 Images = Annotated[Any, Option("image files, folders and globs", "IMAGES", positional=True)]
 ImagesOrTest = Annotated[
     Any, Option("image files, folders and globs (default: the test split)", "IMAGES", positional=True)
@@ -119,6 +128,12 @@ Resume = Annotated[bool, Option("go on with a run from its last checkpoint (defa
 ResumeRows = Annotated[
     bool, Option("go on with an --output .csv that is not complete, behind its last whole batch of images", "BOOL")
 ]
+Reject = Annotated[
+    bool, Option("answer `unknown` for images that are not of a class the model knows (default: false)", "BOOL")
+]
+UnknownFolder = Annotated[
+    File, Option("also measure how well images of other things, in this folder, are told apart", "FOLDER")
+]
 ExportFormat = Annotated[str, Option("kind of file", "FORMAT", choices=EXPORT_FORMATS)]
 ExportPrecision = Annotated[str, Option("of the weights", "PRECISION", choices=EXPORT_PRECISIONS)]
 Where = Annotated[
@@ -127,7 +142,7 @@ Where = Annotated[
 InputColor = Annotated[str, Option("order of the colours that an embedded graph takes", "ORDER", choices=COLORS)]
 WithMaps = Annotated[bool, Option("let the file also give saliency maps and feature vectors", "BOOL")]
 Algorithm = Annotated[str, Option("of the saliency maps", "NAME", flag=ALGORITHM, choices=ALGORITHMS)]
-Targets = Annotated[str, Option("predicted, true, all, or the name of a class", "WHICH", flag=TARGETS)]
+Targets = Annotated[str, Option("predicted, true (test split), all, or the name of a class", "WHICH", flag=TARGETS)]
 MaxDrop = Annotated[
     float | None, Option("accuracy it may lose, 0 to 1: turns layers back until that holds", "X", low=0, high=1)
 ]
@@ -196,6 +211,7 @@ def _check(parameter: Parameter, value: Any) -> None:
         raise UsageError(f"{parameter.flag} {value}", allowed=known.choices)
     if known.low is None and known.high is None:
         return
-    if (known.low is not None and value < known.low) or (known.high is not None and value > known.high):
+    # written so that NaN is outside of every range
+    if not ((known.low is None or value >= known.low) and (known.high is None or value <= known.high)):
         span = f"at least {known.low:g}" if known.high is None else f"from {known.low or 0:g} to {known.high:g}"
         raise UsageError(f"{parameter.flag} {value:g}: must be {span}")

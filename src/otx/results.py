@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from otx.confusion import ConfusionMatrix
+from otx.findings import UnknownResult
 from otx.plain import Result
 
 
@@ -31,10 +32,7 @@ BEFORE_TRAINING = -1
 
 @dataclass(frozen=True)
 class EpochResult(Result):
-    """One epoch of training, counted from 0; at BEFORE_TRAINING only the classifier of the network was fitted.
-
-    `seconds` is the whole epoch, `images_per_second` its training part alone.
-    """
+    """One epoch of training, from 0; at BEFORE_TRAINING only the classifier was fitted. `seconds` is all of it."""
 
     epoch: int
     train_loss: float
@@ -109,13 +107,19 @@ class TrainResult(Result):
 
 @dataclass(frozen=True)
 class ClassResult(Result):
-    """One class of a test. A class without any prediction has precision 0; `count` is its number of images."""
+    """One class of a test. A class without any prediction has precision 0; `count` is its number of images.
+
+    `recall_low` and `recall_high` are the ends of the 95 % interval of the recall; None without images, and in results
+    of older versions.
+    """
 
     name: str
     precision: float
     recall: float
     f1: float
     count: int
+    recall_low: float | None = None
+    recall_high: float | None = None
 
 
 @dataclass(frozen=True)
@@ -162,11 +166,27 @@ class ImageResult(Result):
 
 
 @dataclass(frozen=True)
+class Verdict(Result):
+    """Whether the lower ends of the intervals of a test reach what was asked for, and a sentence that says so.
+
+    `min_accuracy` and `min_recall` (of every class) are the targets, 0 to 1; None: not asked for.
+    """
+
+    min_accuracy: float | None
+    min_recall: float | None
+    is_met: bool
+    sentence: str
+
+
+@dataclass(frozen=True)
 class TestResult(Result):
     """Figures of a test, all from 0 to 1 except `loss` (nats), `num_images` and `images_per_second`.
 
     `top5` is None with five classes or fewer. `confusion[i][j]` counts the images of class i that were predicted as
     class j. `macro_f1` is the mean over the classes that have an image. See `ConfusionMatrix.to_plain` for its JSON.
+    `top1_low` and `top1_high` are the ends of the 95 % interval of `top1`; None in results of older versions.
+    `num_known` images were left out, since the model was trained or validated on them; `is_compared`: the images were
+    compared with all of those.
     """
 
     __test__ = False
@@ -185,6 +205,17 @@ class TestResult(Result):
     confusion: ConfusionMatrix
     bad_images: tuple[BadImage, ...]
     old_and_new: OldAndNew | None = None
+    top1_low: float | None = None
+    top1_high: float | None = None
+    verdict: Verdict | None = None
+    num_known: int = 0
+    is_compared: bool = False
+    unknown: UnknownResult | None = None
+
+    @property
+    def exit_code(self) -> int:
+        """The exit code of `otx test`: 3 if a target is missed."""
+        return 0 if self.verdict is None or self.verdict.is_met else 3
 
     def to_dict(self) -> dict[str, Any]:
         return {**super().to_dict(), "confusion": self.confusion.to_plain()}
@@ -192,9 +223,10 @@ class TestResult(Result):
 
 @dataclass(frozen=True)
 class Prediction(Result):
-    """The answer for one image: either `label`, `probability` and `probabilities`, or `error`.
+    """The answer for one image: either `label`, `probability`, `probabilities` and `known`, or `error`.
 
-    `probabilities` has every class; beyond 1,000 classes the 100 most probable ones, those first.
+    `probabilities` has every class; beyond 1,000 classes the 100 most probable ones, those first. `known` says whether
+    the image is of a class that the model knows; None if it cannot tell.
     """
 
     path: str
@@ -202,6 +234,7 @@ class Prediction(Result):
     probability: float | None
     probabilities: dict[str, float]
     error: str | None = None
+    known: bool | None = None
 
 
 @dataclass(frozen=True)

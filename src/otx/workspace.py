@@ -8,10 +8,11 @@ otx-workspace/                 --work_dir
         configs.yaml           the resolved recipe; `otx train --config` takes it
         split.csv              path, class, subset of every image
         bad_images.csv         images left out because they cannot be decoded
+        known_images.bin       digests of the training and validation images, by which a test knows them
         suspicions.json        images that may be mislabelled, duplicates, or in two subsets
         metrics.csv            a row an epoch
         run.json               how it ended
-        report.html            the page about the run, made after every training and test
+        report.html            the page about the run, made after every training and test of its own images
         validation/            the best model on the validation images: the files of a test
         checkpoints/           last.ckpt and epoch_NNN.ckpt (the best), to resume from
         tensorboard/           what TensorBoard shows, if it is installed
@@ -19,7 +20,7 @@ otx-workspace/                 --work_dir
         optimized_model.xml    what `otx optimize` made of it, and .json: its figures
         explain/2026.../       one `otx explain`
         demo/                  the export that `otx demo` made for itself
-        test/20261123_140000/  one `otx test`
+        test/20261123_140000/  one `otx test`; with its own report.html if it was on images of another folder
     reports/2026.../           report.html of several runs
 """
 
@@ -68,6 +69,10 @@ class RunFolder:
     @property
     def bad_images(self) -> Path:
         return self.path / "bad_images.csv"
+
+    @property
+    def known(self) -> Path:
+        return self.path / "known_images.bin"
 
     @property
     def metrics(self) -> Path:

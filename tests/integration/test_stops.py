@@ -29,7 +29,7 @@ PROGRAM = """
 import json, os, signal, sys
 from otx import console_progress
 from otx.cli import main
-import otx.report.page, otx.evaluation.evaluate
+import otx.report.page, otx.evaluation.evaluate, otx.training.calibrate
 from otx.training.module import Classifier
 
 def send(number):
@@ -57,6 +57,7 @@ SPOTS = {
     "folder": lambda number: when_said("Run folder", number),
     "first epoch": lambda number: once(Classifier, "training_step", number),
     "validation": lambda number: once(Classifier, "validation_step", number),
+    "calibrating": lambda number: once(otx.training.calibrate, "calibrate", number),
     "measuring": lambda number: once(otx.evaluation.evaluate, "evaluate", number),
     "page": lambda number: once(otx.report.page, "write_report", number),
 }
@@ -72,7 +73,7 @@ for spot, number, out, arguments in json.loads(sys.argv[1]):
 """
 QUICK = [("images", "SIGTERM"), ("first epoch", "SIGTERM"), ("first epoch", "SIGINT"), ("page", "SIGTERM")]
 OTHERS = [
-    *((spot, "SIGTERM") for spot in ("folder", "validation", "measuring")),
+    *((spot, "SIGTERM") for spot in ("folder", "validation", "calibrating", "measuring")),
     *((spot, "SIGINT") for spot in ("images", "page")),
 ]
 

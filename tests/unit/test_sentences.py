@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.stats import binomtest
 
 from otx.evaluation.evaluate import image_results
+from otx.evaluation.intervals import images_needed, mcnemar, wilson
 from otx.evaluation.metrics import Answers, measure
-from otx.report.compare import sign_test
-from otx.report.figures import at_least, confident_mistakes, hesitant_hits, reliability, threshold_table
+from otx.report.compare import _difference
+from otx.report.figures import confident_mistakes, hesitant_hits, reliability, threshold_table
 from otx.report.record import Measurement, Record
 from otx.report.sentences import accuracy_in_words, summarise
 from otx.results import EpochResult, TestResult
@@ -120,9 +123,10 @@ def test_a_training_that_was_still_rising_says_so() -> None:
 
 def test_a_test_without_mistakes_says_how_little_that_may_mean() -> None:
     said = summarise(record(measured([[9, 0], [0, 9]], ("a", "b"))))
-    assert said.sentences[2] == "This was seen on 18 photos: on very many it may be right on as few as 82 of 100."
+    assert said.sentences[0].endswith("all 18 new photos; on very many it would be right on 82 to 100 of 100.")
+    assert said.sentences[2] == "This was seen on 18 photos: four times as many would make the range half as wide."
     said = summarise(record(measured([[1, 0], [0, 0]], ("a", "b"))))
-    assert said.sentences[2] == "This was seen on 1 photo: on very many it may be right on as few as 20 of 100."
+    assert said.sentences[0].endswith("there is; on very many it would be right on 20 to 100 of 100.")
 
 
 def test_a_run_without_a_test_is_told_from_its_epochs() -> None:
@@ -137,7 +141,7 @@ def test_a_run_without_a_test_is_told_from_its_epochs() -> None:
 
 def test_validation_images_are_not_called_new() -> None:
     said = summarise(record(measured([[9, 1], [0, 9]], ("a", "b"), "validation split"), {"a": 9, "b": 9}))
-    assert said.sentences[0] == "It is right on 18 of 19 held-back photos."
+    assert said.sentences[0].startswith("It is right on 18 of 19 held-back photos;")
 
 
 def test_a_threshold_counts_the_images_with_at_least_that_confidence() -> None:
@@ -174,9 +178,44 @@ def test_reliability_bins_hold_every_image_once() -> None:
 
 
 def test_intervals_and_the_sign_test_agree_with_scipy() -> None:
-    from scipy.stats import binomtest
-
     for right, total in ((0, 5), (3, 7), (94, 100), (18, 18)):
         interval = binomtest(right, total).proportion_ci(0.95, method="wilson")
-        assert at_least(right, total) == pytest.approx(interval.low, abs=1e-5)
-        assert sign_test(right, total - right) == pytest.approx(binomtest(right, total).pvalue)
+        assert wilson(right, total) == pytest.approx((interval.low, interval.high))
+        assert mcnemar(right, total - right) == pytest.approx(binomtest(right, total).pvalue)
+
+
+def test_a_difference_that_may_be_chance_is_said_to_be() -> None:
+    first = measured([[9, 1], [0, 10]], ("a", "b"))
+    second = replace(first, images=tuple(replace(image, predicted="a") for image in first.images))
+    third = replace(
+        first, images=tuple(replace(i, predicted="b" if i.path == "0.png" else i.predicted) for i in first.images)
+    )
+    assert _difference("x", first, "y", second) == (
+        "“x” is right on 10 photos where “y” is wrong, and wrong on 1 where that is right: "
+        f"chance alone would rarely do that (p = {binomtest(1, 11).pvalue:.2g})."
+    )
+    assert _difference("x", first, "z", third).endswith(
+        "wrong on 0 where that is right: the difference may be chance (p = 1)."
+    )
+
+
+def test_wilsons_interval_of_a_worked_example() -> None:
+    # 81 of 263: Newcombe 1998, "Two-sided confidence intervals for the single proportion", table I, method 3
+    assert wilson(81, 263) == pytest.approx((0.2553, 0.3662), abs=5e-5)
+    # and 0 of 20
+    assert wilson(0, 20) == pytest.approx((0.0, 0.1611), abs=5e-5)
+
+
+@pytest.mark.parametrize("target", [0.0, 0.5, 0.8, 0.9, 0.95, 0.99])
+def test_the_images_needed_are_the_fewest_that_show_a_target(target: float) -> None:
+    needed = images_needed(target)
+    assert needed is not None
+    assert wilson(needed, needed)[0] >= target
+    assert needed == 1 or wilson(needed - 1, needed - 1)[0] < target
+
+
+def test_a_class_has_the_interval_of_its_recall() -> None:
+    result = measured([[9, 1], [0, 0]], ("a", "b")).result
+    assert (result.top1_low, result.top1_high) == wilson(9, 10)
+    assert (result.classes[0].recall_low, result.classes[0].recall_high) == wilson(9, 10)
+    assert result.classes[1].recall_low is None

@@ -31,7 +31,7 @@ ROOMS = {
 LAZY = {"", "engine", "cli", "completion", "inference.predictor", "export.export", "verbs.libraries"}
 PRINTS = {"cli", "console", "console_machine", "console_progress", "console_show"}
 # the Python API, and the bodies of its methods: their parameters are the options of a verb
-PUBLIC = re.compile(r"engine\.py:(__init__|train|export|benchmark)|verbs/\w+\.py:run")
+PUBLIC = re.compile(r"engine\.py:(__init__|train|test|export|benchmark)|verbs/\w+\.py:run")
 
 
 def load_structure() -> ModuleType:

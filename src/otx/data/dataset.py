@@ -58,6 +58,11 @@ class ImageSet:
     def __len__(self) -> int:
         return len(self.subset)
 
+    @property
+    def is_own(self) -> bool:
+        """Whether these are a split of the data set that a model was trained on."""
+        return self.split in tuple(Split)
+
     def items(self) -> Iterator[tuple[str, int]]:
         """(path relative to the root, label) of each image."""
         return zip(self.subset.paths, self.subset.labels, strict=True)

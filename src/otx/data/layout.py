@@ -23,7 +23,7 @@ from otx.data.folder import (
 )
 from otx.data.paths import Paths
 from otx.data.split_names import FILLERS, split_of, splits_among
-from otx.data.table import SUFFIXES, Images, Table, find_table, join_tables, read_table
+from otx.data.table import Images, Table, find_table, is_table, join_tables, read_table
 from otx.errors import DataError
 
 MIN_SHARE = 0.9
@@ -120,7 +120,7 @@ def scan_known(root: Path) -> Folder:
 
 
 def _scan(given: Path, find: FindImages) -> Folder:
-    if given.is_file() and given.suffix.lower() in SUFFIXES:
+    if given.is_file() and is_table(given):
         return _of_table(read_table(given))
     _check_exists(given)
     table = find_table(given) or _table_of_splits(given)

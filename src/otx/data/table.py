@@ -161,6 +161,12 @@ def try_table(path: Path, images: Images) -> Table | None:
     return None if columns is None or not columns.labels else _table(path, rows, columns, images)
 
 
+def is_table(path: Path) -> bool:
+    """Whether a file that the user named is meant as a table of labels: by its suffix, a text by what is in it."""
+    suffix = path.suffix.lower()
+    return suffix in SUFFIXES and (suffix != LIST or try_table(path, Images(path.parent)) is not None)
+
+
 def read_table(path: Path) -> Table:
     """Read a table that the user named.
 

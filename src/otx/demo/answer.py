@@ -17,6 +17,7 @@ from PIL import Image
 from otx.data.decode import decode_image
 from otx.data.reading import Reading
 from otx.errors import ImageError
+from otx.inference.classify import score
 from otx.inference.overlay import colours
 from otx.inference.predict import as_prediction
 from otx.inference.predictor import Maps, Pixels, Predictor
@@ -45,7 +46,8 @@ class Answer(Result):
 
     `candidates` are the likeliest classes, best first, `num_classes` all there are. `preview` is a data URL of the
     photo as it was decoded. `no_maps` says why there are no saliency maps, if there are none. Times are in
-    milliseconds; `map_ms` is None without maps.
+    milliseconds; `map_ms` is None without maps. `known`: whether it shows a class that the model knows; None if the
+    model cannot tell.
     """
 
     candidates: tuple[Candidate, ...]
@@ -57,6 +59,7 @@ class Answer(Result):
     decode_ms: float
     classify_ms: float
     map_ms: float | None
+    known: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -112,7 +115,8 @@ class Answerer:
 
     def _answer(self, pixels: Pixels, watch: Watch) -> Answer:
         with watch.measure("classify_ms"):
-            prediction = as_prediction("", self._predictor.logits([pixels])[0], self.card.classes)
+            ((logits, unknown),) = score(self._predictor, [pixels])
+            prediction = as_prediction("", logits, self.card.classes)
         maps, no_maps = None, self._no_maps
         if not no_maps:
             with watch.measure("map_ms"):
@@ -130,6 +134,7 @@ class Answerer:
             decode_ms=watch.ms.get("decode_ms", 0.0),
             classify_ms=watch.ms["classify_ms"],
             map_ms=watch.ms.get("map_ms"),
+            known=self.card.is_known(unknown),
         )
 
     def _candidates(

@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 from otx.confusion import ConfusionMatrix
 from otx.errors import DataError
+from otx.evaluation.intervals import wilson
 from otx.inference.classify import softmax
+from otx.model.calibration import calibration_error
 from otx.results import ClassResult
-
-CALIBRATION_BINS = 15
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,8 @@ class Figures:
     calibration_error: float
     classes: tuple[ClassResult, ...]
     confusion: ConfusionMatrix
+    top1_low: float
+    top1_high: float
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,7 @@ def measure(answers: Answers, classes: tuple[str, ...]) -> Figures:
     right = answers.predicted == answers.labels
     confusion = ConfusionMatrix.of(answers.labels.tolist(), answers.predicted.tolist(), len(classes))
     per_class = tuple(map(_class_result, classes, confusion.hits, confusion.totals, confusion.taken))
+    low, high = wilson(int(right.sum()), len(right))
     return Figures(
         top1=float(right.mean()),
         top5=float(answers.in_top5.mean()) if len(classes) > 5 else None,
@@ -85,46 +88,8 @@ def measure(answers: Answers, classes: tuple[str, ...]) -> Figures:
         calibration_error=calibration_error(answers.probability, right),
         classes=per_class,
         confusion=confusion,
-    )
-
-
-def calibration_error(confidence: NDArray[np.float64], right: NDArray[np.bool_]) -> float:
-    """Expected calibration error: |accuracy - mean confidence| over 15 bins of confidence, weighted by their images.
-
-    Source: Guo et al. 2017, arXiv 1706.04599.
-    """
-    bins = calibration_bins(confidence, right)
-    return sum(item.count * abs(item.accuracy - item.confidence) for item in bins) / len(right)
-
-
-@dataclass(frozen=True)
-class CalibrationBin:
-    """The images whose confidence is from `low` to `high`: how many, their mean confidence, their accuracy."""
-
-    low: float
-    high: float
-    count: int
-    confidence: float
-    accuracy: float
-
-
-def calibration_bins(confidence: NDArray[np.float64], right: NDArray[np.bool_]) -> tuple[CalibrationBin, ...]:
-    """The bins of a reliability diagram, 15 of equal width; those without an image are left out.
-
-    Args:
-        confidence: (N,), the probability of the predicted class.
-        right: (N,), whether it is the true one.
-    """
-    bins = np.minimum((confidence * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
-    return tuple(
-        CalibrationBin(
-            low=number / CALIBRATION_BINS,
-            high=(number + 1) / CALIBRATION_BINS,
-            count=int((bins == number).sum()),
-            confidence=float(confidence[bins == number].mean()),
-            accuracy=float(right[bins == number].mean()),
-        )
-        for number in np.unique(bins).tolist()
+        top1_low=low,
+        top1_high=high,
     )
 
 
@@ -139,4 +104,5 @@ def _class_result(name: str, hits: int, count: int, taken: int) -> ClassResult:
     precision = hits / taken if taken else 0.0
     recall = hits / count if count else 0.0
     f1 = 2 * hits / (count + taken) if count + taken else 0.0
-    return ClassResult(name, precision, recall, f1, count)
+    low, high = wilson(hits, count) if count else (None, None)
+    return ClassResult(name, precision, recall, f1, count, low, high)

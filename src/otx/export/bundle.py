@@ -10,9 +10,11 @@ from otx.data.preprocessing import Preprocessing
 from otx.data.reading import WHITE
 from otx.errors import UsageError
 from otx.files import staged_folder, take_place, write_text
-from otx.inference.classify import softmax
+from otx.inference.classify import score
 from otx.inference.overlay import write_png
+from otx.inference.predict import as_prediction
 from otx.inference.predictor import Pixels, load_predictor
+from otx.model.card import ModelCard
 from otx.model.metadata import input_type
 from otx.workspace import mark_own
 
@@ -39,10 +41,21 @@ labels = (HERE / "labels.txt").read_text(encoding="utf-8").splitlines()
 exact = {{"INFERENCE_PRECISION_HINT": "f32"}}
 adapter = OpenvinoAdapter(create_core(), str(HERE / "model.xml"), plugin_config=exact)
 model = ClassificationModel.create_model(adapter)
-for path in sys.argv[1:]:
+{answer}'''
+
+ANSWER = """for path in sys.argv[1:]:
     best = model(load(path)).top_labels[0]
-    print(f"{{path}}: {{labels[best.id]}} ({{best.confidence:.1%}})")
-'''
+    print(f"{path}: {labels[best.id]} ({best.confidence:.1%})")
+"""
+DOUBT = ", but probably not one of the classes it knows"
+ANSWER_OR_DOUBT = f"""highest_known = float(adapter.get_rt_info(["model_info", "unknown_limit"]).astype(str))
+for path in sys.argv[1:]:
+    inputs, meta = model.base_preprocess(load(path))
+    outputs = model.infer_sync(inputs)
+    best = model.postprocess(outputs, meta).top_labels[0]
+    doubt = "{DOUBT}" if outputs["unknown_score"].item() > highest_known else ""
+    print(f"{{path}}: {{labels[best.id]}} ({{best.confidence:.1%}}){{doubt}}")
+"""
 
 IMPORTS = "import numpy as np\nimport pillow_heif"
 LOAD = '''
@@ -97,7 +110,7 @@ python predict.py sample.png
 prints
 
 ```text
-sample.png: {label} ({probability:.1%})
+sample.png: {label} ({probability:.1%}){doubt}
 ```
 
 | file | what it is |
@@ -126,15 +139,16 @@ def is_raw(size: Preprocessing) -> bool:
     return size.intensity is not None or size.bands is not None
 
 
-def program(size: Preprocessing) -> str:
+def program(card: ModelCard) -> str:
     """The program that reads images as the network was trained on them, and classifies them."""
+    size, answer = card.preprocessing, ANSWER if card.unknown_limit is None else ANSWER_OR_DOUBT
     if not is_raw(size):
-        return START.format(imports=IMPORTS, load=LOAD)
+        return START.format(imports=IMPORTS, load=LOAD, answer=answer)
     black, white = size.intensity or (0.0, WHITE)
     kind = TYPES["u8" if size.intensity is None else input_type(size, size.intensity)]
     bands = None if size.bands is None else [band - 1 for band in size.bands]
     load = LOAD_RAW.format(black=black, white=white, kind=kind, bands=bands)
-    return START.format(imports=IMPORTS_RAW, load=load)
+    return START.format(imports=IMPORTS_RAW, load=load, answer=answer)
 
 
 def write_deploy_folder(exported: Path, folder: Path, sample: Pixels) -> None:
@@ -149,20 +163,22 @@ def write_deploy_folder(exported: Path, folder: Path, sample: Pixels) -> None:
     """
     predictor = load_predictor(exported, "cpu")
     card = predictor.card
-    probabilities = softmax(predictor.logits([sample]))[0]
-    best = int(probabilities.argmax())
+    ((logits, score_of_sample),) = score(predictor, [sample])
+    answer = as_prediction("sample.png", logits, card.classes)
+    is_doubted = card.is_known(score_of_sample) is False
     with staged_folder(folder.parent, f"--deploy {folder}", prefix=".deploy.") as beside:
         for suffix in (".xml", ".bin"):
             shutil.copy(exported.with_suffix(suffix), beside / f"model{suffix}")
         write_png(beside / "sample.png", sample)
-        write_text(beside / "predict.py", program(card.preprocessing))
+        write_text(beside / "predict.py", program(card))
         write_text(beside / "labels.txt", "".join(f"{' '.join(name.splitlines())}\n" for name in card.classes))
         write_text(beside / "requirements.txt", REQUIREMENTS + (REQUIREMENTS_RAW if is_raw(card.preprocessing) else ""))
         readme = README.format(
             network=card.network,
             count=len(card.classes),
-            label=card.classes[best],
-            probability=probabilities[best],
+            label=answer.label,
+            probability=answer.probability,
+            doubt=DOUBT if is_doubted else "",
             version=version("otx"),
         )
         write_text(beside / "README.md", readme)

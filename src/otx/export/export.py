@@ -10,17 +10,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from otx.child import Watch, run_in_child
 from otx.errors import ExportError, UsageError
 from otx.events import SilentReporter
 from otx.files import staged_folder
-from otx.inference.predictor import Logits, Pixels, load_predictor
+from otx.inference.predictor import Logits, Pixels, Scores, load_predictor
 from otx.inference.runtime import save_ir
 from otx.model.card import ModelCard
 from otx.model.checksum import UNFINISHED, add_checksum, move_into_place
 from otx.model.metadata import model_info
-from otx.model.modelfile import load_model
+from otx.model.modelfile import load_known, load_model
 from otx.recipe import STANDARD
 from otx.results import ExportResult
 
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from torch import nn
 
 TOLERANCES = {"FP32": 1e-3, "FP16": 1e-2}
+# a score is a sum of squares of small differences
+SCORE_FACTOR = 5
 SUFFIXES = {"OPENVINO": (".xml", ".bin"), "ONNX": (".onnx",)}
 OPSET = 18
 
@@ -62,23 +65,15 @@ def export_model(checkpoint: Path, output_dir: Path, request: ExportRequest, ima
     The graph takes `image` and returns `logits` (N, C), N free. The image is float32 (N, 3, H, W) of the card's size,
     normalised; or with `preprocessing="embedded"` uint8 (N, H, W, 3) of any size, with the colours in the order
     `input_color`. With `explain`, the name of an algorithm of saliency.py, the graph also returns `saliency_map`
-    (N, C, h, w) and `feature_vector` (N, D).
+    (N, C, h, w) and `feature_vector` (N, D); and of a model that has it, `unknown_score` (N,).
 
     Raises:
         ExportError: a logit differs by more than 1e-3 (FP32) or 1e-2 (FP16), or by more than this share of the
-            largest logit if that is above 1; or an image gets another label.
+            largest logit if that is above 1; an unknown score by five times that; or an image gets another label.
         RunError: OpenVINO or ONNX Runtime crashed on the file.
+        UsageError: the graph cannot resize as the training did.
     """
-    network, card = load_model(checkpoint)
-    if request.is_embedded and card.preprocessing.resize_type != STANDARD:
-        raise UsageError(
-            f"--preprocessing embedded: a graph with a resize of its own changes the aspect ratio, and this model was "
-            f"trained with --data.resize {card.preprocessing.resize_type}",
-            fix="leave --preprocessing out: openvino-model-api then resizes as the training did",
-        )
-    card = replace(card, input_color=request.input_color if request.is_embedded else "RGB")
-    if request.explain:
-        network, card = _explained(network, card, request.explain)
+    network, card = _with_outputs(checkpoint, request)
     suffixes = SUFFIXES[request.export_format]
     with export_staging(output_dir) as staging:
         file = staging / f"{request.name}{suffixes[0]}"
@@ -100,6 +95,30 @@ def export_model(checkpoint: Path, output_dir: Path, request: ExportRequest, ima
     )
 
 
+def _with_outputs(checkpoint: Path, request: ExportRequest) -> tuple[nn.Module, ModelCard]:
+    """The network with all outputs of its graph, and its card.
+
+    Raises:
+        UsageError: the graph cannot resize as the training did.
+    """
+    network, card = load_model(checkpoint)
+    if request.is_embedded and card.preprocessing.resize_type != STANDARD:
+        raise UsageError(
+            f"--preprocessing embedded: a graph with a resize of its own changes the aspect ratio, and this model was "
+            f"trained with --data.resize {card.preprocessing.resize_type}",
+            fix="leave --preprocessing out: openvino-model-api then resizes as the training did",
+        )
+    card = replace(card, input_color=request.input_color if request.is_embedded else "RGB")
+    if request.explain:
+        network, card = _explained(network, card, request.explain)
+    if (known := load_known(checkpoint)) is None:
+        # the base of an incremental training has its old card
+        return network, replace(card, unknown_limit=None)
+    from otx.inference.scored import Scored
+
+    return Scored(network, known), card
+
+
 def export_staging(output_dir: Path) -> AbstractContextManager[Path]:
     """A staging folder; if the process is killed between the two files of an IR, `checksum` finds the other here."""
     return staged_folder(output_dir, f"to {output_dir}", prefix=UNFINISHED, fix="choose another --output")
@@ -118,8 +137,9 @@ def _explained(network: nn.Module, card: ModelCard, algorithm: str) -> tuple[nn.
 
 
 def outputs_of(card: ModelCard) -> list[str]:
-    """The names of an exported graph's outputs; the last two are openvino-model-api's."""
-    return ["logits", "saliency_map", "feature_vector"] if card.explain else ["logits"]
+    """The names of an exported graph's outputs; openvino-model-api reads all but `unknown_score`."""
+    scores = [] if card.unknown_limit is None else ["unknown_score"]
+    return ["logits", *(["saliency_map", "feature_vector"] if card.explain else []), *scores]
 
 
 def _module(network: nn.Module, card: ModelCard, *, embedded: bool) -> tuple[nn.Module, Any]:
@@ -214,9 +234,11 @@ def _check(checkpoint: Path, file: Path, images: Sequence[Pixels], tolerance: fl
     reference = load_predictor(checkpoint, "cpu")
     # graphs round resized pixels in different ways; at the network's input size they must agree to the tolerance
     images = [reference.card.preprocessing.resize(image) for image in images]
-    expected = reference.logits(images)
-    answers: list[Logits] = run_in_child(_answers, file, images, reporter=SilentReporter())
-    difference = max(_difference(answer, expected) for answer in answers)
+    expected, scores = reference.scored(images)
+    answers: list[tuple[Logits, Scores | None]] = run_in_child(_answers, file, images, reporter=SilentReporter())
+    difference = max(_difference(logits, expected) for logits, _ in answers)
+    if scores is not None:
+        _check_scores(scores, [found for _, found in answers if found is not None], SCORE_FACTOR * tolerance)
     # rounding errors grow with the values
     tolerance *= max(1.0, float(np.abs(expected).max()))
     if not difference <= tolerance:
@@ -224,17 +246,28 @@ def _check(checkpoint: Path, file: Path, images: Sequence[Pixels], tolerance: fl
             f"the exported file is not kept: a logit differs by {difference:.3g}, allowed {tolerance:g}",
             fix="--export_precision FP32 is closer to the model than FP16; if that fails too, please report it",
         )
-    if not np.array_equal(answers[0].argmax(axis=1), expected.argmax(axis=1)):
+    if not np.array_equal(answers[0][0].argmax(axis=1), expected.argmax(axis=1)):
         raise ExportError("the exported file is not kept: it gives an image another label than the model")
     return difference, tolerance
 
 
-def _answers(watch: Watch, file: Path, images: Sequence[Pixels]) -> list[Logits]:
-    """The logits of images together, and of the first four one by one."""
+def _check_scores(expected: Scores, answers: Sequence[Scores], tolerance: float) -> None:
+    """Raise ExportError if an unknown score differs by more than is allowed."""
+    difference = max(_difference(found, expected) for found in answers)
+    if not difference <= tolerance * max(1.0, float(np.abs(expected).max())):
+        raise ExportError(
+            f"the exported file is not kept: an unknown score differs by {difference:.3g}, allowed {tolerance:g}",
+            fix="--export_precision FP32 is closer to the model than FP16; if that fails too, please report it",
+        )
+
+
+def _answers(watch: Watch, file: Path, images: Sequence[Pixels]) -> list[tuple[Logits, Scores | None]]:
+    """The logits and the unknown scores of images together, and of the first four one by one."""
     watch.step("checking the answers of", file, "onnxruntime" if file.suffix == ".onnx" else "openvino")
     exported = load_predictor(file, "cpu")
-    return [exported.logits(images), np.concatenate([exported.logits([image]) for image in images[:4]])]
+    logits, scores = zip(*(exported.scored([image]) for image in images[:4]), strict=True)
+    return [exported.scored(images), (np.concatenate(logits), None if scores[0] is None else np.concatenate(scores))]
 
 
-def _difference(answer: Logits, expected: Logits) -> float:
+def _difference(answer: NDArray[np.float32], expected: NDArray[np.float32]) -> float:
     return float(np.abs(answer - expected[: len(answer)]).max())

@@ -26,10 +26,12 @@ from otx.export.speed import measure_speed
 from otx.files import write_json
 from otx.inference.predictor import Pixels
 from otx.inference.runtime import compile_exactly, fix_batch, only_core, openvino_core, save_ir
+from otx.model.calibration import calibrate
 from otx.model.card import ModelCard
 from otx.model.checksum import add_checksum, move_into_place
 from otx.model.metadata import model_info
 from otx.model.modelfile import read_card
+from otx.model.unknown import limit_of
 from otx.results import OptimizeResult, Variant
 from otx.signals import drop_signal_stack
 
@@ -131,10 +133,43 @@ def _write_int8(watch: Watch, source: Path, path: Path, asked: Int8Request) -> N
     fix_batch(model, 1)
     with _quiet_nncf(), only_core(), heartbeat(watch, "quantising"):
         small = _quantize(model, asked, transformer=_is_transformer(model))
+    with heartbeat(watch, "calibrating"):
+        card = _calibrated(small, read_card(source), asked.validation)
     fix_batch(small, asked.batch_size)
     settings = {"preset": "mixed", "subset_size": len(asked.calibration), "max_drop": asked.max_drop}
-    _describe(small, read_card(source), settings)
+    _describe(small, with_own_limit(card, small, asked.validation), settings)
     _save(small, path)
+
+
+def _calibrated(model: Any, card: ModelCard, validation: NetworkInputs) -> ModelCard:
+    """Calibrate a quantised graph anew, if its source was calibrated; returns its card."""
+    if card.temperature is None:
+        return card
+    compiled = compile_exactly(model, ("logits",))
+    answers = [(compiled(image)["logits"][0].copy(), label) for image, label in validation]
+    if not answers:
+        raise DataError("none of the validation images can be decoded")
+    logits = np.stack([logits for logits, _ in answers])
+    if not np.isfinite(logits).all():
+        return replace(card, temperature=None)
+    found = calibrate(logits, np.asarray([label for _, label in answers]))
+    if found.temperature != 1:
+        _divide_logits(model, found.temperature)
+    metrics = {"val/calibration_error_before": found.error_before, "val/calibration_error": found.error_after}
+    return replace(card, temperature=card.temperature * found.temperature, metrics=card.metrics | metrics)
+
+
+def _divide_logits(model: Any, temperature: float) -> None:
+    """Divide the output `logits` by a temperature. The quantised weights have no values in between to fold it into."""
+    from openvino import opset13
+
+    result = model.output("logits").get_node()
+    logits = result.input_value(0)
+    scaled = opset13.multiply(logits, np.float32(1 / temperature)).output(0)
+    logits.get_tensor().set_names(set())
+    scaled.get_tensor().set_names({"logits"})
+    result.input(0).replace_source_output(scaled)
+    model.validate_nodes_and_infer_types()
 
 
 def _quantize(model: Any, asked: Int8Request, *, transformer: bool) -> Any:
@@ -144,6 +179,7 @@ def _quantize(model: Any, asked: Int8Request, *, transformer: bool) -> Any:
     options = {
         "preset": nncf.QuantizationPreset.MIXED,
         "subset_size": len(inputs),
+        "ignored_scope": _left_in_floats(),
         "model_type": nncf.ModelType.TRANSFORMER if transformer else None,
     }
     if asked.max_drop is None:
@@ -167,7 +203,26 @@ def _compress(model: Any) -> Any:
     """Store the weights that are still floats (NNCF skips squeeze-excite) in 8 bits; they still compute in floats."""
     import nncf
 
-    return nncf.compress_weights(model, mode=nncf.CompressWeightsMode.INT8_SYM)
+    return nncf.compress_weights(model, mode=nncf.CompressWeightsMode.INT8_SYM, ignored_scope=_left_in_floats())
+
+
+def _left_in_floats() -> Any:
+    """The layers of the unknown score (`otx.inference.scored`): squares of small differences need more than 8 bits."""
+    import nncf
+
+    return nncf.IgnoredScope(patterns=[r".*module\.unknown/.*"], validate=False)
+
+
+def with_own_limit(card: ModelCard, model: Any, validation: Iterable[tuple[NDArray[np.float32], int]]) -> ModelCard:
+    """A card with the limit of the unknown score that a model's own scores of the validation images give.
+
+    Quantising moves the features, and with them the scores of known images.
+    """
+    if card.unknown_limit is None:
+        return card
+    compiled = compile_exactly(model, ("unknown_score",), batch=1)
+    scores = np.array([compiled(image)["unknown_score"].item() for image, _ in validation])
+    return replace(card, unknown_limit=limit_of(scores, card.recipe["training"]["known_share"]))
 
 
 def _hits(model: Any, examples: Iterable[tuple[NDArray[np.float32], int]]) -> tuple[float, list[float]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,12 +15,12 @@ from otx.data.reading import MAX_PIXELS, Reading
 from otx.errors import ImageError
 from otx.inference.predictor import Logits, Pixels, Predictor
 
-Row = tuple[str, Logits | None, str | None]
+Answer = TypeVar("Answer")
 
 
 def classify(
     predictor: Predictor, images: Iterable[str | Path], *, batch_size: int = 64, max_pixels: int = MAX_PIXELS
-) -> Iterator[Row]:
+) -> Iterator[tuple[str, Logits | None, str | None]]:
     """Classify images one after another, in order; only a few batches are in memory at a time.
 
     Yields:
@@ -30,13 +31,13 @@ def classify(
 
 
 def run_over(
-    network: Callable[[Sequence[Pixels]], NDArray[np.float32]],
+    network: Callable[[Sequence[Pixels]], Iterable[Answer]],
     images: Iterable[str | Path],
     reading: Reading,
     *,
     batch_size: int = 64,
-) -> Iterator[Row]:
-    """Like `classify`, with any function that maps decoded images to a row each."""
+) -> Iterator[tuple[str, Answer | None, str | None]]:
+    """Like `classify`, with any function that maps decoded images to an answer each."""
 
     def load(path: str | Path) -> tuple[str, Pixels | None, str | None]:
         try:
@@ -50,6 +51,12 @@ def run_over(
         answers = iter(network(good) if good else ())
         for path, pixels, error in batch:
             yield path, None if pixels is None else next(answers), error
+
+
+def score(predictor: Predictor, images: Sequence[Pixels]) -> Iterator[tuple[Logits, float | None]]:
+    """The logits (C,) and the unknown score of each image; None if the model has no such score."""
+    logits, scores = predictor.scored(images)
+    return zip(logits, [None] * len(logits) if scores is None else scores.tolist(), strict=True)
 
 
 def softmax(logits: Logits) -> NDArray[np.float64]:

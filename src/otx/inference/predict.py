@@ -9,7 +9,8 @@ import io
 import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,11 +19,12 @@ from otx.confusion import MANY_CLASSES
 from otx.data.folder import IMAGE_SUFFIXES
 from otx.errors import UsageError
 from otx.files import STAGING, atomic, cannot_write
-from otx.inference.classify import classify, softmax
+from otx.inference.classify import run_over, score, softmax
 from otx.inference.predictor import Logits, Predictor
 from otx.results import Prediction
 
-COLUMNS = ("path", "label", "probability", "error")
+COLUMNS = ("path", "label", "probability", "error", "known")
+UNKNOWN = "unknown"
 PROBABILITIES_KEPT = 100
 
 
@@ -68,12 +70,20 @@ def _walk(folder: str) -> Iterator[str]:
 
 def predict(predictor: Predictor, images: Iterable[str], *, batch_size: int, max_pixels: int) -> Iterator[Prediction]:
     """Predict images one after another, in order; one that cannot be decoded gives a prediction with an error."""
-    classes = predictor.card.classes
-    for path, logits, error in classify(predictor, images, batch_size=batch_size, max_pixels=max_pixels):
-        if logits is None:
+    card = predictor.card
+    reading = card.preprocessing.reading(max_pixels)
+    for path, answer, error in run_over(partial(score, predictor), images, reading, batch_size=batch_size):
+        if answer is None:
             yield Prediction(path, None, None, {}, error)
         else:
-            yield as_prediction(path, logits, classes)
+            logits, unknown = answer
+            yield replace(as_prediction(path, logits, card.classes), known=card.is_known(unknown))
+
+
+def rejecting(predictions: Iterable[Prediction]) -> Iterator[Prediction]:
+    """The predictions, with the label `unknown` where an image is not of a class that the model knows."""
+    for prediction in predictions:
+        yield replace(prediction, label=UNKNOWN) if prediction.known is False else prediction
 
 
 def as_prediction(path: str, logits: Logits, classes: Sequence[str]) -> Prediction:
@@ -135,7 +145,7 @@ def _records(path: Path) -> Iterator[bytes]:
 
 
 def write_as_they_come(predictions: Iterable[Prediction], path: Path, done: Unfinished) -> Iterator[Prediction]:
-    """Write predictions and yield them: `.csv` (path, label, probability, error) or `.json` (probabilities).
+    """Write predictions and yield them: `.csv` (path, label, probability, error, known) or `.json` (probabilities).
 
     A `.csv` replaces an older one when its first row is written, and grows from there; a `.json` appears when it is
     complete.
@@ -184,6 +194,7 @@ def _write_csv(predictions: Iterable[Prediction], path: Path, done: Unfinished) 
                 place.unlink()
 
 
-def _row(prediction: Prediction) -> tuple[str, str, str, str]:
+def _row(prediction: Prediction) -> tuple[str, ...]:
     probability = "" if prediction.probability is None else f"{prediction.probability:.6f}"
-    return prediction.path, prediction.label or "", probability, prediction.error or ""
+    known = {None: "", True: "true", False: "false"}[prediction.known]
+    return prediction.path, prediction.label or "", probability, prediction.error or "", known

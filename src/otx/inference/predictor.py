@@ -15,17 +15,19 @@ from otx.inference.runtime import compile_exactly, compile_for_photos, openvino_
 from otx.limits import limit_onnx
 from otx.memory import is_out_of_memory, keep_freed_memory
 from otx.model.card import ModelCard
-from otx.model.modelfile import load_model, read_card
+from otx.model.modelfile import load_known, load_model, read_card
 from otx.networks.head import classifier_input
 
 Pixels = NDArray[np.uint8]
 Logits = NDArray[np.float32]
 Maps = NDArray[np.float32]
 Features = NDArray[np.float32]
+Scores = NDArray[np.float32]
 Run = Callable[[NDArray[Any]], list[NDArray[np.float32]]]
 LOGITS = ("logits",)
 EXPLANATION = ("logits", "saliency_map")
 FEATURES = ("features",)
+SCORED = ("logits", "unknown_score")
 CLASSIFIERS = ("MatMul", "Convolution", "Gemm", "Conv")
 NO_MAPS = "export it again with --explain true, or give the model file: RUN/model.safetensors"
 
@@ -40,6 +42,9 @@ class Predictor(Protocol):
 
     def features(self, images: Sequence[Pixels]) -> Features:
         """The classifier's input (N, D) for N RGB images (H, W, 3) of any sizes."""
+
+    def scored(self, images: Sequence[Pixels]) -> tuple[Logits, Scores | None]:
+        """Logits (N, C), and the unknown scores (N,); None if the model has no such score."""
 
     def explain(self, images: Sequence[Pixels], algorithm: str = "auto") -> tuple[Logits, Maps]:
         """Logits (N, C), and a saliency map of every class (N, C, h, w), from 0 to 1.
@@ -71,6 +76,7 @@ class TorchPredictor:
 
     def __init__(self, path: Path, device: str = "auto") -> None:
         network, self.card = load_model(path)
+        self._known = load_known(path)
         import torch
 
         if device == "gpu" and not torch.cuda.is_available():
@@ -88,10 +94,19 @@ class TorchPredictor:
     def features(self, images: Sequence[Pixels]) -> Features:
         return self._run(self._classifier_input, images)[0]
 
+    def scored(self, images: Sequence[Pixels]) -> tuple[Logits, Scores | None]:
+        if self._known is None:
+            return self.logits(images), None
+        logits, features = self._run(self._logits_and_input, images)
+        return logits, self._known.score(features, logits)
+
     def _classifier_input(self, batch: Any) -> Any:
+        return self._logits_and_input(batch)[1]
+
+    def _logits_and_input(self, batch: Any) -> Any:
         with classifier_input(self._network) as entered:
-            self._network(batch)
-        return entered[0]
+            logits = self._network(batch)
+        return logits, entered[0]
 
     def explain(self, images: Sequence[Pixels], algorithm: str = "auto") -> tuple[Logits, Maps]:
         if algorithm not in self._explained:
@@ -138,12 +153,13 @@ class OpenVinoPredictor:
         try:
             self._model, self._name = core.read_model(path), name
             self._embedded = self._model.inputs[0].get_element_type() == openvino.Type.u8
-            self._compiled: dict[tuple[str, ...], Any] = {LOGITS: self._compile(LOGITS)}
+            self._answer = LOGITS if self.card.unknown_limit is None else SCORED
+            self._compiled: dict[tuple[str, ...], Any] = {self._answer: self._compile(self._answer)}
         except RuntimeError as error:
             raise ModelError(f"{path} is damaged: {last_line(error)}", fix="export it again") from error
 
     def logits(self, images: Sequence[Pixels]) -> Logits:
-        return self._run(images, LOGITS)[0]
+        return self.scored(images)[0]
 
     def features(self, images: Sequence[Pixels]) -> Features:
         if FEATURES not in self._compiled:
@@ -153,6 +169,10 @@ class OpenVinoPredictor:
             (output,) = self._model.add_outputs([node.input_value(0)])
             output.get_tensor().add_names(set(FEATURES))
         return _flat(self._run(images, FEATURES)[0])
+
+    def scored(self, images: Sequence[Pixels]) -> tuple[Logits, Scores | None]:
+        logits, *scores = self._run(images, self._answer)
+        return logits, scores[0] if scores else None
 
     def explain(self, images: Sequence[Pixels], algorithm: str = "auto") -> tuple[Logits, Maps]:
         _check_maps(self.card, algorithm)
@@ -222,6 +242,12 @@ class OnnxPredictor:
             model.graph.output.append(onnx.helper.make_empty_tensor_value_info(self._features))
             self._session = self._open(model.SerializeToString())
         return _flat(self._run(images, (self._features,))[0])
+
+    def scored(self, images: Sequence[Pixels]) -> tuple[Logits, Scores | None]:
+        if self.card.unknown_limit is None:
+            return self.logits(images), None
+        logits, scores = self._run(images, SCORED)
+        return logits, scores
 
     def explain(self, images: Sequence[Pixels], algorithm: str = "auto") -> tuple[Logits, Maps]:
         _check_maps(self.card, algorithm)

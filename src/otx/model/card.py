@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, field
+from types import NoneType
 from typing import Any
 
 from otx.data.preprocessing import Preprocessing
@@ -12,6 +13,8 @@ from otx.recipe import from_dict
 from otx.schema import shown
 
 FORMAT = 1
+CANNOT_TELL = "cannot tell what it knows from what it does not"
+LEARN_IT = "train again, with a network that ends in one linear layer, and export and optimize again"
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,10 @@ class ModelCard:
         versions: versions of the libraries that made it.
         input_color: order of the colours that an exported graph with embedded preprocessing takes, RGB or BGR.
         num_old: how many of the first classes come from the model that the others were added to; 0 if none were added.
+        temperature: what the logits were divided by in the end, as part of the classifier; None: not calibrated. The
+            metrics then hold the calibration error of the validation images, before and after.
         explain: the algorithm of the saliency maps that an exported graph returns; empty if it returns none.
+        unknown_limit: the largest `unknown_score` of an image of the classes that it knows; None if it has no score.
     """
 
     network: str
@@ -41,6 +47,12 @@ class ModelCard:
     input_color: str = "RGB"
     explain: str = ""
     num_old: int = 0
+    temperature: float | None = None
+    unknown_limit: float | None = None
+
+    def is_known(self, score: float | None) -> bool | None:
+        """Whether an image with this `unknown_score` is of a class that the model knows; None if it cannot tell."""
+        return None if score is None or self.unknown_limit is None else score <= self.unknown_limit
 
     def to_json(self) -> str:
         return json.dumps({"format": FORMAT, **asdict(self)}, ensure_ascii=False)
@@ -72,6 +84,10 @@ class ModelCard:
         for name, kind in (kinds | {"versions": dict, "input_color": str, "explain": str, "num_old": int}).items():
             if not isinstance(getattr(self, name), kind):
                 raise TypeError(f"{name} is {shown(getattr(self, name))}")
+        if self.temperature is not None and not (isinstance(self.temperature, float) and self.temperature > 0):
+            raise TypeError(f"temperature is {shown(self.temperature)}")
+        if not isinstance(self.unknown_limit, (float, int, NoneType)):
+            raise TypeError(f"unknown_limit is {shown(self.unknown_limit)}")
         if not self.classes or not all(isinstance(name, str) for name in self.classes):
             raise ValueError(f"classes are {shown(self.classes)}")
         self.preprocessing.check()

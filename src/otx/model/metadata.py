@@ -50,6 +50,9 @@ def model_info(card: ModelCard, *, embedded: bool) -> dict[str, str]:
         KEY: card.to_json(),
         CHECKSUM_KEY: EMPTY,
     }
+    if card.unknown_limit is not None:
+        # for readers of the output `unknown_score`: an image with a higher one is of no class that the model knows
+        info["unknown_limit"] = f"{card.unknown_limit:.9g}"
     if size.intensity is not None and not embedded:
         info |= _intensity_info(size, size.intensity)
     if embedded:

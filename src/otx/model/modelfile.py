@@ -12,8 +12,9 @@ from otx.files import atomic
 from otx.limits import limit_torch
 from otx.model.card import ModelCard
 from otx.model.checksum import CHECKSUM_KEY, EMPTY, verify_checksum, with_checksum
+from otx.model.unknown import KnownClasses
 from otx.networks.build import build_network
-from otx.networks.weights_file import load_tensors
+from otx.networks.weights_file import KNOWN, load_tensors
 
 if TYPE_CHECKING:
     import torch
@@ -26,12 +27,21 @@ MAX_HEADER = 100_000_000
 TRAIN_AGAIN = "give a file that `otx train` or `otx export` wrote"
 
 
-def save_model(path: Path, state: Mapping[str, torch.Tensor], card: ModelCard) -> None:
-    """Write a model file; it appears under its name only when it is complete."""
+def save_model(
+    path: Path, state: Mapping[str, torch.Tensor], card: ModelCard, known: KnownClasses | None = None
+) -> None:
+    """Write a model file; it appears under its name only when it is complete.
+
+    Args:
+        known: what tells whether an image is of a class that the model knows; the card has the limit of its score.
+    """
+    import torch
     from safetensors.torch import save
 
+    more = {} if known is None else known.tensors()
+    tensors = {**state, **{f"{KNOWN}{name}": torch.from_numpy(value) for name, value in more.items()}}
     with atomic(path, "wb") as file:
-        file.write(with_checksum(save(dict(state), metadata={KEY: card.to_json(), CHECKSUM_KEY: EMPTY})))
+        file.write(with_checksum(save(tensors, metadata={KEY: card.to_json(), CHECKSUM_KEY: EMPTY})))
 
 
 def read_card(path: Path) -> ModelCard:
@@ -69,10 +79,27 @@ def load_model(path: Path) -> tuple[nn.Module, ModelCard]:
     except ModelError as error:
         raise ModelError(f"{path} cannot be used: {error.what}", fix=TRAIN_AGAIN) from error
     try:
-        network.load_state_dict(state)
+        network.load_state_dict({name: value for name, value in state.items() if not name.startswith(KNOWN)})
     except RuntimeError as error:
         raise ModelError(f"the weights in {path} are not those of {card.network}: {first_line(error)}") from error
     return network.eval(), card
+
+
+def load_known(path: Path) -> KnownClasses | None:
+    """What a model file holds to tell whether an image is of a class that it knows; None if it has nothing of that.
+
+    Raises:
+        ModelError: the file cannot be used.
+    """
+    if path.suffix != ".safetensors":
+        return None
+    found = {name.removeprefix(KNOWN): value for name, value in _state(path).items() if name.startswith(KNOWN)}
+    if not found:
+        return None
+    try:
+        return KnownClasses.of({name: value.numpy() for name, value in found.items()})
+    except (TypeError, ValueError) as error:
+        raise ModelError(f"{path}: what it knows of its classes is damaged: {error}", fix=TRAIN_AGAIN) from error
 
 
 def _state(path: Path) -> dict[str, torch.Tensor]:

@@ -22,6 +22,7 @@ OTHER_FIX = "give the weights of this very network, named as timm names them"
 HEADS = ("classifier.", "head.", "fc.")
 COUNTER = ".num_batches_tracked"  # of batch norm: some files lack it, and no code that we run reads it
 RESIZABLE = "patch_embed."
+KNOWN = "unknown."  # what a model file of otx holds beside the weights, see otx.model.unknown
 
 
 def check_weights_file(path: Path) -> None:
@@ -81,7 +82,9 @@ def fingerprint(shapes: Mapping[str, list[int]]) -> str:
 def _read_shapes(path: Path) -> Shapes:
     with path.open("rb") as file:
         header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
-    return {name: entry["shape"] for name, entry in header.items() if name != "__metadata__"}
+    return {
+        name: entry["shape"] for name, entry in header.items() if name != "__metadata__" and not name.startswith(KNOWN)
+    }
 
 
 def _damage_of_safetensors(path: Path) -> str:
@@ -143,7 +146,9 @@ def read_state(path: Path) -> dict[str, torch.Tensor]:
     if not isinstance(data, Mapping):
         raise ModelError(f"{path} holds a {type(data).__name__}, not named tensors")
     tensors = {
-        str(key).removeprefix("module."): value for key, value in data.items() if isinstance(value, torch.Tensor)
+        str(key).removeprefix("module."): value
+        for key, value in data.items()
+        if isinstance(value, torch.Tensor) and not str(key).startswith(KNOWN)
     }
     if not tensors:
         raise ModelError(f"{path} holds no tensors")

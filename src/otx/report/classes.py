@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from otx.confusion import MANY_CLASSES, ConfusionMatrix
+from otx.evaluation.intervals import wilson
 from otx.report.figures import confusions
 from otx.report.record import Measurement, Record
 from otx.results import ClassResult
@@ -16,13 +17,17 @@ CLASSES_LISTED = 200
 
 @dataclass(frozen=True)
 class ClassRow:
-    """A row of the table of classes. `mistaken_for` is the class it is confused with most, if any."""
+    """A row of the table of classes.
+
+    `interval` is that of the recall, and `mistaken_for` the class it is confused with most, if any.
+    """
 
     name: str
     training: int
     count: int
     precision: float
     recall: float
+    interval: str
     f1: float
     mistaken_for: str
 
@@ -39,11 +44,20 @@ def class_rows(record: Record, measured: Measurement) -> list[ClassRow]:
             item.count,
             item.precision,
             item.recall,
+            interval_of(item),
             item.f1,
             most.get(item.name, ""),
         )
         for item in listed(measured.result.classes)
     ]
+
+
+def interval_of(item: ClassResult) -> str:
+    """The 95 % interval of a recall, `0.81 to 0.96`; empty without images. Old results hold none."""
+    if not item.count:
+        return ""
+    low, high = wilson(round(item.recall * item.count), item.count)
+    return f"{low:.2f} to {high:.2f}"
 
 
 def listed(classes: tuple[ClassResult, ...]) -> tuple[ClassResult, ...]:

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from otx.confusion import MANY_CLASSES
+from otx.evaluation.intervals import mcnemar, wilson
 from otx.recipe import Recipe
 from otx.report import plots
 from otx.report.classes import CLASSES_LISTED
 from otx.report.figures import num_right
 from otx.report.page import render
 from otx.report.record import Measurement, Record
-from otx.report.sentences import HELD_BACK, NEW, accuracy_in_words, photos
+from otx.report.sentences import measured_in_words, photos
 from otx.schema import all_settings
 
 NOT_COMPARED = ("data_root", "work_dir", "name", "recipe_id", "task")
@@ -63,9 +63,7 @@ def _sentences(records: Mapping[str, Record]) -> list[str]:
         if run.measurement is None:
             said.append(f"“{name}” has not been measured.")
         else:
-            result, what = run.measurement.result, HELD_BACK if run.held_back else NEW
-            sentence = accuracy_in_words(num_right(result), result.num_images, what)
-            said.append(f"“{name}”{sentence.removeprefix('It')}")
+            said.append(f"“{name}”{measured_in_words(run, run.measurement).removeprefix('It')}.")
     if not same_images(list(records.values())):
         return [*said, "They were not measured on the same photos, so these figures cannot be compared."]
     ranked = sorted(records, key=lambda name: -_measured(records[name]).result.top1)
@@ -84,25 +82,13 @@ def _difference(first: str, better: Measurement, second: str, worse: Measurement
     lost = sum(not image.is_right and right[image.path] for image in better.images)
     if gained == lost:
         return f"“{first}” and “{second}” are right equally often."
-    probability = sign_test(gained, lost)
+    probability = mcnemar(gained, lost)
     p = "p < 0.001" if probability < 0.001 else f"p = {probability:.2g}"
-    verdict = (
-        "chance alone would rarely do that" if probability < CHANCE else "chance alone could do that: call it a draw"
-    )
+    verdict = "chance alone would rarely do that" if probability < CHANCE else "the difference may be chance"
     return (
         f"“{first}” is right on {photos(gained)} where “{second}” is wrong, and wrong on {lost:,} where that is right: "
         f"{verdict} ({p})."
     )
-
-
-def sign_test(gained: int, lost: int) -> float:
-    """McNemar's exact test: probability of a split at least as uneven if both outcomes were equally likely.
-
-    Source: McNemar 1947, "Note on the sampling error of the difference between correlated proportions or percentages".
-    """
-    total = gained + lost
-    tail = sum(math.comb(total, count) for count in range(min(gained, lost) + 1))
-    return min(1.0, tail / (1 << (total - 1)))
 
 
 def _figures(runs: Sequence[Record]) -> list[Row]:
@@ -132,6 +118,7 @@ def _facts(runs: Sequence[Record]) -> list[tuple[str, tuple[str, ...]]]:
         return tuple(str(fact(run)) for run in runs)
 
     return [
+        ("95 % interval of top-1", of(_interval)),
         ("measured on", of(lambda r: r.measurement.result.subset if r.measurement else "")),
         ("images", of(lambda r: f"{r.measurement.result.num_images:,}" if r.measurement else "")),
         ("measured with", of(lambda r: r.measurement.result.checkpoint.name if r.measurement else "")),
@@ -144,6 +131,13 @@ def _facts(runs: Sequence[Record]) -> list[tuple[str, tuple[str, ...]]]:
         ("training time", of(lambda r: f"{sum(epoch.seconds for epoch in r.epochs):,.0f} s" if r.epochs else "")),
         ("ended", of(lambda r: r.summary["stop_reason"] if r.summary else "")),
     ]  # fmt: skip
+
+
+def _interval(run: Record) -> str:
+    if run.measurement is None:
+        return ""
+    low, high = wilson(num_right(run.measurement.result), run.measurement.result.num_images)
+    return f"{low:.4f} to {high:.4f}"
 
 
 def _settings(runs: Sequence[Record]) -> list[Row]:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from otx.evaluation.metrics import CalibrationBin, calibration_bins
+from otx.model.calibration import CalibrationBin, calibration_bins
 from otx.results import ImageResult, TestResult
 
 THRESHOLDS = 100
-CONFIDENCE_95 = 1.96
 
 
 @dataclass(frozen=True)
@@ -61,7 +59,7 @@ def threshold_table(images: Sequence[ImageResult]) -> tuple[ThresholdRow, ...]:
 
 
 def reliability(images: Sequence[ImageResult]) -> tuple[CalibrationBin, ...]:
-    """The bins of the reliability diagram, see `otx.evaluation.metrics.calibration_bins`."""
+    """The bins of the reliability diagram, see `otx.model.calibration.calibration_bins`."""
     confidence = np.asarray([image.probability for image in images])
     return calibration_bins(confidence, np.asarray([image.is_right for image in images], bool))
 
@@ -74,14 +72,3 @@ def confident_mistakes(images: Sequence[ImageResult], count: int) -> list[ImageR
 def hesitant_hits(images: Sequence[ImageResult], count: int) -> list[ImageResult]:
     """The right answers that the model is least sure of, least sure first."""
     return sorted((image for image in images if image.is_right), key=lambda image: image.probability)[:count]
-
-
-def at_least(right: int, total: int) -> float:
-    """The lower end of the 95 % interval of an accuracy.
-
-    Source: Wilson 1927, "Probable inference, the law of succession, and statistical inference".
-    """
-    z, share = CONFIDENCE_95, right / total
-    centre = share + z * z / (2 * total)
-    spread = z * math.sqrt(share * (1 - share) / total + z * z / (4 * total * total))
-    return max(0.0, (centre - spread) / (1 + z * z / total))

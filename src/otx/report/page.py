@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from otx.catalogue import to_options
 from otx.errors import UsageError
+from otx.evaluation.intervals import wilson
 from otx.files import check_output, write_text
 from otx.recipe import from_dict
 from otx.report import plots
@@ -47,10 +48,10 @@ SUBSETS = {"train": "training", "val": "validation", "test": "test"}
 
 
 def write_report(folder: Path, output: Path | None = None, *, quick: bool = False) -> Path:
-    """Write the page of a run folder from what is in it; returns its path.
+    """Write the page of a run folder, or of the folder of one test, from what is in it; returns its path.
 
     Args:
-        output: default: `report.html` in the run folder.
+        output: default: `report.html` in that folder.
         quick: after a test of an exported file, leave out saliency maps that would need PyTorch.
 
     Raises:
@@ -58,7 +59,7 @@ def write_report(folder: Path, output: Path | None = None, *, quick: bool = Fals
         DataError: a file in it is damaged.
     """
     record = read_record(folder)
-    path = output or record.folder.report
+    path = output or folder / "report.html"
     write_text(path, render_report(record, quick=quick))
     return path
 
@@ -120,7 +121,9 @@ def _measured(record: Record, measured: Measurement, *, quick: bool) -> dict[str
     return {
         "result": result,
         "held_back": record.held_back,
+        "is_own": measured.is_own,
         "right": num_right(result),
+        "interval": wilson(num_right(result), result.num_images),
         "rows": rows,
         "not_listed": len(measured.classes) - len(rows),
         "matrix": plots.matrix(measured.classes, result.confusion, shown),

@@ -16,7 +16,7 @@ from typing import Any
 
 from otx.confusion import ConfusionMatrix
 from otx.errors import RunError, first_line
-from otx.evaluation.metrics import CalibrationBin
+from otx.model.calibration import CalibrationBin
 from otx.report.figures import ThresholdRow
 from otx.results import EpochResult
 

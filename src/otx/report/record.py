@@ -14,12 +14,14 @@ from otx.catalogue import load_recipe
 from otx.data.dataset import Split
 from otx.data.reading import AS_STORED, MAX_PIXELS, Reading
 from otx.errors import DataError, ModelError, UsageError
-from otx.evaluation.evaluate import PREDICTIONS, read_test
+from otx.evaluation.evaluate import PREDICTIONS, RESULTS, read_test
 from otx.model.card import ModelCard
 from otx.model.modelfile import read_card
 from otx.plain import structured
 from otx.results import BadImage, EpochResult, ImageResult, StopReason, TestResult
 from otx.workspace import VALIDATION, RunFolder
+
+TESTS = "test"
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,11 @@ class Measurement:
     @property
     def classes(self) -> tuple[str, ...]:
         return tuple(item.name for item in self.result.classes)
+
+    @property
+    def is_own(self) -> bool:
+        """Whether the images are a split of the data set that the model was trained on."""
+        return self.result.subset in tuple(Split)
 
     @property
     def model_file(self) -> Path | None:
@@ -89,6 +96,13 @@ class Record:
         return subset == Split.VAL or (subset == Split.TEST and bool(self.sizes) and not own_test)
 
     @property
+    def is_new(self) -> bool:
+        """Whether the model has certainly not seen the images that it was measured on."""
+        if self.measurement is None or self.held_back:
+            return False
+        return self.measurement.is_own or self.measurement.result.is_compared
+
+    @property
     def reading(self) -> Reading:
         """How the images were read."""
         return AS_STORED if self.card is None else self.card.preprocessing.reading(MAX_PIXELS)
@@ -101,16 +115,17 @@ class Record:
 
 
 def read_record(folder: Path) -> Record:
-    """Read a run folder.
+    """Read a run folder, or the folder of one of its tests, which is then the measurement.
 
     Raises:
         UsageError: the folder is missing, or not a run folder.
         DataError: a file in it is damaged.
     """
-    run = RunFolder(folder)
+    is_test = folder.resolve().parent.name == TESTS and (folder / RESULTS).is_file()
+    run = RunFolder(folder.resolve().parents[1] if is_test else folder)
     if not folder.is_dir():
         raise UsageError(f"there is no run folder {folder}", fix="`ls otx-workspace` shows the runs")
-    measurement = _measurement(run)
+    measurement = Measurement(folder.resolve(), *read_test(folder)) if is_test else _measurement(run)
     if measurement is None and not run.config.is_file():
         raise UsageError(
             f"{folder} is no run folder: it has neither configs.yaml nor a test",
@@ -129,13 +144,15 @@ def read_record(folder: Path) -> Record:
 
 
 def _measurement(run: RunFolder) -> Measurement | None:
-    """The newest test; if none is newer than the training, the measurement on the validation images."""
+    """The newest test of the run's own images; if none is newer than the training, that on the validation images."""
     tests = sorted(path.parent for path in run.path.glob(f"test/*/{PREDICTIONS}"))
     ended = (_json(run.summary) or {}).get("ended", "")
     fresh = [folder for folder in tests if folder.name >= ended]
     validation = run.path / VALIDATION
-    if fresh:
-        return Measurement(fresh[-1], *read_test(fresh[-1]))
+    for folder in reversed(fresh):
+        measured = Measurement(folder, *read_test(folder))
+        if measured.is_own:
+            return measured
     return Measurement(validation, *read_test(validation)) if (validation / PREDICTIONS).is_file() else None
 
 

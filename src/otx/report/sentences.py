@@ -7,22 +7,26 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from otx.report.figures import Confusion, at_least, confusions, num_right, threshold_table
+from otx.evaluation.intervals import wilson
+from otx.report.figures import Confusion, confusions, num_right, threshold_table
 from otx.report.record import Measurement, Record
 from otx.results import ClassResult, StopReason
 
 NEW = "new photo"
 HELD_BACK = "held-back photo"
+# whether the model has seen them is not known
+PHOTO = "photo"
 MIN_EXCESS = 2.0
 MIN_COVERED = 0.5
 
 
 @dataclass(frozen=True)
 class Summary:
-    """Three sentences, and the reason for the last one."""
+    """Three sentences, the reason for the last one, and the verdict that comes before them, if one was asked for."""
 
     sentences: tuple[str, str, str]
     grounds: str
+    verdict: str = ""
 
 
 def summarise(record: Record) -> Summary:
@@ -31,12 +35,18 @@ def summarise(record: Record) -> Summary:
     if measured is None:
         last, grounds = _about_training(record) or _about_sizes(_training_sizes(record))
         return Summary((_from_epochs(record), "Which classes it confuses is measured by `otx test`.", last), grounds)
-    what = HELD_BACK if record.held_back else NEW
     last, grounds = _advice(record, measured)
-    return Summary(
-        (accuracy_in_words(num_right(measured.result), measured.result.num_images, what), _confused(measured), last),
-        grounds,
-    )
+    right, total = num_right(measured.result), measured.result.num_images
+    first = f"{measured_in_words(record, measured)}; {interval_in_words(right, total)}."
+    verdict = measured.result.verdict
+    return Summary((first, _confused(measured), last), grounds, "" if verdict is None else verdict.sentence)
+
+
+def measured_in_words(record: Record, measured: Measurement) -> str:
+    """`It is right on 94 of 100 new photos`, without a full stop; names the folder if it is not the model's own."""
+    what = HELD_BACK if record.held_back else NEW if record.is_new else PHOTO
+    said = accuracy_in_words(num_right(measured.result), measured.result.num_images, what)[:-1]
+    return said if measured.is_own else f"{said} in “{measured.result.data_root.name}”"
 
 
 def accuracy_in_words(right: int, total: int, what: str) -> str:
@@ -52,6 +62,12 @@ def accuracy_in_words(right: int, total: int, what: str) -> str:
     if right == 0:
         return f"It is wrong on {_all(total)} {what}s."
     return f"It is right on {_share(right, total)} {what}s."
+
+
+def interval_in_words(right: int, total: int) -> str:
+    """`on very many it would be right on 92 to 95 of 100`: the 95 % interval, rounded outwards."""
+    low, high = wilson(right, total)
+    return f"on very many it would be right on {math.floor(100 * low)} to {math.ceil(100 * high)} of 100"
 
 
 def _share(part: int, total: int) -> str:
@@ -193,11 +209,10 @@ def _handed_over(measured: Measurement) -> tuple[str, str] | None:
 
 
 def _uncertain(measured: Measurement) -> tuple[str, str]:
-    right, total = num_right(measured.result), measured.result.num_images
-    low = math.floor(100 * at_least(right, total))
+    total = measured.result.num_images
     return (
-        f"This was seen on {photos(total)}: on very many it may be right on as few as {low} of 100.",
-        "The lower end of the 95 % interval of Wilson (1927).",
+        f"This was seen on {photos(total)}: four times as many would make the range half as wide.",
+        "The range is the 95 % interval of Wilson (1927).",
     )
 
 

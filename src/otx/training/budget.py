@@ -13,8 +13,8 @@ from otx.recipe import seconds_of
 REPORT_SECONDS = 12.0
 # the smallest part of a processor that this process is expected to get beside other programs
 LEAST_SHARE = 0.15
-# the report measures the validation images again, in float32 and one decoding each
-REPORT_VALIDATIONS = 2.0
+# calibration and the report compute the validation images again, in float32
+REPORT_VALIDATIONS = 3.0
 # a step of the whole network takes about as long as three of features alone
 STEP_PER_FEATURE = 3.0
 # what is begun has to fit with this much to spare, since speed varies
@@ -36,6 +36,7 @@ class Budget:
         with_report: keep time for the report.
 
     Attributes:
+        ending: seconds after the last epoch in which the model is completed from its training images.
         is_used_up: the training was ended since no further epoch would have fitted.
     """
 
@@ -45,6 +46,7 @@ class Budget:
     clock: Callable[[], float] = time.monotonic
     worked: Callable[[], float] = time.process_time
     is_used_up: bool = False
+    ending: float = 0.0
     _validation: float = 0.0
     _epochs: list[float] = field(default_factory=list)
 
@@ -58,8 +60,8 @@ class Budget:
         """Seconds until the end, without those that the report needs."""
         if self.limit is None:
             return math.inf
-        reserve = REPORT_SECONDS / self.share + REPORT_VALIDATIONS * self._validation if self.with_report else 0.0
-        return self.limit - (self.clock() - self.began) - reserve
+        report = REPORT_SECONDS / self.share + REPORT_VALIDATIONS * self._validation if self.with_report else 0.0
+        return self.limit - (self.clock() - self.began) - self.ending - report
 
     @property
     def share(self) -> float:

@@ -46,11 +46,12 @@ Features = tuple[NDArray[np.float32], NDArray[np.int64]]
 
 def probe(
     start: StartingPoint, inputs: Inputs, recipe: Recipe, compute: Compute, budget: Budget, reporter: Reporter
-) -> EpochResult | None:
+) -> tuple[EpochResult | None, Features]:
     """Fit the classifier before the first epoch, to as many images as the budget allows.
 
     Returns:
-        Its loss and accuracy; None if they were measured on only a part of the validation images.
+        Its loss and accuracy, None if they were measured on only a part of the validation images; and the features of
+        the training images that it was fitted to.
 
     Raises:
         TrainingError: out of memory.
@@ -62,7 +63,7 @@ def probe(
 
 def _probe(
     start: StartingPoint, inputs: Inputs, recipe: Recipe, compute: Compute, budget: Budget, reporter: Reporter
-) -> EpochResult | None:
+) -> tuple[EpochResult | None, Features]:
     network = start.network.to(compute.place, memory_format=torch.channels_last)  # type: ignore[call-overload]
     measured = pick_numbers(inputs.val.subset, MAX_IMAGES, recipe.seed)
     num_val = len(measured)
@@ -96,7 +97,7 @@ def _probe(
         numbers, progress = [fitted[row] for row in held], Progress("features of flipped images", 0, len(held))
         flipped = features(inputs.train, numbers, progress, flipped=True)[0]
         warn_of_mirrored(train, held, flipped, start.classes, reporter)
-    return before if num_val == len(inputs.val) else None
+    return before if num_val == len(inputs.val) else None, train
 
 
 def _affordable(budget: Budget, seconds: float, inputs: Inputs) -> int:
@@ -104,6 +105,7 @@ def _affordable(budget: Budget, seconds: float, inputs: Inputs) -> int:
     if budget.limit is None:
         return MAX_IMAGES
     validation = seconds * len(inputs.val)
+    budget.ending = seconds * min(MAX_IMAGES, len(inputs.train))
     budget.expect(STEP_PER_FEATURE * seconds * len(inputs.train) + validation, validation)
     return min(MAX_IMAGES, int(PROBE_SHARE * budget.limit / max(seconds, 1e-9)))
 

@@ -17,6 +17,7 @@ import torch
 from otx.catalogue import load_recipe
 from otx.data.check import write_check
 from otx.data.dataset import Dataset
+from otx.data.known import write_known
 from otx.data.loader import loader_note
 from otx.data.split_file import write_split
 from otx.errors import StoppedError, UsageError
@@ -31,11 +32,13 @@ from otx.signals import name_of, signal_of
 from otx.training.acceleration.threads import KeptThreads
 from otx.training.batch_size import as_decided, fill_memory, is_measured
 from otx.training.budget import Budget
+from otx.training.calibrate import calibrate_model
 from otx.training.compute import find_shard, share
 from otx.training.devices import Compute
 from otx.training.fit import Outcome, fit
 from otx.training.inputs import Inputs, open_inputs
-from otx.training.linear_probe import has_linear_head, probe
+from otx.training.known_classes import learn_known
+from otx.training.linear_probe import Features, has_linear_head, probe
 from otx.training.loop import Job
 from otx.training.module import Classifier
 from otx.training.objective import choose_objective
@@ -101,7 +104,9 @@ def _train(request: TrainingRequest, budget: Budget, reporter: Reporter) -> Trai
     prepare_network(start, request.recipe, compute, watch, reporter)
     with open_inputs(dataset, start.preprocessing, request.recipe) as inputs:
         is_fitted = request.recipe.training.head_first and start.is_pretrained and has_linear_head(start.network)
-        before = _before_training(start, inputs, request.recipe, compute, budget, reporter) if is_fitted else None
+        is_probed = is_fitted and compute.is_main
+        # on rank 0; the other ranks get its weights with the network
+        before, probed = probe(start, inputs, request.recipe, compute, budget, reporter) if is_probed else (None, None)
         _check_has_work(request.recipe, before, compute)
         card = _card(start, dataset, request.recipe, num_old=start.num_old if objective.is_balanced else 0)
         module = Classifier(start, objective, request.recipe, card=card.to_json(), is_fitted=is_fitted)
@@ -114,14 +119,26 @@ def _train(request: TrainingRequest, budget: Budget, reporter: Reporter) -> Trai
         provenance = _provenance(request)
         if compute.is_main:
             _write_beginning(run, request, recipe, start, card)
+            with heartbeat(reporter, "reading the images once more"):
+                write_known(dataset, run.known)
         reporter.note(f"Run folder: {run.path}")
         _note_transport(inputs, recipe, reporter)
         job = Job(module, inputs, run, card, compute, watch, reporter, before, request.run is not None, budget)
         outcome = fit(job)
+        if compute.is_main and not outcome.stop.interrupted:
+            _complete_model(job, outcome, probed)
     result = _result(run, outcome, start, compute)
     if compute.is_main:
         _write_summary(run, {**result.to_dict(), **provenance, **_facts(recipe, card, compute), **clock.read()})
     return result
+
+
+def _complete_model(job: Job, outcome: Outcome, probed: Features | None) -> None:
+    """Add to the model file what makes its probabilities right, and what tells known images from others."""
+    if job.module.recipe.training.calibrate:
+        calibrate_model(job)
+    # its scores are computed from the calibrated logits
+    learn_known(job, outcome.best, probed)
 
 
 def _note_transport(inputs: Inputs, recipe: Recipe, reporter: Reporter) -> None:
@@ -153,13 +170,6 @@ def _with_known_batch_size(request: TrainingRequest, compute: Compute) -> Recipe
     if not is_measured(compute.device):
         return as_decided(recipe, recipe.override({"data.train_subset.batch_size": BATCH_SIZE}))
     return recipe
-
-
-def _before_training(
-    start: StartingPoint, inputs: Inputs, recipe: Recipe, compute: Compute, budget: Budget, reporter: Reporter
-) -> EpochResult | None:
-    """Fit the linear probe on rank 0; the other ranks get its weights with the network."""
-    return probe(start, inputs, recipe, compute, budget, reporter) if compute.is_main else None
 
 
 def _check_has_work(recipe: Recipe, before: EpochResult | None, compute: Compute) -> None:
