@@ -40,18 +40,18 @@ from typing import Any
 
 import torch
 import yaml
-from safetensors.torch import load_file
 from torch.nn import functional
 
 from otx import Engine
 from otx.data.dataset import Dataset, ImageSet, Split
 from otx.data.loader import ImageSubset
+from otx.model.modelfile import load_model
 from otx.training import fit as fit_module
 from otx.training import run as run_module
 from otx.training.inputs import plain_batches
 from otx.training.loop import Loop
 
-EMA_EPOCHS = (1, 2)
+EMA_EPOCHS = (1, 2, 4)
 SHARES = (0.2, 0.4, 0.6, 0.8)
 # the default that everything is compared with
 BEFORE = {"training.best_by": "accuracy"}
@@ -205,7 +205,7 @@ def measured(loop: Watched, test: ImageSubset) -> dict[str, Any]:
     for name, (series, epoch, share) in choose(loop, ruler).items():
         val, held_out = ruler(series, epoch, share), ruler(series, epoch, share, "test")
         levers[name] = {"epoch": epoch, "share": share, "val": val, "top1": held_out[0], "loss": held_out[1]}
-    best, kept = loop.recorder.best, load_file(loop.run.model)
+    best, kept = loop.recorder.best, load_model(loop.run.model)[0].state_dict()
     assert best is not None
     (top1, loss, _), val = ruler.measure(kept, "test"), ruler.measure(kept, "val")
     levers["kept"] = {"epoch": best.epoch, "share": 1.0, "val": val, "top1": top1, "loss": loss}
@@ -317,7 +317,7 @@ def main() -> None:
     parser.add_argument("--test_per_class", type=int)
     parser.add_argument("--epochs", type=int, default=90)
     parser.add_argument("--minutes", type=float, default=11)
-    parser.add_argument("--variants", nargs="+", default=["plain", "training.monitor=loss"])
+    parser.add_argument("--variants", nargs="+", default=["plain", "default"])
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
