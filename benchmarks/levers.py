@@ -15,11 +15,11 @@ top-1 of every lever, the gain over the variant `plain` with its choice (`raw`),
 cells.
 
 Levers: `kept`: the model file; `probe`: the fitted classifier, before the first epoch; SERIES: best epoch by accuracy,
-then by loss; `SERIES:loss`: by loss; `SERIES:wise`: that, blended with the weights of the start, the share by validation
-loss; `SERIES:wise_half`: half of each; `SERIES:blend`: epoch and share (half or whole) by loss; `SERIES:soft`: epoch by
-the mean probability of the true class; `SERIES:error`: epoch by loss, of those whose accuracy is at most a standard
-error below the best; `SERIES:last`: the last epoch. A SERIES is `raw`, the weights after each epoch, `emaN`, their
-moving average over N epochs, or `topN`, the mean of the best N epochs by loss.
+then by loss; `SERIES:loss`: by loss; `SERIES:wise`: that, blended with the weights of the start, the share by
+validation loss; `SERIES:wise_half`: half of each; `SERIES:blend`: epoch and share (half or whole) by loss;
+`SERIES:soft`: epoch by the mean probability of the true class; `SERIES:error`: epoch by loss, of those whose accuracy
+is at most a standard error below the best; `SERIES:last`: the last epoch. A SERIES is `raw`, the weights after each
+epoch, `emaN`, their moving average over N epochs, or `topN`, the mean of the best N epochs by loss.
 """
 
 from __future__ import annotations
