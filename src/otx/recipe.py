@@ -122,18 +122,20 @@ class OptimizerSettings:
 @dataclass(frozen=True)
 class SchedulerSettings:
     factor: float = setting(
-        0.5, "the learning rate is multiplied by this on a plateau of val/accuracy", low=0.0, high=1.0
+        0.5, "the learning rate is multiplied by this on a plateau of training.monitor", low=0.0, high=1.0
     )
-    patience: int = setting(1, "epochs without a better val/accuracy before that", low=0)
+    patience: int = setting(1, "epochs without a better figure before that", low=0)
     num_warmup_steps: int = setting(0, "steps in which the learning rate rises linearly to its start value", low=0)
 
 
 @dataclass(frozen=True)
 class EarlyStoppingSettings:
     patience: int | None = setting(
-        3, "epochs without a better val/accuracy before the training ends; null: never", low=1
+        3, "epochs without a better training.monitor before the training ends; null: never", low=1
     )
-    min_delta: float = setting(0.0, "what val/accuracy must gain to count as better", low=0.0, high=1.0)
+    min_delta: float = setting(
+        0.0, "what val/accuracy, or exp(-val/loss), must gain to count as better", low=0.0, high=1.0
+    )
     warmup_epochs: int = setting(0, "epochs that are not counted", low=0)
 
 
@@ -146,6 +148,23 @@ class TrainingSettings:
     )
     head_first: bool = setting(
         True, "with pretrained weights: begin with a classifier fitted to features computed once (logistic regression)"
+    )
+    best_by: str = setting(
+        AUTO,
+        "which validation figure chooses the epoch that is kept; auto: loss after `head_first` with fewer than 500 "
+        "validation images, as few images make accuracy coarse, else accuracy; a resumed run keeps its own",
+        choices=(AUTO, "accuracy", "loss"),
+    )
+    monitor: str = setting(
+        "accuracy",
+        "which validation figure lowers the learning rate on a plateau and stops early; a resumed run keeps its own",
+        choices=("accuracy", "loss"),
+    )
+    average_epochs: float = setting(
+        0.0,
+        "measure and keep a moving average of the weights over this many epochs, which begins with the weights before "
+        "the training; 0: those of the last step",
+        low=0.0,
     )
     freeze_statistics: bool | None = setting(
         None, "keep the running statistics of batch norm as they are; default: after `head_first`"

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import csv
+import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -144,6 +148,48 @@ def test_a_resumed_run_ends_like_an_undisturbed_one(photos: Path, weights: Path,
     ]
     assert figures[0] == figures[1]
     assert [row[0] for row in figures[0][1:]] == ["-1", "0", "1", "2"]
+
+
+def accuracy_on_val(work_dir: Path, photos: Path) -> float:
+    """Accuracy of the model file of the latest run on its validation images."""
+    with latest_run(work_dir).split.open(newline="") as file:
+        val = {photos / row["path"]: row["class"] for row in csv.DictReader(file) if row["subset"] == "val"}
+    said = Engine(work_dir=work_dir).predict(list(val))
+    return sum(each.label == label for each, label in zip(said, val.values(), strict=True)) / len(val)
+
+
+def test_what_is_kept_is_the_average_that_was_measured(photos: Path, weights: Path, tmp_path: Path) -> None:
+    result, _ = train(photos, weights, tmp_path, max_epochs=2, **{"training.average_epochs": 0.5})
+    last = torch.load(latest_run(tmp_path).last_checkpoint, weights_only=True)
+    averaged, name = last["average"], "conv_stem.weight"
+    kept, read = (
+        load_model(path)[0].state_dict()[name] for path in (result.model_path, latest_run(tmp_path).last_checkpoint)
+    )
+    assert torch.equal(read, averaged[name])
+    assert not torch.equal(averaged[name], last["state_dict"][f"network.{name}"])
+    assert torch.equal(kept, averaged[name]) == (result.best_epoch == 1)
+    assert accuracy_on_val(tmp_path, photos) == pytest.approx(result.best_accuracy)
+
+
+def test_two_processes_keep_what_they_have_measured(photos: Path, weights: Path, tmp_path: Path) -> None:
+    asked = {
+        **SMALL,
+        "optimizer.lr": 0.002,
+        "engine.num_devices": 2,
+        "model.weights": weights,
+        "training.average_epochs": 0.5,
+    }
+    options = [f"--{key}={value}" for key, value in asked.items()]
+    fixed = ["--data_root", str(photos), "--model", SMALL_MODEL, "--work_dir", str(tmp_path)]
+    subprocess.run([sys.executable, "-m", "otx", "train", *fixed, *options], check=True, timeout=300)
+    reported = json.loads(latest_run(tmp_path).summary.read_text())["best_accuracy"]
+    assert accuracy_on_val(tmp_path, photos) == pytest.approx(reported)
+
+
+def test_few_validation_images_choose_by_their_loss(photos: Path, weights: Path, tmp_path: Path) -> None:
+    result, said = train(photos, weights, tmp_path, max_epochs=3)
+    assert result.best_epoch == min(result.epochs, key=lambda epoch: epoch.val_loss).epoch
+    assert any(note.startswith("The epoch with the lowest val/loss on the ") for note in said.notes)
 
 
 def test_a_head_of_another_kind_is_left_alone() -> None:

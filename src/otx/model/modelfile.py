@@ -104,8 +104,11 @@ def load_known(path: Path) -> KnownClasses | None:
 
 def _state(path: Path) -> dict[str, torch.Tensor]:
     if path.suffix == ".ckpt":
-        prefix = "network."
-        state = _read_checkpoint(path).get("state_dict", {})
+        prefix, checkpoint = "network.", _read_checkpoint(path)
+        if "average" in checkpoint:
+            averaged: dict[str, torch.Tensor] = checkpoint["average"]
+            return averaged
+        state = checkpoint.get("state_dict", {})
         return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
     from safetensors.torch import load_file
 

@@ -52,7 +52,7 @@ def fit(job: Job) -> Outcome:
 
 def _fit(job: Job) -> Outcome:
     recipe, run = job.module.recipe, job.run
-    recorder, stop = EpochRecorder(), GracefulStop(job.reporter)
+    recorder, stop = job.recorder(), GracefulStop(job.reporter)
     patience = EarlyStopping(recipe.training.early_stopping, job.inputs.epochs_per_pass(recipe))
     with quiet():
         fabric = make_fabric(recipe, job.compute)
@@ -140,11 +140,15 @@ def _storage_error(run: RunFolder, error: OSError) -> OtxError:
 
 def _reason(recipe: Recipe, patience: EarlyStopping, recorder: EpochRecorder) -> tuple[StopReason, str]:
     if patience.is_over and recorder.next_epoch < recipe.max_epochs:
-        best = max(recorder.epochs, key=lambda epoch: (epoch.val_accuracy, -epoch.epoch))
+        best = max(recorder.epochs, key=lambda epoch: (recorder.score(epoch), -epoch.epoch))
+        figure = (
+            f"val/loss has not fallen below {best.val_loss:.4f}"
+            if recorder.monitors_loss
+            else f"val/accuracy has not risen above {best.val_accuracy:.4f}"
+        )
         return (
             StopReason.EARLY_STOPPING,
-            f"early stopping: val/accuracy has not risen above {best.val_accuracy:.4f} (epoch {best.epoch + 1}) "
-            f"for {patience.in_words}",
+            f"early stopping: {figure} (epoch {best.epoch + 1}) for {patience.in_words}",
         )
     if recipe.max_epochs == 0:
         return StopReason.CLASSIFIER_ONLY, "only the classifier was to be fitted (--max_epochs 0)"

@@ -17,16 +17,20 @@ from otx.errors import StorageError
 from otx.events import Reporter
 from otx.model.card import ModelCard
 from otx.model.modelfile import save_model
+from otx.recipe import AUTO
 from otx.results import EpochResult
 from otx.training.acceleration.threads import ThreadWatch
+from otx.training.average import Weights
 from otx.training.budget import Budget
 from otx.training.devices import Compute
 from otx.training.inputs import Inputs
 from otx.training.module import Classifier
-from otx.training.recorder import LiveLine
+from otx.training.recorder import EpochRecorder, LiveLine
 from otx.training.state import State
 from otx.training.stopping import GracefulStop
 from otx.workspace import RunFolder
+
+FEW_IMAGES = 500
 
 
 @dataclass(frozen=True)
@@ -52,10 +56,18 @@ class Job:
     resumes: bool
     budget: Budget
 
-    def keep(self, result: EpochResult) -> None:
-        """Write the model file. Called when the network is the best so far."""
+    def recorder(self) -> EpochRecorder:
+        """Keeps the epochs; few validation images make accuracy coarse, but not the loss, so that chooses then."""
+        settings, module = self.module.recipe.training, self.module
+        few = module.is_fitted and not module.is_balanced and len(self.inputs.val) < FEW_IMAGES
+        by_loss = few if settings.best_by == AUTO else settings.best_by == "loss"
+        return EpochRecorder(by_loss=by_loss, monitors_loss=settings.monitor == "loss")
+
+    def keep(self, result: EpochResult, weights: Weights | None = None) -> None:
+        """Write the model file, with these weights of the network, or its own. Called when it is the best so far."""
         metrics = {"val/accuracy": result.val_accuracy, "val/loss": result.val_loss, "epoch": float(result.epoch + 1)}
-        state = {name: value.detach().cpu().contiguous() for name, value in self.module.network.state_dict().items()}
+        chosen = self.module.network.state_dict() if weights is None else weights
+        state = {name: value.detach().cpu().contiguous() for name, value in chosen.items()}
         save_model(self.run.model, state, replace(self.card, metrics=metrics))
 
 
@@ -94,8 +106,8 @@ class Loop:
             result = self.recorder.add(
                 EpochResult(epoch, train_loss, loss, accuracy, schedule.lr, speed, line.seconds, is_best=False)
             )
-            schedule.update(accuracy)
-            patience.update(epoch, accuracy)
+            schedule.update(self.recorder.score(result))
+            patience.update(epoch, self.recorder.score(result))
             self.keep(result)
             self.tell(result)
             self.save(self.run.last_checkpoint)
@@ -138,17 +150,19 @@ class Loop:
         self.optimizer.step()
         self.state.schedule.step()
         self.state.steps += 1
+        self.state.average.update()
         return loss.detach()
 
     @torch.no_grad()
     def validate(self, line: LiveLine) -> tuple[float, float]:
-        """Accuracy and loss on the validation images of all processes."""
+        """Accuracy and loss of the averaged weights on the validation images of all processes."""
         self.module.eval()
-        for number, batch in enumerate(self.val_batches, 1):
-            with self.fabric.autocast():
-                self.model.validation_step(self._moved(batch))
-            line.validated(number, len(self.val_batches))
-            self.stop.check()
+        with self.state.average.shown():
+            for number, batch in enumerate(self.val_batches, 1):
+                with self.fabric.autocast():
+                    self.model.validation_step(self._moved(batch))
+                line.validated(number, len(self.val_batches))
+                self.stop.check()
         self.module.train()
         return self.module.measured()
 
@@ -167,11 +181,21 @@ class Loop:
         # only rank 0 has fitted the probe, and all ranks must agree on the best epoch
         self.recorder.epochs = self.fabric.broadcast(self.recorder.epochs)
         if self.recorder.next_epoch < self.recipe.max_epochs:
+            self.state.average.begin(len(self.batches))
+            self._say_choice()
             if self.fabric.is_global_zero:
                 self.run.summary.unlink(missing_ok=True)
             if self.state.steps == 0:
                 # so that a run killed in its first epoch can be resumed
                 self.save(self.run.last_checkpoint)
+
+    def _say_choice(self) -> None:
+        """Report that another figure than accuracy chooses the epoch to keep."""
+        if self.recorder.by_loss:
+            self.reporter.note(
+                f"The epoch with the lowest val/loss on the {len(self.job.inputs.val)} validation images is kept, not "
+                "the one with the highest accuracy (--training.best_by)."
+            )
 
     def save(self, path: Path) -> None:
         """Write a checkpoint, on rank 0 only."""
@@ -185,7 +209,7 @@ class Loop:
         if not self.run.config.is_file():
             raise StorageError(f"the run folder {self.run.path} was removed while the training was running")
         if result.is_best:
-            self.job.keep(result)
+            self.job.keep(result, self.state.average.weights())
             best = self.run.checkpoints / f"epoch_{result.epoch:03}.ckpt"
             self.save(best)
             for older in self.run.checkpoints.glob("epoch_*.ckpt"):
@@ -213,7 +237,8 @@ class Loop:
         """Report that the learning rate has fallen since the last epoch."""
         lr, before = self.state.schedule.lr, self.recorder.epochs[-1].lr if self.recorder.epochs else 0.0
         if 0 < lr < before:
-            self.reporter.note(f"val/accuracy is not rising: learning rate {before:.2g} -> {lr:.2g}.")
+            figure = "val/loss is not falling" if self.recorder.monitors_loss else "val/accuracy is not rising"
+            self.reporter.note(f"{figure}: learning rate {before:.2g} -> {lr:.2g}.")
 
 
 def has_tensorboard() -> bool:

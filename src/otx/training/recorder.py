@@ -21,15 +21,31 @@ SHOW_SECONDS = 0.2
 
 
 class EpochRecorder:
-    """The epochs of a run, the best of them, and which comes next."""
+    """The epochs of a run, the best of them, and which comes next.
 
-    def __init__(self) -> None:
+    Args:
+        by_loss: the best epoch has the lowest validation loss, and not the highest accuracy.
+        monitors_loss: the loss also lowers the learning rate and stops, and not accuracy.
+    """
+
+    def __init__(self, *, by_loss: bool = False, monitors_loss: bool = False) -> None:
         self.epochs: list[EpochResult] = []
+        self.by_loss, self.monitors_loss = by_loss, monitors_loss
 
     @property
     def best(self) -> EpochResult | None:
-        """The epoch with the highest validation accuracy; among equals the one with the lowest validation loss."""
-        return max(self.epochs, key=rank, default=None)
+        """The epoch of the highest validation accuracy, among equals of the lowest loss; or that of the lowest loss."""
+        return max(self.epochs, key=self._rank, default=None)
+
+    def score(self, epoch: EpochResult) -> float:
+        """What is to rise, 0 to 1: accuracy, or the geometric mean of the true class's probability, exp(-loss)."""
+        return math.exp(-epoch.val_loss) if self.monitors_loss else epoch.val_accuracy
+
+    def _rank(self, epoch: EpochResult) -> tuple[bool, float, float]:
+        """The sort key for the best epoch; one whose loss is not finite comes after all others."""
+        is_finite = math.isfinite(epoch.val_loss)
+        loss = epoch.val_loss if is_finite else 0.0
+        return (is_finite, -loss, epoch.val_accuracy) if self.by_loss else (is_finite, epoch.val_accuracy, -loss)
 
     @property
     def next_epoch(self) -> int:
@@ -38,23 +54,23 @@ class EpochRecorder:
 
     def add(self, result: EpochResult) -> EpochResult:
         """Add an epoch; return it with `is_best` set."""
-        self.epochs.append(dataclasses.replace(result, is_best=self.best is None or rank(result) > rank(self.best)))
+        is_best = self.best is None or self._rank(result) > self._rank(self.best)
+        self.epochs.append(dataclasses.replace(result, is_best=is_best))
         return self.epochs[-1]
 
     def write(self, path: Path) -> None:
         write_csv(path, COLUMNS, ([getattr(epoch, name) for name in COLUMNS] for epoch in self.epochs))
 
     def state_dict(self) -> dict[str, Any]:
-        return {"epochs": [epoch.to_dict() for epoch in self.epochs]}
+        return {"epochs": [epoch.to_dict() for epoch in self.epochs], **self._figures()}
+
+    def _figures(self) -> dict[str, bool]:
+        return {"by_loss": self.by_loss, "monitors_loss": self.monitors_loss}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.epochs = [EpochResult(**epoch) for epoch in state["epochs"]]
-
-
-def rank(epoch: EpochResult) -> tuple[bool, float, float]:
-    """The sort key for the best epoch: accuracy, then loss; one whose loss is not finite comes after all others."""
-    is_finite = math.isfinite(epoch.val_loss)
-    return is_finite, epoch.val_accuracy, -epoch.val_loss if is_finite else 0.0
+        # what the best epoch and score so far mean; the first checkpoints knew accuracy alone
+        self.by_loss, self.monitors_loss = (state.get(name, False) for name in self._figures())
 
 
 def count_epochs(path: Path) -> int:

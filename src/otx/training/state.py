@@ -16,6 +16,7 @@ from torch.optim import lr_scheduler
 from otx.files import atomic
 from otx.recipe import SchedulerSettings
 from otx.training.acceleration.cpu_kernels import kernel_choices_of, set_kernel_choices
+from otx.training.average import Average
 from otx.training.module import Classifier
 from otx.training.recorder import EpochRecorder
 from otx.training.stopping import WHOLE, EarlyStopping
@@ -26,11 +27,11 @@ PATIENCE = "Stopper{'monitor': 'val/accuracy', 'mode': 'max'}"
 
 
 class Schedule:
-    """The learning rate: warm-up in the first steps, then ReduceLROnPlateau on `val/accuracy`.
+    """The learning rate: warm-up in the first steps, then ReduceLROnPlateau on the score of the epochs.
 
     Args:
         per_pass: how many epochs draw as many images as one that is not shortened. The learning rate falls after as
-            many images without a better accuracy as with whole epochs.
+            many images without a better score as with whole epochs.
     """
 
     def __init__(
@@ -56,9 +57,9 @@ class Schedule:
         if self.warmup is not None:
             self.warmup.step()
 
-    def update(self, accuracy: float) -> None:
+    def update(self, score: float) -> None:
         """Called after each epoch, before its checkpoint is written, so that resuming loses no update."""
-        self.plateau.step(accuracy)
+        self.plateau.step(score)
 
     def state_dicts(self) -> list[dict[str, Any]]:
         return [each.state_dict() for each in (self.plateau, self.warmup) if each is not None]
@@ -78,6 +79,7 @@ class State:
     Attributes:
         precision: holds the gradient scaler of 16-bit training.
         steps: optimizer steps over all epochs.
+        average: the weights that are measured and kept.
     """
 
     module: Classifier
@@ -87,6 +89,10 @@ class State:
     patience: EarlyStopping
     recorder: EpochRecorder = field(default_factory=EpochRecorder)
     steps: int = 0
+    average: Average = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.average = Average(self.module.network, self.module.recipe.training.average_epochs)
 
     def save(self, path: Path) -> None:
         """Write a checkpoint atomically."""
@@ -102,6 +108,7 @@ class State:
             "is_fitted": self.module.is_fitted,
             "ways": kernel_choices_of(self.module.network),
             **({SCALER: scaler} if scaler else {}),
+            **self.average.state_dict(),
         }
         buffer = io.BytesIO()
         torch.save(checkpoint, buffer)
@@ -115,6 +122,7 @@ class State:
         self.module.is_fitted = checkpoint.get("is_fitted", False)
         set_kernel_choices(self.module.network, checkpoint.get("ways", []))
         self.module.load_state_dict(checkpoint["state_dict"])
+        self.average.load_state_dict(checkpoint)
         self.optimizer.load_state_dict(checkpoint["optimizer_states"][0])
         self.schedule.load_state_dicts(checkpoint["lr_schedulers"])
         self.recorder.load_state_dict(checkpoint["callbacks"][JOURNAL])

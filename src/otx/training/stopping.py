@@ -80,7 +80,7 @@ def tell(children: Any, number: signal.Signals) -> None:
 
 
 class EarlyStopping:
-    """Counts the epochs in which `val/accuracy` did not rise, without those of the warm-up.
+    """Counts the epochs in which the score did not rise, without those of the warm-up.
 
     Args:
         per_pass: how many epochs draw as many images as one that is not shortened. Patience and warm-up are as many
@@ -106,18 +106,18 @@ class EarlyStopping:
     def is_over(self) -> bool:
         return self.epochs is not None and self.waited >= self.epochs
 
-    def update(self, epoch: int, accuracy: float) -> None:
-        """Add the accuracy of an epoch, counted from 0."""
+    def update(self, epoch: int, score: float) -> None:
+        """Add the score of an epoch, counted from 0."""
         if epoch < self.warmup:
             return
-        now = torch.tensor(accuracy)
+        now = torch.tensor(score)
         if now - self.min_delta > self.best:
             self.best, self.waited = now, 0
         else:
             self.waited += 1
 
     def begin_anew(self) -> None:
-        """Start waiting again, when a run that has ended is given more epochs. The best accuracy stays."""
+        """Start waiting again, when a run that has ended is given more epochs. The best score stays."""
         if self.is_over:
             self.waited = 0
 

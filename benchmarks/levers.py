@@ -1,0 +1,344 @@
+"""What makes a training more accurate? Many ways to choose the weights of one training, and other settings.
+
+    python benchmarks/levers.py FOLDER... --out RESULTS.jsonl --weights mobilenetv2_100=FILE.safetensors [NAME=FILE...]
+        [--seeds 0 1 2] [--size 128] [--per_class N --test_per_class N] [--epochs 90] [--minutes 11]
+        [--variants plain default KEY=VALUE,KEY=VALUE] [--threads 2]
+    python benchmarks/levers.py --out RESULTS.jsonl
+
+FOLDER holds class folders, or train/ and test/ (or val/) with class folders; `--per_class` takes N random images of
+each class to train on, and `--test_per_class` others to test. Every cell (folder, network, seed, variant) is one
+training with the settings of `BEFORE` and the variant's; `default` is one with all of today's defaults. The weights of
+each epoch, and moving averages of the weights of each step, are kept, and afterwards measured on the validation images,
+which choose, and on the test images, which nothing chooses by: all levers of a cell come from the same training.
+Finished cells are lines of RESULTS.jsonl and are left out the next time; no new one is begun after `--minutes`. Prints
+top-1 of every lever, the gain over the variant `plain` with its choice (`raw`), in points, and its standard error over
+cells.
+
+Levers: `kept`: the model file; `probe`: the fitted classifier, before the first epoch; SERIES: best epoch by accuracy,
+then by loss;
+`SERIES:loss`: by loss; `SERIES:wise`: that, blended with the weights of the start, the share by validation loss;
+`SERIES:wise_half`: half of each; `SERIES:blend`: epoch and share (half or whole) by loss; `SERIES:soft`: epoch by the
+mean probability of the true class; `SERIES:error`: epoch by loss, of those whose accuracy is at most a standard error
+below the best; `SERIES:last`: the last epoch. A SERIES is `raw`, the weights after each epoch,
+`emaN`, their moving average over N epochs, or `topN`, the mean of the best N epochs by loss.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import random
+import statistics
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from torch.nn import functional
+
+from otx import Engine
+from otx.data.dataset import Dataset, ImageSet, Split
+from otx.data.loader import ImageSubset
+from otx.model.modelfile import load_model
+from otx.training import fit as fit_module
+from otx.training import run as run_module
+from otx.training.inputs import plain_batches
+from otx.training.loop import Loop
+
+EMA_EPOCHS = (1, 2, 4)
+SHARES = (0.2, 0.4, 0.6, 0.8)
+# the default that everything is compared with
+BEFORE = {"training.best_by": "accuracy"}
+Weights = dict[str, torch.Tensor]
+Figures = tuple[float, float, float]
+
+
+class Watched(Loop):
+    """The training loop; it also keeps the weights of every epoch, and their moving averages over steps."""
+
+    seen: Watched
+
+    def begin(self) -> None:
+        super().begin()
+        Watched.seen = self
+        self.start = copied(self.module.network.state_dict())
+        self.averages = {f"ema{epochs:g}": copied(self.start) for epochs in EMA_EPOCHS}
+        self.series: dict[str, list[Weights]] = {name: [] for name in ("raw", *self.averages)}
+
+    def _step(self, batch: Any, number: int) -> torch.Tensor:
+        loss = super()._step(batch, number)
+        now = self.module.network.state_dict()
+        for average, epochs in zip(self.averages.values(), EMA_EPOCHS, strict=True):
+            blend_into(average, now, 1 / max(1, epochs * len(self.batches)))
+        return loss
+
+    def tell(self, result: Any) -> None:
+        super().tell(result)
+        for name, weights in (("raw", self.module.network.state_dict()), *self.averages.items()):
+            self.series[name].append(copied(weights))
+
+
+def copied(weights: Weights) -> Weights:
+    return {name: value.detach().clone() for name, value in weights.items()}
+
+
+def blend_into(weights: Weights, other: Weights, share: float) -> Weights:
+    """Move weights towards others, in place: share 1 gives the others."""
+    for name, value in weights.items():
+        if value.is_floating_point():
+            value.lerp_(other[name], share)
+        else:
+            value.copy_(other[name])
+    return weights
+
+
+class Ruler:
+    """Measures weights of one network on the validation and the test images; each blend of an epoch once."""
+
+    def __init__(self, loop: Watched, test: ImageSubset) -> None:
+        self.loop, self.module = loop, loop.module
+        val = loop.job.inputs.val
+        self.batches = {
+            name: list(plain_batches(part, range(len(part)), loop.recipe))
+            for name, part in (("val", val), ("test", test))
+        }
+        self.known: dict[tuple[str, int, float, str], Figures] = {}
+
+    def __call__(self, series: str, epoch: int, share: float, part: str = "val") -> Figures:
+        """What a share of an epoch's weights and the rest of the start's reach; epoch -1: the start."""
+        if epoch < 0 or share == 0:
+            series, epoch, share = "start", -1, 0.0
+        key = (series, epoch, share, part)
+        if key not in self.known:
+            weights = copied(self.loop.start)
+            if epoch >= 0:
+                blend_into(weights, self.loop.series[series][epoch], share)
+            self.known[key] = self.measure(weights, part)
+        return self.known[key]
+
+    @torch.no_grad()
+    def measure(self, weights: Weights, part: str) -> Figures:
+        """Accuracy, loss (nats), and the mean probability of the true class."""
+        self.module.network.load_state_dict(weights)
+        self.module.eval()
+        hits = loss = truth = images = 0.0
+        for batch in self.batches[part]:
+            with self.loop.fabric.autocast():
+                logits = self.module(batch.images)
+            hits += (logits.argmax(1) == batch.labels).sum().item()
+            loss += functional.cross_entropy(logits, batch.labels, reduction="sum").item()
+            truth += logits.softmax(1).gather(1, batch.labels[:, None]).sum().item()
+            images += len(batch.labels)
+        return hits / images, loss / images, truth / images
+
+
+def by_accuracy(figures: Figures) -> tuple[float, float]:
+    return figures[0], -figures[1]
+
+
+def choose(loop: Watched, ruler: Ruler) -> dict[str, tuple[str, int, float]]:
+    """Series, epoch and share of each lever, by the validation images alone."""
+    count = len(loop.series["raw"])
+    by_loss = sorted(range(count), key=lambda epoch: ruler("raw", epoch, 1)[1])
+    for size in (3, 5):
+        loop.series[f"top{size}"] = [mean([loop.series["raw"][epoch] for epoch in by_loss[:size]])]
+    levers = {"probe": ("raw", -1, 0.0)}
+    for name, states in loop.series.items():
+        epochs = range(-1, len(states))
+        levers[name] = (name, max(epochs, key=lambda epoch: by_accuracy(ruler(name, epoch, 1))), 1.0)
+        best = min(epochs, key=lambda epoch: ruler(name, epoch, 1)[1])
+        levers[f"{name}:loss"] = (name, best, 1.0)
+        share = min((0.0, *SHARES, 1.0), key=lambda share: ruler(name, best, share)[1])
+        levers[f"{name}:wise"] = (name, best, share)
+        levers[f"{name}:wise_half"] = (name, best, 0.5)
+        pairs = [(epoch, share) for epoch in epochs for share in (0.5, 1.0)]
+        levers[f"{name}:blend"] = (name, *min(pairs, key=lambda pair: ruler(name, *pair)[1]))
+        levers[f"{name}:soft"] = (name, max(epochs, key=lambda epoch: ruler(name, epoch, 1)[2]), 1.0)
+        levers[f"{name}:error"] = (name, within_error(loop, [ruler(name, epoch, 1) for epoch in epochs]) - 1, 1.0)
+        levers[f"{name}:last"] = (name, len(states) - 1, 1.0)
+    return levers
+
+
+def within_error(loop: Watched, figures: list[Figures]) -> int:
+    """Of those whose accuracy is at most its standard error below the highest, the place of the lowest loss."""
+    top = max(accuracy for accuracy, _, _ in figures)
+    least = top - (top * (1 - top) / len(loop.job.inputs.val)) ** 0.5
+    return min((loss, place) for place, (accuracy, loss, _) in enumerate(figures) if accuracy >= least)[1]
+
+
+def mean(states: list[Weights]) -> Weights:
+    result = copied(states[0])
+    for number, state in enumerate(states[1:], 2):
+        blend_into(result, state, 1 / number)
+    return result
+
+
+@contextlib.contextmanager
+def watched(seen: dict[str, Any]) -> Iterator[None]:
+    """Within the block a training keeps its weights, and `seen` becomes what they reach on its images."""
+    open_inputs = run_module.open_inputs
+
+    @contextlib.contextmanager
+    def with_measures(dataset: Dataset, preprocessing: Any, recipe: Any) -> Iterator[Any]:
+        with open_inputs(dataset, preprocessing, recipe) as inputs:
+            yield inputs
+            seen["trained"] = time.perf_counter()
+            images = ImageSet(dataset.root, dataset.test, Split.TEST, recipe.data.max_image_pixels)
+            seen.update(measured(Watched.seen, ImageSubset(images, preprocessing)))
+
+    fit_module.Loop, run_module.open_inputs = Watched, with_measures  # type: ignore[misc]
+    try:
+        yield
+    finally:
+        fit_module.Loop, run_module.open_inputs = Loop, open_inputs  # type: ignore[misc]
+
+
+def measured(loop: Watched, test: ImageSubset) -> dict[str, Any]:
+    ruler = Ruler(loop, test)
+    levers = {}
+    for name, (series, epoch, share) in choose(loop, ruler).items():
+        val, held_out = ruler(series, epoch, share), ruler(series, epoch, share, "test")
+        levers[name] = {"epoch": epoch, "share": share, "val": val, "top1": held_out[0], "loss": held_out[1]}
+    best, kept = loop.recorder.best, load_model(loop.run.model)[0].state_dict()
+    assert best is not None
+    (top1, loss, _), val = ruler.measure(kept, "test"), ruler.measure(kept, "val")
+    levers["kept"] = {"epoch": best.epoch, "share": 1.0, "val": val, "top1": top1, "loss": loss}
+    return {
+        "levers": levers,
+        "history": {
+            name: [(*ruler(name, epoch, 1), *ruler(name, epoch, 1, "test")) for epoch in range(-1, len(states))]
+            for name, states in loop.series.items()
+            if name in ("raw", "ema1")
+        },
+        "reported": best.val_accuracy,
+        "epochs": len(loop.series["raw"]),
+        "steps": loop.state.steps,
+        "images": {"train": len(loop.job.inputs.train), "val": len(loop.job.inputs.val), "test": len(test)},
+    }
+
+
+def take(folder: Path, place: Path, options: argparse.Namespace, seed: int) -> Path:
+    """Link random images of each class to train on and to test on; a folder that needs neither is taken as it is."""
+    held_out = next((folder / name for name in ("test", "val") if (folder / name).is_dir()), None)
+    if options.per_class is None and held_out is None:
+        return folder
+    rng = random.Random(seed)
+    for source in sorted((folder if held_out is None else folder / "train").iterdir()):
+        train = rng.sample(sorted(source.iterdir()), len(list(source.iterdir())))
+        test = train[options.per_class :] if held_out is None else sorted((held_out / source.name).iterdir())
+        if options.test_per_class is not None:
+            test = rng.sample(test, min(len(test), options.test_per_class))
+        for split, images in (("train", train[: options.per_class]), ("test", test)):
+            (place / split / source.name).mkdir(parents=True)
+            for image in images:
+                (place / split / source.name / image.name).symlink_to(image.resolve())
+    return place
+
+
+def train(
+    folder: Path, model: str, weights: Path, options: argparse.Namespace, seed: int, variant: str
+) -> dict[str, Any]:
+    """Train once; what each lever chose and what it reaches."""
+    changes = dict(part.split("=", 1) for part in variant.split(",") if "=" in part)
+    settings = {
+        "model.weights": str(weights),
+        "data.input_size": options.size,
+        "data.check_images": False,
+        "engine.device": "cpu",
+        "max_epochs": options.epochs,
+        "report": False,
+        "seed": seed,
+        **({} if variant == "default" else BEFORE),
+        **{key: yaml.safe_load(value) for key, value in changes.items()},
+    }
+    seen: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as scratch, watched(seen):
+        data = take(folder, Path(scratch) / "data", options, seed)
+        started = time.perf_counter()
+        Engine(data, model=f"timm/{model}", work_dir=Path(scratch) / "work", overrides=settings).train()
+    return {"seconds": seen.pop("trained") - started, **seen}
+
+
+def cells(options: argparse.Namespace) -> Iterator[tuple[dict[str, Any], Path, Path]]:
+    for seed in options.seeds:
+        for folder in options.folders:
+            for pair in options.weights:
+                for variant in options.variants:
+                    model, _, weights = pair.partition("=")
+                    cell = {"folder": folder.name, "model": model, "size": options.size, "seed": seed}
+                    yield {**cell, "per_class": options.per_class, "variant": variant}, folder, Path(weights)
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+
+
+def table(rows: list[dict[str, Any]]) -> None:
+    """Print top-1 of each lever in each folder, and the gain over today's default over all cells."""
+    plain = {place_of(row): row["levers"]["raw"] for row in rows if row["variant"] == "plain"}
+    columns = sorted({(row["folder"], row["model"]) for row in rows})
+    found: dict[tuple[str, str], list[tuple[tuple[str, str], float, float, float]]] = defaultdict(list)
+    for row in rows:
+        for name, lever in row["levers"].items():
+            before = plain.get(place_of(row))
+            if before is not None:
+                gains = 100 * (lever["top1"] - before["top1"]), lever["loss"] - before["loss"]
+                found[row["variant"], name].append(((row["folder"], row["model"]), lever["top1"], *gains))
+    print("variant | lever | gain, points | error | loss | cells |", " | ".join(f"{a} {b}" for a, b in columns))
+    for (variant, name), each in sorted(found.items(), key=lambda item: -statistics.mean(row[2] for row in item[1])):
+        gains = [row[2] for row in each]
+        error = statistics.stdev(gains) / len(gains) ** 0.5 if len(gains) > 1 else float("nan")
+        tops = {column: [row[1] for row in each if row[0] == column] for column in columns}
+        shown = " | ".join(f"{100 * statistics.mean(top):.2f}" if top else "-" for top in tops.values())
+        loss = statistics.mean(row[3] for row in each)
+        print(
+            f"{variant} | {name} | {statistics.mean(gains):+.2f} | {error:.2f} | {loss:+.4f} | {len(gains)} | {shown}"
+        )
+
+
+def place_of(row: dict[str, Any]) -> tuple[Any, ...]:
+    return tuple(row[name] for name in ("folder", "model", "size", "seed", "per_class"))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("folders", type=Path, nargs="*")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--weights", nargs="+", default=[])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--size", type=int, default=128)
+    parser.add_argument("--per_class", type=int)
+    parser.add_argument("--test_per_class", type=int)
+    parser.add_argument("--epochs", type=int, default=90)
+    parser.add_argument("--minutes", type=float, default=11)
+    parser.add_argument("--variants", nargs="+", default=["plain", "default"])
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    began = time.monotonic()
+    done = [{key: row[key] for key in (*PLACE, "variant")} for row in read(options.out)]
+    for cell, folder, weights in cells(options):
+        if cell in done or time.monotonic() - began > 60 * options.minutes:
+            continue
+        row = {**cell, **train(folder, cell["model"], weights, options, cell["seed"], cell["variant"])}
+        with options.out.open("a") as file:
+            file.write(json.dumps(row) + "\n")
+        levers = row["levers"]
+        shown = ", ".join(
+            f"{name} {levers[name]['top1']:.4f}" for name in ("probe", "kept", "raw", "ema1", "ema1:blend")
+        )
+        print(*cell.values(), f"{row['seconds']:.0f} s, {row['epochs']} epochs: {shown}", flush=True)
+    table(read(options.out))
+
+
+PLACE = ("folder", "model", "size", "seed", "per_class")
+
+
+if __name__ == "__main__":
+    main()
