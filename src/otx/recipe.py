@@ -150,7 +150,7 @@ class TrainingSettings:
         True, "with pretrained weights: begin with a classifier fitted to features computed once (logistic regression)"
     )
     best_by: str = setting(
-        AUTO,
+        "accuracy",
         "which validation figure chooses the epoch that is kept; auto: loss after `head_first` with fewer than 500 "
         "validation images, as few images make accuracy coarse, else accuracy; a resumed run keeps its own",
         choices=(AUTO, "accuracy", "loss"),

@@ -101,6 +101,7 @@ def test_a_photo_is_classified_as_predict_does(demo: Demo, engine: Engine, expor
     answer = json.loads(body)
     assert (status, shares(answer["candidates"])) == (200, expected.probabilities)
     assert answer["candidates"][0]["label"] == expected.label
+    assert answer["known"] == expected.known is not None
     assert (answer["width"], answer["height"], answer["num_classes"]) == (90, 128, 3)
     assert answer["decode_ms"] > 0
     assert answer["classify_ms"] > 0

@@ -81,6 +81,9 @@ def test_the_ir_carries_every_key_of_modelapi(exported: dict[Any, Any]) -> None:
     assert label_info == {"label_names": CLASSES, "label_ids": ["0", "1", "2"], "label_groups": [CLASSES]}
     assert info.pop("otx")
     assert info.pop("otx_seal")
+    assert float(info.pop("unknown_limit") or "") == pytest.approx(
+        load_predictor(exported[VARIANTS[0]].path).card.unknown_limit
+    )
     assert info == {
         "model_type": "Classification",
         "model_name": "mobilenetv3_small_100",
