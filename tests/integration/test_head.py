@@ -187,7 +187,7 @@ def test_two_processes_keep_what_they_have_measured(photos: Path, weights: Path,
 
 
 def test_few_validation_images_choose_by_their_loss(photos: Path, weights: Path, tmp_path: Path) -> None:
-    result, said = train(photos, weights, tmp_path, max_epochs=3)
+    result, said = train(photos, weights, tmp_path, max_epochs=3, **{"training.best_by": "auto"})
     assert result.best_epoch == min(result.epochs, key=lambda epoch: epoch.val_loss).epoch
     assert any(note.startswith("The epoch with the lowest val/loss on the ") for note in said.notes)
 
