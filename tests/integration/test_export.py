@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +66,10 @@ def test_an_export_gives_the_models_logits_for_any_batch(
 
 @pytest.mark.parametrize("variant", VARIANTS, ids="-".join)
 def test_an_export_carries_its_card(variant: tuple[str, str, str], exported: dict[Any, Any], model: Path) -> None:
-    assert read_card(exported[variant].path) == read_card(model)
+    card = read_card(model)
+    # no ONNX file has the unknown score
+    expected = card if variant[0] == "OPENVINO" else replace(card, unknown_limit=None)
+    assert read_card(exported[variant].path) == expected
 
 
 def test_a_half_precision_file_is_half_as_large(exported: dict[Any, Any]) -> None:

@@ -22,7 +22,7 @@ from otx.networks.weights import load_weights
 from otx.workspace import latest_run
 
 OLD_MODEL = Path(__file__).parents[1] / "old" / "run" / "model.safetensors"
-KINDS = ("model.safetensors", "exported_model.xml", "exported_model.onnx")
+KINDS = ("model.safetensors", "exported_model.xml")
 
 
 @pytest.fixture(scope="module")
@@ -41,10 +41,12 @@ def val_images(trained: Engine) -> list[Path]:
     return [Path(trained.recipe.data_root or "", path) for _, path, _, subset in rows if subset == "val"]
 
 
-def test_known_is_the_same_in_pytorch_openvino_and_onnx(trained: Engine, files: Path, others: Path) -> None:
+def test_known_is_the_same_in_pytorch_and_openvino(trained: Engine, files: Path, others: Path) -> None:
     sources = [others, *val_images(trained)]
     answers = [[item.known for item in trained.predict(sources, checkpoint=files / kind)] for kind in KINDS]
-    assert answers[0] == answers[1] == answers[2]
+    assert answers[0] == answers[1]
+    onnx = trained.predict(sources, checkpoint=files / "exported_model.onnx")
+    assert {item.known for item in onnx} == {None}
     assert answers[0][2] is False, "the white picture"
     assert all(answers[0][3:])
 

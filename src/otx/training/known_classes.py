@@ -46,6 +46,8 @@ def learn_known(job: Job, best: EpochResult, probed: Features | None) -> None:
         )
     except OtxError as error:
         job.reporter.warn(f"{ALONE}: {error.what}.")
+    except ValueError:  # there is no image any more
+        job.reporter.warn(f"{ALONE}: its images cannot be read.")
     except KeyboardInterrupt as stop:
         number = signal_of(stop)
         what = f"{name_of(number)} came before the model had learnt what it knows. {ALONE}"
