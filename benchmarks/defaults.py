@@ -17,6 +17,7 @@ import statistics
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 import yaml
@@ -38,21 +39,28 @@ def take(folder: Path, place: Path, per_class: int) -> Path:
     return place
 
 
-def train(data: Path, work: Path, options: argparse.Namespace, seed: int, variant: str) -> tuple[float, float]:
-    """Top-1 on the test images, and the seconds of the training."""
-    plain = variant == "plain"
+def settings_of(
+    weights: Path, options: argparse.Namespace, seed: int, variant: str, changes: dict[str, Any]
+) -> dict[str, Any]:
+    """The settings of a training: `changes`, and those that a variant names (`KEY=VALUE,KEY=VALUE`)."""
     others = dict(part.split("=", 1) for part in variant.split(",") if "=" in part)
-    settings = {
-        "model.weights": str(options.weights),
+    return {
+        "model.weights": str(weights),
         "data.input_size": options.size,
         "data.check_images": False,
         "engine.device": "cpu",
         "max_epochs": options.epochs,
         "report": False,
         "seed": seed,
-        **(PLAIN if plain else {}),
+        **changes,
         **{key: yaml.safe_load(value) for key, value in others.items()},
     }
+
+
+def train(data: Path, work: Path, options: argparse.Namespace, seed: int, variant: str) -> tuple[float, float]:
+    """Top-1 on the test images, and the seconds of the training."""
+    plain = variant == "plain"
+    settings = settings_of(options.weights, options, seed, variant, PLAIN if plain else {})
     kept = {name: getattr(prepare, name) for name in LAYERS}
     if plain:
         for name in LAYERS:

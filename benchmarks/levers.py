@@ -38,7 +38,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
+from defaults import settings_of
 from torch.nn import functional
 
 from otx import Engine
@@ -244,18 +244,7 @@ def train(
     folder: Path, model: str, weights: Path, options: argparse.Namespace, seed: int, variant: str
 ) -> dict[str, Any]:
     """Train once; what each lever chose and what it reaches."""
-    changes = dict(part.split("=", 1) for part in variant.split(",") if "=" in part)
-    settings = {
-        "model.weights": str(weights),
-        "data.input_size": options.size,
-        "data.check_images": False,
-        "engine.device": "cpu",
-        "max_epochs": options.epochs,
-        "report": False,
-        "seed": seed,
-        **({} if variant == "default" else BEFORE),
-        **{key: yaml.safe_load(value) for key, value in changes.items()},
-    }
+    settings = settings_of(weights, options, seed, variant, {} if variant == "default" else BEFORE)
     seen: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as scratch, watched(seen):
         data = take(folder, Path(scratch) / "data", options, seed)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
+
+from otx.data.digits import write_digits
 
 COLORS = ((200, 40, 40), (40, 200, 40), (40, 40, 200), (200, 200, 40), (40, 200, 200), (200, 40, 200), (230, 230, 230))
 
@@ -43,4 +47,16 @@ def write_folders(root: Path, folders: dict[str, int]) -> Path:
         (root / folder).mkdir(parents=True, exist_ok=True)
         for number in range(count):
             write_image(root / folder / f"{number}.png", size=(2, 2))
+    return root
+
+
+def write_digit_splits(folder: Path, labels: Sequence[str], splits: Mapping[str, tuple[int, int]]) -> Path:
+    """Handwritten digits in split folders: digit N under `labels[N]`, of each a range of its images in each split."""
+    source, root = write_digits(folder / "source"), folder / "digits"
+    for digit, label in enumerate(labels):
+        files = sorted((source / str(digit)).iterdir())
+        for split, (first, last) in splits.items():
+            (root / split / label).mkdir(parents=True)
+            for file in files[first:last]:
+                shutil.copy(file, root / split / label / file.name)
     return root

@@ -186,7 +186,7 @@ class Parser(argparse.ArgumentParser):
         """Settings of the recipe; None: all of them."""
         for info in all_settings(Recipe):
             if keys is None or info.key in keys:
-                default = _default(self._default_of(info))
+                default = _default(self._value_of(info))
                 boolean: dict[str, Any] = {"nargs": "?", "const": "true"} if info.kind is bool else {}
                 metavar = _alternatives(info.choices if info.kind is str else ()) or _metavar(info)
                 text = f"{info.help}{default}".replace("%", "%%")
@@ -194,7 +194,7 @@ class Parser(argparse.ArgumentParser):
                     f"--{info.key}", dest=f"{SETTING}{info.key}", metavar=metavar, help=text, **boolean
                 )
 
-    def _default_of(self, info: SettingInfo) -> Any:
+    def _value_of(self, info: SettingInfo) -> Any:
         """The value of a setting in the recipe."""
         value: Any = self.recipe
         for part in info.key.split(".") if value is not None else ():

@@ -103,6 +103,11 @@ class RunFolder:
         """The command that continues this run, for the folder that this process runs in."""
         return shlex.join(["otx", "train", "--resume", "--checkpoint", str(self.last_checkpoint)])
 
+    @property
+    def how_to_go_on(self) -> str:
+        """What to do with this run after it was stopped."""
+        return self.resume_command if self.last_checkpoint.is_file() else "start the training again"
+
     def has_ended(self, *, with_report: bool) -> bool:
         """Whether a training ran to its end, its report included; one that was killed did not."""
         return self.summary.is_file() and (self.report.is_file() or not with_report)

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from conftest import SMALL, Recorder
+from images import write_digit_splits
 from otx import Engine
 from otx.data.decode import decode_image
-from otx.data.digits import write_digits
 from otx.inference.classify import softmax
 from otx.inference.predictor import load_predictor
 from otx.model.modelfile import load_model, read_card
@@ -24,15 +24,8 @@ SETTINGS = {**SMALL, "data.input_size": 48, "data.check_images": False, "data.tr
 @pytest.fixture(scope="module")
 def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Four digits with 20 images to train on, 15 to validate and 10 to test each."""
-    folder = tmp_path_factory.mktemp("digits")
-    source, root = write_digits(folder / "source"), folder / "digits"
-    for digit in range(4):
-        files = sorted((source / str(digit)).iterdir())
-        for subset, first, last in (("train", 0, 20), ("val", 20, 35), ("test", 35, 45)):
-            (root / subset / str(digit)).mkdir(parents=True)
-            for file in files[first:last]:
-                shutil.copy(file, root / subset / str(digit) / file.name)
-    return root
+    splits = {"train": (0, 20), "val": (20, 35), "test": (35, 45)}
+    return write_digit_splits(tmp_path_factory.mktemp("digits"), ("0", "1", "2", "3"), splits)
 
 
 def engine_for(digits: Path, work_dir: Path, recorder: Recorder | None = None, **changes: object) -> Engine:

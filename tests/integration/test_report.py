@@ -20,12 +20,11 @@ import pytest
 from PIL import Image
 
 from conftest import SMALL, Recorder
-from images import write_noise
+from images import write_digit_splits, write_noise
 from otx import Engine
 from otx.catalogue import load_recipe, to_options
 from otx.cli import main
 from otx.confusion import ConfusionMatrix
-from otx.data.digits import write_digits
 from otx.errors import UsageError
 from otx.evaluation.evaluate import read_test, write_test
 from otx.report.page import SUBSETS, write_report
@@ -62,15 +61,8 @@ LIMIT = 3_000_000
 @pytest.fixture(scope="module")
 def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Five digits with 20 train, 6 val and 10 test images each; a file and a class have names that need escaping."""
-    folder = tmp_path_factory.mktemp("report")
-    source, root = write_digits(folder / "source"), folder / "digits"
-    for digit in range(5):
-        files = sorted((source / str(digit)).iterdir())
-        label = EVIL_CLASS if digit == 4 else str(digit)
-        for subset, first, last in (("train", 0, 20), ("val", 20, 26), ("test", 26, 36)):
-            (root / subset / label).mkdir(parents=True)
-            for file in files[first:last]:
-                shutil.copy(file, root / subset / label / file.name)
+    splits = {"train": (0, 20), "val": (20, 26), "test": (26, 36)}
+    root = write_digit_splits(tmp_path_factory.mktemp("report"), ("0", "1", "2", "3", EVIL_CLASS), splits)
     first = min((root / "test" / EVIL_CLASS).iterdir())
     first.rename(first.with_name(EVIL))
     (root / "test" / "0" / "broken.png").write_bytes(b"not an image")

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, RLELossless, generate_uid
 
-from otx.data.dataset import Subset
+from otx.data.dataset import Dataset, Subset
 from otx.data.decode import check_image, decode_image, preview_image
 from otx.data.intensity import measure_intensity
 from otx.data.layout import scan
@@ -87,8 +87,9 @@ def test_files_without_a_window_are_measured_and_found_without_a_suffix(tmp_path
         path.write_bytes(dicom(VALUES + number))
     found = scan(tmp_path)
     assert {name: len(paths) for name, paths in found.splits["all"].items()} == {"a": 2, "b": 2}
-    images = Subset.of([("a/IM0001", 0), ("b/IM0001", 1)])
-    assert measure_intensity(tmp_path, images, Reading(), 0) == (0, 4095)
+    train, none = Subset.of([("a/IM0001", 0), ("b/IM0001", 1)]), Subset.of([])
+    dataset = Dataset(tmp_path, ("a", "b"), "class folders", train, none, none)
+    assert measure_intensity(dataset, Reading(), 0) == (0, 4095)
     assert preview_image(tmp_path / "a/IM0001").kind == "more than 8 bits"
 
 

@@ -8,21 +8,22 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from otx.data.dataset import Subset
+from otx.data.dataset import Dataset, Subset
 from otx.data.intensity import choose_range, measure_intensity, range_in_words
 from otx.data.reading import Reading
 
 RNG = np.random.default_rng(0)
 
 
-def folder_of(root: Path, count: int, low: float, high: float, kind: type) -> Subset:
+def folder_of(root: Path, count: int, low: float, high: float, kind: type) -> Dataset:
     """Images of even noise from `low` to `high`, half of each class."""
     for number in range(count):
         values = RNG.uniform(low, high, (40, 50)).astype(kind)
         path = root / "ab"[number % 2] / f"{number}.tif"
         path.parent.mkdir(exist_ok=True)
         Image.fromarray(values).save(path)
-    return Subset.of([(f"{'ab'[number % 2]}/{number}.tif", number % 2) for number in range(count)])
+    train = Subset.of([(f"{'ab'[number % 2]}/{number}.tif", number % 2) for number in range(count)])
+    return Dataset(root, ("a", "b"), "class folders", train, Subset.of([]), Subset.of([]))
 
 
 @pytest.mark.parametrize(
@@ -39,7 +40,7 @@ def test_bits_that_are_used_are_found(
     low: float, high: float, kind: type, expected: tuple[float, float], tmp_path: Path
 ) -> None:
     images = folder_of(tmp_path, 8, low, high, kind)
-    assert measure_intensity(tmp_path, images, Reading(), 0) == expected
+    assert measure_intensity(images, Reading(), 0) == expected
 
 
 @pytest.mark.parametrize(
@@ -47,7 +48,7 @@ def test_bits_that_are_used_are_found(
 )
 def test_a_narrow_range_is_taken_by_its_thousandths(low: float, high: float, kind: type, tmp_path: Path) -> None:
     images = folder_of(tmp_path, 8, low, high, kind)
-    found = measure_intensity(tmp_path, images, Reading(), 0)
+    found = measure_intensity(images, Reading(), 0)
     np.testing.assert_allclose(found or (), (low, high), atol=0.01 * (high - low))
 
 
@@ -56,12 +57,12 @@ def test_a_few_hot_pixels_do_not_darken_the_rest(tmp_path: Path) -> None:
     values = np.asarray(Image.open(tmp_path / "a/0.tif")).copy()
     values[0, :3] = 65535
     Image.fromarray(values).save(tmp_path / "a/0.tif")
-    assert measure_intensity(tmp_path, images, Reading(), 0) == (0, 1023)
+    assert measure_intensity(images, Reading(), 0) == (0, 1023)
 
 
 def test_photos_of_8_bits_have_no_range(tmp_path: Path) -> None:
     images = folder_of(tmp_path, 4, 0, 255, np.uint8)
-    assert measure_intensity(tmp_path, images, Reading(), 0) is None
+    assert measure_intensity(images, Reading(), 0) is None
 
 
 def test_images_of_one_value_have_a_range_all_the_same() -> None:

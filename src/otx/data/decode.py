@@ -14,14 +14,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from otx.data.preprocessing import opencv
-from otx.data.raw import read_raw
+from otx.data.raw import START, is_raw, read_raw
 from otx.data.reading import AS_STORED, RawImage, Reading, chosen_bands, in_words, to_rgb
 from otx.errors import ImageError
 from otx.machine import available_cores
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 MAX_BYTES_A_PIXEL, MAX_BYTES_BESIDE = 8, 100_000_000
 WHITE = (255, 255, 255)
 GLANCE = 64
+# bytes
+DIGEST_SIZE = 16
 # Pillow's modes of images with more than 8 bits a pixel, and those that hold bands as they are
 NUMBERS = ("I", "F")
 MODES_OF_BANDS = ("L", "LA", "RGB", "RGBA", "RGBX", "CMYK")
@@ -67,7 +69,7 @@ def decode_image(source: str | Path | bytes, reading: Reading = AS_STORED) -> ND
         raw = _raw(data, reading)
         if raw is not None:
             return to_rgb(raw, reading)
-        with _open(data) as image:
+        with _open(io.BytesIO(data), data) as image:
             _check_size(*image.size, reading.max_pixels)
             image.load()
             ImageOps.exif_transpose(image, in_place=True)
@@ -83,14 +85,18 @@ def deep_values(path: Path, reading: Reading) -> NDArray[Any] | None:
         ImageError: it cannot be decoded, or has more than `reading.max_pixels` pixels.
     """
     with _errors_in_words():
-        data = _read(path, reading.max_pixels)
-        raw = _raw(data, reading)
-        if raw is None:
-            with _open(data) as image:
-                if not image.mode.startswith(NUMBERS):
-                    return None
-                _check_size(*image.size, reading.max_pixels)
-                raw = RawImage(np.asarray(image)[:, :, None])
+        _check_file(path, reading.max_pixels)
+        with path.open("rb") as file:
+            start = file.read(START)
+            file.seek(0)
+            raw = _raw(file.read(), reading) if is_raw(start) else None
+            if raw is None:
+                file.seek(0)
+                with _open(file, start) as image:
+                    if not image.mode.startswith(NUMBERS):
+                        return None
+                    _check_size(*image.size, reading.max_pixels)
+                    raw = RawImage(np.asarray(image)[:, :, None])
         has_own = raw.window is not None and reading.own_windows
         return None if raw.is_8_bit or has_own else chosen_bands(raw.values, reading.bands)
 
@@ -126,14 +132,14 @@ def preview_image(path: Path, reading: Reading = AS_STORED) -> ImagePreview:
         data = _read(path, reading.max_pixels)
         if not data:
             raise ImageError(EMPTY)
-        digest = hashlib.blake2b(data, digest_size=16).digest()
+        digest = digest_of(data)
         raw = _raw(data, reading)
         if raw is not None:
             pixels = to_rgb(raw, reading)
             height, width, bands = raw.values.shape
             kind = in_words(bands) if bands not in (1, 3) else "RGB" if raw.is_8_bit else MORE_BITS
             return ImagePreview(width, height, kind, raw.alpha is not None, digest, pixels)
-        with _open(data) as image:
+        with _open(io.BytesIO(data), data) as image:
             _check_size(*image.size, reading.max_pixels)
             (width, height), kind = image.size, image.mode
             if image.format == "JPEG" and kind in ("RGB", "L") and reading.bands is None:
@@ -145,10 +151,11 @@ def preview_image(path: Path, reading: Reading = AS_STORED) -> ImagePreview:
             return ImagePreview(width, height, kind, _is_transparent(image), digest, _to_rgb(image, reading))
 
 
-def _open(data: bytes) -> PilImage:
-    if data[4:8] == b"ftyp" and data[8:12] not in (b"avif", b"avis"):
+def _open(file: IO[bytes], start: bytes) -> PilImage:
+    """Open an image that begins with `start`; it is not decoded yet."""
+    if start[4:8] == b"ftyp" and start[8:12] not in (b"avif", b"avis"):
         _register_heif()
-    return Image.open(io.BytesIO(data))
+    return Image.open(file)
 
 
 @functools.cache
@@ -178,8 +185,18 @@ def _errors_in_words() -> Iterator[None]:
         raise ImageError(_reason(error)) from error
 
 
+def digest_of(data: bytes) -> bytes:
+    """What tells the content of a file from that of any other."""
+    return hashlib.blake2b(data, digest_size=DIGEST_SIZE).digest()
+
+
 def _read(path: Path, max_pixels: int) -> bytes:
-    """Read an image file. Refuse one too large for `max_pixels` pixels, and pipes and devices, which may never end."""
+    _check_file(path, max_pixels)
+    return path.read_bytes()
+
+
+def _check_file(path: Path, max_pixels: int) -> None:
+    """Refuse a file too large for `max_pixels` pixels, and pipes and devices, which may never end."""
     state = path.stat()
     if not stat.S_ISREG(state.st_mode):
         raise ImageError("not a file")
@@ -187,7 +204,6 @@ def _read(path: Path, max_pixels: int) -> bytes:
         raise ImageError(
             f"a file of {state.st_size} bytes holds more than {max_pixels} pixels (--data.max_image_pixels raises that)"
         )
-    return path.read_bytes()
 
 
 def _plain_jpeg(data: bytes, max_pixels: int) -> NDArray[np.uint8] | None:

@@ -7,15 +7,17 @@ quarter of white.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from pathlib import Path
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from otx.data.dataset import Subset, pick_evenly
+from otx.data.dataset import Dataset, pick_evenly
 from otx.data.decode import deep_values, ordered
+from otx.data.preprocessing import Preprocessing
 from otx.data.reading import Range, Reading
 from otx.errors import ImageError
+from otx.events import Reporter
 
 LOOKED_AT = 2000
 MEASURED = 256
@@ -26,18 +28,18 @@ BITS = (8, 10, 12, 14, 16)
 WHOLE_RANGE = 0.4
 
 
-def measure_intensity(root: Path, images: Subset, reading: Reading, seed: int) -> Range | None:
-    """The values that should become black and white; None if no image has more than 8 bits.
+def measure_intensity(dataset: Dataset, reading: Reading, seed: int) -> Range | None:
+    """The values of the training images that should become black and white; None if none has more than 8 bits.
 
     It measures up to 256 of 2,000 images, equally many of each class. DICOM files with a window of their own are not
     counted.
     """
-    sample = pick_evenly(images, LOOKED_AT, seed)
+    sample = pick_evenly(dataset.train, LOOKED_AT, seed)
     order = np.random.default_rng(seed).permutation(len(sample))
 
     def look(number: int) -> NDArray[np.float64] | None:
         try:
-            values = deep_values(root / sample.paths[number], reading)
+            values = deep_values(dataset.root / sample.paths[number], reading)
         except ImageError:
             return None
         return None if values is None else _quantiles(values)
@@ -71,6 +73,13 @@ def choose_range(quantiles: Iterable[NDArray[np.float64]]) -> Range:
     if end is not None and low >= 0 and high - low >= WHOLE_RANGE * end:
         return 0.0, end
     return (low, high) if high > low else (low, low + 1)
+
+
+def with_range(size: Preprocessing, limits: Range | None, reporter: Reporter) -> Preprocessing:
+    """The same preprocessing with these values as black and white, which are reported."""
+    if limits is not None:
+        reporter.note(range_in_words(limits))
+    return replace(size, intensity=limits)
 
 
 def range_in_words(limits: Range) -> str:

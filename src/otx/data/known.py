@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from otx.data.dataset import Dataset, ImageSet
-from otx.data.decode import ordered
+from otx.data.decode import DIGEST_SIZE, digest_of, ordered
 from otx.data.split_file import read_split
 from otx.errors import DataError
 from otx.files import atomic
 from otx.workspace import RunFolder
 
-# bytes of a digest, as in `otx check`
-SIZE = 16
 # with more images no digests are stored: 3.2 MB, and reading all files once more
 MAX_STORED = 200_000
 SEEN = ("train", "val")
@@ -69,16 +66,16 @@ def _digests(files: Iterable[Path]) -> Iterator[bytes | None]:
 def _digest(file: Path) -> bytes | None:
     """The digest of a file; None if it cannot be read."""
     try:
-        return hashlib.blake2b(file.read_bytes(), digest_size=SIZE).digest()
+        return digest_of(file.read_bytes())
     except OSError:
         return None
 
 
 def _read(path: Path) -> frozenset[bytes]:
     data = path.read_bytes()
-    if len(data) % SIZE:
+    if len(data) % DIGEST_SIZE:
         raise DataError(f"{path} is damaged: {len(data)} bytes are no whole digests", fix="remove it, and test again")
-    return frozenset(data[place : place + SIZE] for place in range(0, len(data), SIZE))
+    return frozenset(data[place : place + DIGEST_SIZE] for place in range(0, len(data), DIGEST_SIZE))
 
 
 def _of_files(

@@ -9,11 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from otx.data.reading import Bands, Range, Reading
-from otx.recipe import CROP, LETTERBOX, RESIZE_TYPES, STANDARD
+from otx.data.reading import WHITE, Bands, Range, Reading
+from otx.recipe import CROP, LETTERBOX, RESIZE_TYPES, STANDARD, DataSettings
 from otx.schema import shown
 
 MAX_SIDE = 10_000
+
+Colour = tuple[float, float, float]
 
 
 @functools.cache
@@ -111,6 +113,13 @@ class Preprocessing:
     own_windows: bool = True
     bands: Bands | None = None
 
+    @classmethod
+    def of(cls, data: DataSettings, mean: Colour, std: Colour) -> Preprocessing:
+        """That of a recipe; `mean` and `std` are for pixels from 0 to 1."""
+        height, width = data.input_size
+        own_windows = data.intensity is None
+        return cls(height, width, _scaled(mean), _scaled(std), data.resize, data.intensity, own_windows, data.bands)
+
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
 
@@ -187,3 +196,9 @@ class Preprocessing:
         mean, std = np.asarray(self.mean, np.float32), np.asarray(self.std, np.float32)
         scaled = (images.astype(np.float32) - mean) / std
         return np.ascontiguousarray(scaled.transpose(0, 3, 1, 2))
+
+
+def _scaled(colour: Colour) -> Colour:
+    """A colour in units of the 8-bit pixel."""
+    red, green, blue = colour
+    return red * WHITE, green * WHITE, blue * WHITE

@@ -16,6 +16,7 @@ from otx.errors import ImageError
 TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 PNG, DEPTH, COLOURS, SIZE = b"\x89PNG\r\n\x1a\n", 24, 25, 16
 DICOM, DICOM_AT = b"DICM", 128
+START = DICOM_AT + len(DICOM)
 ORIENTATION = 0x112
 # what is opaque or transparent, and little in between, is a mask and not a band
 MASK_SHARE = 0.9
@@ -23,7 +24,13 @@ CheckSize = Callable[[int, int], None]
 
 
 def is_dicom(data: bytes) -> bool:
-    return data[DICOM_AT : DICOM_AT + len(DICOM)] == DICOM
+    return data[DICOM_AT:START] == DICOM
+
+
+def is_raw(start: bytes) -> bool:
+    """Whether a file that begins like this may be one of those that Pillow would shorten; START bytes suffice."""
+    is_deep_png = start.startswith(PNG) and len(start) > COLOURS and start[DEPTH] == 16 and start[COLOURS] in (2, 4, 6)
+    return is_dicom(start) or start.startswith(TIFF) or is_deep_png
 
 
 def read_raw(data: bytes, check_size: CheckSize, *, all_bands: bool) -> RawImage | None:
@@ -40,9 +47,7 @@ def read_raw(data: bytes, check_size: CheckSize, *, all_bands: bool) -> RawImage
         return _dicom(data, check_size)
     if data.startswith(TIFF):
         return _tiff(data, check_size, all_bands=all_bands)
-    if data.startswith(PNG) and len(data) > COLOURS and data[DEPTH] == 16 and data[COLOURS] in (2, 4, 6):
-        return _png(data, check_size)
-    return None
+    return _png(data, check_size) if is_raw(data[:START]) else None
 
 
 def _png(data: bytes, check_size: CheckSize) -> RawImage:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from otx.model.regression import Labels
+
 CALIBRATION_BINS = 15
 FOLDS = 5
 # with fewer images a temperature is mostly chance
@@ -19,7 +21,6 @@ LARGEST = 20.0
 STEPS = 40
 
 Logits = NDArray[np.float32]
-Labels = NDArray[np.int64]
 
 
 @dataclass(frozen=True)

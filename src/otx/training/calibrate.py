@@ -9,7 +9,6 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from otx.data.loader import normalise
 from otx.data.preprocessing import Preprocessing
 from otx.errors import StoppedError
 from otx.events import Progress
@@ -18,7 +17,7 @@ from otx.model.card import ModelCard
 from otx.model.modelfile import load_model, save_model
 from otx.networks.head import scale_logits
 from otx.signals import name_of, signal_of
-from otx.training.inputs import plain_batches
+from otx.training.inputs import plain_batches, to_network_input
 from otx.training.loop import Job
 
 # relative to the largest logit; a GPU may round weights to 10 bits
@@ -40,8 +39,8 @@ def calibrate_model(job: Job) -> None:
         _calibrate(job)
     except KeyboardInterrupt as stop:
         number, run = signal_of(stop), job.run
-        again = run.resume_command if run.last_checkpoint.is_file() else "start the training again"
-        raise StoppedError(number, f"{name_of(number)} came before {run.model} was calibrated", fix=again) from stop
+        what = f"{name_of(number)} came before {run.model} was calibrated"
+        raise StoppedError(number, what, fix=run.how_to_go_on) from stop
 
 
 def _calibrate(job: Job) -> None:
@@ -78,11 +77,11 @@ def _answers(job: Job, network: nn.Module, card: ModelCard) -> Answers:
     part, recipe, place = job.inputs.val, job.module.recipe, job.compute.place
     most = max(FEWEST, MAX_LOGITS // len(card.classes))
     numbers = sorted(np.random.default_rng(recipe.seed).permutation(len(part))[:most].tolist())
-    mean, std = (torch.tensor(v, device=place) for v in (card.preprocessing.mean, card.preprocessing.std))
+    convert = to_network_input(card.preprocessing, place)
     logits, labels = [np.empty((0, len(card.classes)), np.float32)], [np.empty(0, np.int64)]
     for batch in plain_batches(part, numbers, recipe):
         if len(batch.labels):
-            logits.append(network(normalise(batch.images.to(place), mean, std)).float().cpu().numpy())
+            logits.append(network(convert(batch.images.to(place))).float().cpu().numpy())
             labels.append(batch.labels.numpy())
             job.reporter.progress(Progress("calibrating", sum(map(len, labels)), len(numbers)))
     return np.concatenate(logits), np.concatenate(labels)

@@ -114,7 +114,7 @@ def _stopped_too_early(number: signal.Signals, run: RunFolder) -> StoppedError:
     return StoppedError(
         number,
         f"{name_of(number)} stopped the training before its first epoch was over; there is no model yet",
-        fix=run.resume_command if run.last_checkpoint.is_file() else "start the training again",
+        fix=run.how_to_go_on,
     )
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
+import torch
 from torch.utils.data import DataLoader
 
 from otx.data.augmentation import Augmentation, ProgressiveResize
@@ -16,6 +17,7 @@ from otx.data.loader import (
     Batching,
     ImageSubset,
     count_workers,
+    normalise,
     train_loader,
     val_loader,
 )
@@ -65,6 +67,12 @@ def _batching(size: int, images: ImageSubset, recipe: Recipe, compute: Compute) 
 def plain_batches(images: ImageSubset, numbers: Sequence[int], recipe: Recipe) -> DataLoader[Batch]:
     """Batches of the images with these indices, without augmentation and not divided among processes."""
     return val_loader(images, Batching(recipe.data.val_subset.batch_size, recipe.data.num_workers), numbers)
+
+
+def to_network_input(preprocessing: Preprocessing, place: str) -> Callable[[torch.Tensor], torch.Tensor]:
+    """A function that turns images (N, 3, H, W) uint8 on a device into the input of a network there."""
+    mean, std = (torch.tensor(values, device=place) for values in (preprocessing.mean, preprocessing.std))
+    return lambda images: normalise(images, mean, std)
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from otx.data.dataset import pick_numbers
-from otx.data.loader import ImageSubset, normalise
+from otx.data.loader import ImageSubset
 from otx.errors import OtxError, StoppedError, TrainingError
 from otx.events import Progress, heartbeat
 from otx.limits import limited_blas
@@ -21,7 +21,7 @@ from otx.model.unknown import limit_of, summarise
 from otx.results import EpochResult
 from otx.signals import name_of, signal_of
 from otx.training.batch_size import in_memory
-from otx.training.inputs import plain_batches
+from otx.training.inputs import plain_batches, to_network_input
 from otx.training.linear_probe import MAX_IMAGES, Features, compute_features, has_linear_head
 from otx.training.loop import Job
 
@@ -46,12 +46,10 @@ def learn_known(job: Job, best: EpochResult, probed: Features | None) -> None:
         )
     except OtxError as error:
         job.reporter.warn(f"{ALONE}: {error.what}.")
-    except ValueError:  # there is no image any more
-        job.reporter.warn(f"{ALONE}: its images cannot be read.")
     except KeyboardInterrupt as stop:
         number = signal_of(stop)
         what = f"{name_of(number)} came before the model had learnt what it knows. {ALONE}"
-        raise StoppedError(number, what, fix=job.run.resume_command) from stop
+        raise StoppedError(number, what, fix=job.run.how_to_go_on) from stop
 
 
 def _learn(job: Job, known: Features | None) -> None:
@@ -62,7 +60,6 @@ def _learn(job: Job, known: Features | None) -> None:
         return
     state = {name: value.clone() for name, value in network.state_dict().items()}
     network.to(job.compute.place, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    mean, std = (torch.tensor(v, device=job.compute.place) for v in (card.preprocessing.mean, card.preprocessing.std))
     train = pick_numbers(inputs.train.subset, MAX_IMAGES, recipe.seed)
     val = pick_numbers(inputs.val.subset, min(MAX_IMAGES, MAX_LOGITS // num_classes), recipe.seed)
     total = len(val) + (0 if known is not None else len(train))
@@ -71,7 +68,7 @@ def _learn(job: Job, known: Features | None) -> None:
         return compute_features(
             network,
             plain_batches(part, numbers, recipe),
-            lambda images: normalise(images, mean, std),
+            to_network_input(card.preprocessing, job.compute.place),
             device=job.compute.place,
             half=half,
             on_progress=lambda n: job.reporter.progress(Progress("features", done + n, total)),

@@ -21,7 +21,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from otx.data.dataset import pick_numbers
-from otx.data.loader import ImageSubset, normalise
+from otx.data.loader import ImageSubset
 from otx.data.transport import Batch
 from otx.errors import TrainingError
 from otx.events import Progress, Reporter, heartbeat
@@ -33,7 +33,7 @@ from otx.results import BEFORE_TRAINING, EpochResult
 from otx.training.batch_size import in_memory
 from otx.training.budget import PROBE_SHARE, STEP_PER_FEATURE, Budget
 from otx.training.devices import Compute
-from otx.training.inputs import Inputs, plain_batches
+from otx.training.inputs import Inputs, plain_batches, to_network_input
 from otx.training.mirrored import hold_out, warn_of_mirrored
 from otx.training.starting_point import StartingPoint
 from otx.training.usable_images import mirrored_names
@@ -67,13 +67,13 @@ def _probe(
     network = start.network.to(compute.place, memory_format=torch.channels_last)  # type: ignore[call-overload]
     measured = pick_numbers(inputs.val.subset, MAX_IMAGES, recipe.seed)
     num_val = len(measured)
-    mean, std = (torch.tensor(v, device=compute.place) for v in (start.preprocessing.mean, start.preprocessing.std))
+    convert = to_network_input(start.preprocessing, compute.place)
 
     def features(part: ImageSubset, numbers: Sequence[int], done: Progress, *, flipped: bool = False) -> Features:
         return compute_features(
             network,
             plain_batches(part, numbers, recipe),
-            lambda images: normalise(images.flip(-1) if flipped else images, mean, std),
+            lambda images: convert(images.flip(-1) if flipped else images),
             device=compute.place,
             half=compute.is_half,
             on_progress=lambda n: reporter.progress(replace(done, done=done.done + n)),
@@ -145,6 +145,9 @@ def compute_features(
         make_input: converts images (N, 3, H, W) uint8 to the network's input.
         half: compute in bf16.
         on_progress: called with the number of images done.
+
+    Raises:
+        TrainingError: none of the images can be decoded.
     """
     rows: list[NDArray[np.float32]] = []
     labels: list[NDArray[np.int64]] = []
@@ -159,6 +162,8 @@ def compute_features(
             labels.append(batch.labels.numpy())
             on_progress(sum(map(len, labels)))
     network.train()
+    if not rows:
+        raise TrainingError("none of its images can be decoded any more")
     return np.concatenate(rows), np.concatenate(labels)
 
 

@@ -7,20 +7,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from otx.data.folder import shorten
 from otx.events import Reporter
-from otx.model.regression import fit_regression
+from otx.model.regression import Features, Labels, fit_regression
 
 FEWEST, MOST = 80, 500
 SHARE = 20
 HELD_OUT = 3
 PENALTY = 10.0
 DEVIATIONS = 3.0
-
-Features = NDArray[np.float32]
-Labels = NDArray[np.int64]
 
 
 @dataclass(frozen=True)

@@ -279,4 +279,4 @@ def _write_summary(run: RunFolder, summary: Mapping[str, Any]) -> None:
     except KeyboardInterrupt as stop:
         number = signal_of(stop)
         what = f"{name_of(number)} came before it was written down how the training ended"
-        raise StoppedError(number, what, fix=run.resume_command) from stop
+        raise StoppedError(number, what, fix=run.how_to_go_on) from stop

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from otx.data.dataset import Dataset
-from otx.data.intensity import measure_intensity, range_in_words
+from otx.data.intensity import measure_intensity, with_range
 from otx.data.preprocessing import Preprocessing
 from otx.errors import ModelError, UsageError
 from otx.events import Reporter
@@ -175,19 +175,7 @@ def resumed(run: RunFolder, info: ModelInfo, size: Preprocessing, base: BaseMode
 
 def make_preprocessing(recipe: Recipe, info: ModelInfo) -> Preprocessing:
     """The recipe's input size, mean and std; by default, the mean and std that the weights were trained with."""
-    data = recipe.data
-    height, width = data.input_size
-    mean, std = data.mean or info.mean, data.std or info.std
-    return Preprocessing(
-        height,
-        width,
-        (mean[0] * 255, mean[1] * 255, mean[2] * 255),
-        (std[0] * 255, std[1] * 255, std[2] * 255),
-        data.resize,
-        data.intensity,
-        data.intensity is None,
-        data.bands,
-    )
+    return Preprocessing.of(recipe.data, recipe.data.mean or info.mean, recipe.data.std or info.std)
 
 
 def with_intensity(start: StartingPoint, dataset: Dataset, recipe: Recipe, reporter: Reporter) -> StartingPoint:
@@ -204,10 +192,8 @@ def with_intensity(start: StartingPoint, dataset: Dataset, recipe: Recipe, repor
     elif start.base is not None and start.base.card.preprocessing.intensity is not None:
         limits = start.base.card.preprocessing.intensity
     else:
-        limits = measure_intensity(dataset.root, dataset.train, size.reading(recipe.data.max_image_pixels), recipe.seed)
-    if limits is not None:
-        reporter.note(range_in_words(limits))
-    return replace(start, preprocessing=replace(size, intensity=limits))
+        limits = measure_intensity(dataset, size.reading(recipe.data.max_image_pixels), recipe.seed)
+    return replace(start, preprocessing=with_range(size, limits, reporter))
 
 
 def _report_classes(mapping: ClassMapping, reporter: Reporter) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from otx.data.check import check_dataset, write_check
 from otx.data.dataset import Dataset
 from otx.data.digits import resolve_data_root
-from otx.data.intensity import measure_intensity, range_in_words
+from otx.data.intensity import measure_intensity, with_range
 from otx.data.load import load_dataset, split_options
 from otx.data.preprocessing import Preprocessing
 from otx.evaluation.mislabelled import list_mislabelled
@@ -46,17 +46,13 @@ def _preprocessing(session: Session, model: TrainedModel | None, dataset: Datase
     """How the images are read and resized: as the model does, else as a training with these settings would."""
     if model is not None:
         return model.card.preprocessing
-    data, reporter = session.recipe.data, session.reporter
-    height, width = data.input_size
-    any_colour = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
-    size = Preprocessing(height, width, *any_colour, data.resize, data.intensity, data.intensity is None, data.bands)
-    if data.intensity is not None:
+    # mean and std do not matter: no network is run
+    size = Preprocessing.of(session.recipe.data, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+    if session.recipe.data.intensity is not None:
         return size
-    with heartbeat(reporter, "measuring the values of images"):
-        limits = measure_intensity(dataset.root, dataset.train, size.reading(session.max_pixels), session.recipe.seed)
-    if limits is not None:
-        reporter.note(range_in_words(limits))
-    return replace(size, intensity=limits)
+    with heartbeat(session.reporter, "measuring the values of images"):
+        limits = measure_intensity(dataset, size.reading(session.max_pixels), session.recipe.seed)
+    return with_range(size, limits, session.reporter)
 
 
 def _recipe_of_data(session: Session, model: TrainedModel) -> Recipe:
