@@ -125,7 +125,7 @@ class Parser(argparse.ArgumentParser):
         return f"{self.verb.summary[0].upper()}{self.verb.summary[1:]}."
 
     def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{self.prog}: {message}", fix=f"`{self.prog} --help` lists the options")
+        raise UsageError(f"{self.prog}: {message}", fix=f"`{self.prog} --help-all` lists the options")
 
     def parse(self, arguments: Sequence[str]) -> dict[str, Any]:
         known, unknown = self.parse_known_args(arguments)

@@ -128,7 +128,9 @@ def _print_completion(arguments: list[str]) -> int:
 
     if len(arguments) != 1 or arguments[0] not in SHELLS:
         raise UsageError(
-            f"otx completion {' '.join(arguments)}".rstrip(), allowed=SHELLS, fix='eval "$(otx completion bash)"'
+            f"otx completion takes the name of a shell, got {' '.join(arguments) or 'nothing'}",
+            allowed=SHELLS,
+            fix='eval "$(otx completion bash)"',
         )
     print(shell_code(arguments[0]))
     return 0

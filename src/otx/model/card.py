@@ -14,7 +14,9 @@ from otx.schema import shown
 
 FORMAT = 1
 CANNOT_TELL = "cannot tell what it knows from what it does not"
-LEARN_IT = "give the model file or an IR (no ONNX file can), or train again with a network that ends in one linear layer"
+LEARN_IT = (
+    "give the model file or an IR (no ONNX file can), or train again with a network with one linear layer at its end"
+)
 
 
 @dataclass(frozen=True)
