@@ -54,6 +54,8 @@ def learn_known(job: Job, best: EpochResult, probed: Features | None) -> None:
 
 def _learn(job: Job, known: Features | None) -> None:
     network, card = load_model(job.run.model)
+    if card.unknown_limit is not None:
+        return  # a resumed run that found no better model
     recipe, inputs, num_classes = job.module.recipe, job.inputs, len(card.classes)
     if reason := _why_not(job, network, num_classes):
         job.reporter.note(f"`known` of its predictions will be empty: {reason}.")
