@@ -48,7 +48,7 @@ def settings_of(
         "model.weights": str(weights),
         "data.input_size": options.size,
         "data.check_images": False,
-        "engine.device": "cpu",
+        "engine.device": getattr(options, "device", "cpu"),
         "max_epochs": options.epochs,
         "report": False,
         "seed": seed,

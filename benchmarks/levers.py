@@ -1,44 +1,51 @@
 """What makes a training more accurate? Many ways to choose the weights of one training, and other settings.
 
-    python benchmarks/levers.py FOLDER... --out RESULTS.jsonl --weights mobilenetv2_100=FILE.safetensors [NAME=FILE...]
-        [--seeds 0 1 2] [--size 128] [--per_class N --test_per_class N] [--epochs 90] [--minutes 11]
-        [--variants plain default KEY=VALUE,KEY=VALUE] [--threads 2]
+    python benchmarks/levers.py FOLDER[:TRAIN[:TEST[:SIZE]]]... --out RESULTS.jsonl --weights NAME=FILE.safetensors...
+        [--seeds 0 1 2] [--size 128] [--epochs 90] [--minutes 11] [--device cpu] [--jobs 1] [--threads 2]
+        [--variants plain default KEY=VALUE,KEY=VALUE try.NAME=VALUE]
     python benchmarks/levers.py --out RESULTS.jsonl
 
-FOLDER holds class folders, or train/ and test/ (or val/) with class folders; `--per_class` takes N random images of
-each class to train on, and `--test_per_class` others to test. Every cell (folder, network, seed, variant) is one
-training with the settings of `BEFORE` and the variant's; `default` is one with all of today's defaults. The weights of
-each epoch, and moving averages of the weights of each step, are kept, and afterwards measured on the validation images,
-which choose, and on the test images, which nothing chooses by: all levers of a cell come from the same training.
-Finished cells are lines of RESULTS.jsonl and are left out the next time; no new one is begun after `--minutes`. Prints
-top-1 of every lever, the gain over the variant `plain` with its choice (`raw`), in points, and its standard error over
-cells.
+FOLDER holds class folders, or train/ and test/ (or val/) with class folders. TRAIN random images of each class are
+trained on (at most two thirds of a class), TEST others or all the rest are tested; without these numbers the folder is
+taken as it is. Every cell (folder, network, seed, variant) is one training with the settings of `BEFORE` and the
+variant's; `default` is one with all of today's defaults; `try.NAME` are levers that otx does not have
+(`lever_trials.py`). The weights of each epoch, and moving averages of the weights of each step, are kept, and
+afterwards measured on the validation images, which choose, and on the test images, which nothing chooses by: all levers
+of a cell come from the same training. Finished cells are lines of RESULTS.jsonl and are left out the next time; no new
+one is begun after `--minutes`. `--jobs` trains so many cells side by side. Prints top-1 of every lever, the gain over
+the variant `plain` with its choice (`raw`), in points, its standard error over cells, and the images that were trained
+on in proportion to `plain`.
 
 Levers: `kept`: the model file; `probe`: the fitted classifier, before the first epoch; SERIES: best epoch by accuracy,
 then by loss; `SERIES:loss`: by loss; `SERIES:wise`: that, blended with the weights of the start, the share by
-validation loss; `SERIES:wise_half`: half of each; `SERIES:blend`: epoch and share (half or whole) by loss;
-`SERIES:soft`: epoch by the mean probability of the true class; `SERIES:error`: epoch by loss, of those whose accuracy
-is at most a standard error below the best; `SERIES:last`: the last epoch. A SERIES is `raw`, the weights after each
-epoch, `emaN`, their moving average over N epochs, or `topN`, the mean of the best N epochs by loss.
+validation loss; `SERIES:wise_half`: half of each; `SERIES:soft`: epoch by the mean probability of the true class;
+`SERIES:error`: epoch by loss, of those whose accuracy is at most a standard error below the best; `SERIES:last`: the
+last epoch. A SERIES is `raw`, the weights after each epoch, `emaN`, their moving average over N epochs, or `topN`, the
+mean of the best N epochs by loss.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import itertools
 import json
 import os
 import random
 import statistics
+import sys
 import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from defaults import settings_of
+from lever_trials import drop_paths, sharpness_aware_step, tried
 from torch.nn import functional
 
 from otx import Engine
@@ -50,8 +57,8 @@ from otx.training import run as run_module
 from otx.training.inputs import plain_batches
 from otx.training.loop import Loop
 
-EMA_EPOCHS = (1, 2, 4)
-SHARES = (0.2, 0.4, 0.6, 0.8)
+EMA_EPOCHS = (1, 3)
+SHARES = (0.25, 0.5, 0.75)
 # the default that everything is compared with
 BEFORE = {"training.best_by": "accuracy"}
 Weights = dict[str, torch.Tensor]
@@ -62,16 +69,22 @@ class Watched(Loop):
     """The training loop; it also keeps the weights of every epoch, and their moving averages over steps."""
 
     seen: Watched
+    trials: dict[str, Any] = {}  # noqa: RUF012
 
     def begin(self) -> None:
         super().begin()
         Watched.seen = self
+        if "drop_path" in self.trials:
+            drop_paths(self.module.network, self.trials["drop_path"])
         self.start = copied(self.module.network.state_dict())
         self.averages = {f"ema{epochs:g}": copied(self.start) for epochs in EMA_EPOCHS}
         self.series: dict[str, list[Weights]] = {name: [] for name in ("raw", *self.averages)}
 
     def _step(self, batch: Any, number: int) -> torch.Tensor:
-        loss = super()._step(batch, number)
+        if "sam" in self.trials:
+            loss = sharpness_aware_step(self, batch, number, self.trials["sam"])
+        else:
+            loss = super()._step(batch, number)
         now = self.module.network.state_dict()
         for average, epochs in zip(self.averages.values(), EMA_EPOCHS, strict=True):
             blend_into(average, now, 1 / max(1, epochs * len(self.batches)))
@@ -89,11 +102,8 @@ def copied(weights: Weights) -> Weights:
 
 def blend_into(weights: Weights, other: Weights, share: float) -> Weights:
     """Move weights towards others, in place: share 1 gives the others."""
-    for name, value in weights.items():
-        if value.is_floating_point():
-            value.lerp_(other[name], share)
-        else:
-            value.copy_(other[name])
+    names = [name for name, value in weights.items() if value.is_floating_point()]
+    torch._foreach_lerp_([weights[name] for name in names], [other[name] for name in names], share)
     return weights
 
 
@@ -104,7 +114,7 @@ class Ruler:
         self.loop, self.module = loop, loop.module
         val = loop.job.inputs.val
         self.batches = {
-            name: list(plain_batches(part, range(len(part)), loop.recipe))
+            name: [loop._moved(batch) for batch in plain_batches(part, range(len(part)), loop.recipe)]
             for name, part in (("val", val), ("test", test))
         }
         self.known: dict[tuple[str, int, float, str], Figures] = {}
@@ -156,8 +166,6 @@ def choose(loop: Watched, ruler: Ruler) -> dict[str, tuple[str, int, float]]:
         share = min((0.0, *SHARES, 1.0), key=lambda share: ruler(name, best, share)[1])
         levers[f"{name}:wise"] = (name, best, share)
         levers[f"{name}:wise_half"] = (name, best, 0.5)
-        pairs = [(epoch, share) for epoch in epochs for share in (0.5, 1.0)]
-        levers[f"{name}:blend"] = (name, *min(pairs, key=lambda pair: ruler(name, *pair)[1]))
         levers[f"{name}:soft"] = (name, max(epochs, key=lambda epoch: ruler(name, epoch, 1)[2]), 1.0)
         levers[f"{name}:error"] = (name, within_error(loop, [ruler(name, epoch, 1) for epoch in epochs]) - 1, 1.0)
         levers[f"{name}:last"] = (name, len(states) - 1, 1.0)
@@ -188,6 +196,7 @@ def watched(seen: dict[str, Any]) -> Iterator[None]:
         with open_inputs(dataset, preprocessing, recipe) as inputs:
             yield inputs
             seen["trained"] = time.perf_counter()
+            seen["trained_on"] = Watched.seen.state.steps * int(recipe.data.train_subset.batch_size)
             images = ImageSet(dataset.root, dataset.test, Split.TEST, recipe.data.max_image_pixels)
             seen.update(measured(Watched.seen, ImageSubset(images, preprocessing)))
 
@@ -222,45 +231,76 @@ def measured(loop: Watched, test: ImageSubset) -> dict[str, Any]:
     }
 
 
-def take(folder: Path, place: Path, options: argparse.Namespace, seed: int) -> Path:
+class Source(NamedTuple):
+    """A folder, and how many images of each class to train on and to test on, at which size in pixels."""
+
+    folder: Path
+    train: int | None
+    test: int | None
+    size: int
+
+    @classmethod
+    def parse(cls, text: str, size: int) -> Source:
+        folder, *numbers = text.split(":")
+        counts = [int(number) if number else None for number in numbers] + [None] * 3
+        return cls(Path(folder), counts[0], counts[1], counts[2] or size)
+
+
+def take(source: Source, place: Path, seed: int) -> Path:
     """Link random images of each class to train on and to test on; a folder that needs neither is taken as it is."""
+    folder = source.folder
     held_out = next((folder / name for name in ("test", "val") if (folder / name).is_dir()), None)
-    if options.per_class is None and held_out is None:
+    if source.train is None and held_out is None:
         return folder
     rng = random.Random(seed)
-    for source in sorted((folder if held_out is None else folder / "train").iterdir()):
-        train = rng.sample(sorted(source.iterdir()), len(list(source.iterdir())))
-        test = train[options.per_class :] if held_out is None else sorted((held_out / source.name).iterdir())
-        if options.test_per_class is not None:
-            test = rng.sample(test, min(len(test), options.test_per_class))
-        for split, images in (("train", train[: options.per_class]), ("test", test)):
-            (place / split / source.name).mkdir(parents=True)
+    for own in sorted((folder if held_out is None else folder / "train").iterdir()):
+        train = rng.sample(sorted(own.iterdir()), len(list(own.iterdir())))
+        if held_out is None:
+            count = min(source.train or 0, 2 * len(train) // 3)
+            train, test = train[:count], train[count:]
+        else:
+            test = sorted((held_out / own.name).iterdir())
+        if source.test is not None:
+            test = rng.sample(test, min(len(test), source.test))
+        for split, images in (("train", train[: source.train]), ("test", test)):
+            (place / split / own.name).mkdir(parents=True)
             for image in images:
-                (place / split / source.name / image.name).symlink_to(image.resolve())
+                (place / split / own.name / image.name).symlink_to(image.resolve())
     return place
 
 
-def train(
-    folder: Path, model: str, weights: Path, options: argparse.Namespace, seed: int, variant: str
-) -> dict[str, Any]:
+def train(source: Source, weights: Path, options: argparse.Namespace, cell: dict[str, Any]) -> dict[str, Any]:
     """Train once; what each lever chose and what it reaches."""
+    variant, seed = cell["variant"], cell["seed"]
     settings = settings_of(weights, options, seed, variant, {} if variant == "default" else BEFORE)
+    trials = {key.removeprefix("try."): settings.pop(key) for key in list(settings) if key.startswith("try.")}
+    settings = {"data.input_size": source.size, **settings}
     seen: dict[str, Any] = {}
-    with tempfile.TemporaryDirectory() as scratch, watched(seen):
-        data = take(folder, Path(scratch) / "data", options, seed)
+    Watched.trials = trials
+    with tempfile.TemporaryDirectory() as scratch, watched(seen), tried(trials):
+        data = take(source, Path(scratch) / "data", seed)
         started = time.perf_counter()
-        Engine(data, model=f"timm/{model}", work_dir=Path(scratch) / "work", overrides=settings).train()
+        Engine(data, model=f"timm/{cell['model']}", work_dir=Path(scratch) / "work", overrides=settings).train()
     return {"seconds": seen.pop("trained") - started, **seen}
 
 
-def cells(options: argparse.Namespace) -> Iterator[tuple[dict[str, Any], Path, Path]]:
-    for seed in options.seeds:
-        for folder in options.folders:
-            for pair in options.weights:
-                for variant in options.variants:
-                    model, _, weights = pair.partition("=")
-                    cell = {"folder": folder.name, "model": model, "size": options.size, "seed": seed}
-                    yield {**cell, "per_class": options.per_class, "variant": variant}, folder, Path(weights)
+def cells(options: argparse.Namespace) -> Iterator[tuple[dict[str, Any], Source, Path]]:
+    for seed, variant, text, pair in itertools.product(
+        options.seeds, options.variants, options.folders, options.weights
+    ):
+        source, (model, _, weights) = Source.parse(text, options.size), pair.partition("=")
+        cell = {"folder": source.folder.name, "model": model, "size": source.size, "seed": seed}
+        yield {**cell, "per_class": source.train, "variant": variant}, source, Path(weights)
+
+
+def finish(
+    cell: dict[str, Any], source: Source, weights: Path, options: argparse.Namespace, until: float
+) -> dict[str, Any] | None:
+    """Train one cell, unless it is too late; runs in a process of its own with `--jobs`."""
+    if time.time() > until:
+        return None
+    torch.set_num_threads(options.threads)
+    return {**cell, **train(source, weights, options, cell)}
 
 
 def read(path: Path) -> list[dict[str, Any]]:
@@ -271,23 +311,27 @@ def table(rows: list[dict[str, Any]]) -> None:
     """Print top-1 of each lever in each folder, and the gain over today's default over all cells."""
     plain = {place_of(row): row["levers"]["raw"] for row in rows if row["variant"] == "plain"}
     columns = sorted({(row["folder"], row["model"]) for row in rows})
-    found: dict[tuple[str, str], list[tuple[tuple[str, str], float, float, float]]] = defaultdict(list)
+    work = {place_of(row): row["trained_on"] for row in rows if row["variant"] == "plain"}
+    found: dict[tuple[str, str], list[tuple[tuple[str, str], float, float, float, float]]] = defaultdict(list)
     for row in rows:
         for name, lever in row["levers"].items():
             before = plain.get(place_of(row))
             if before is not None:
                 gains = 100 * (lever["top1"] - before["top1"]), lever["loss"] - before["loss"]
-                found[row["variant"], name].append(((row["folder"], row["model"]), lever["top1"], *gains))
-    print("variant | lever | gain, points | error | loss | cells |", " | ".join(f"{a} {b}" for a, b in columns))
+                share = row["trained_on"] / work[place_of(row)]
+                found[row["variant"], name].append(((row["folder"], row["model"]), lever["top1"], *gains, share))
+    print(
+        "variant | lever | gain, points | error | loss | images | cells |", " | ".join(f"{a} {b}" for a, b in columns)
+    )
     for (variant, name), each in sorted(found.items(), key=lambda item: -statistics.mean(row[2] for row in item[1])):
         gains = [row[2] for row in each]
         error = statistics.stdev(gains) / len(gains) ** 0.5 if len(gains) > 1 else float("nan")
         tops = {column: [row[1] for row in each if row[0] == column] for column in columns}
         shown = " | ".join(f"{100 * statistics.mean(top):.2f}" if top else "-" for top in tops.values())
         loss = statistics.mean(row[3] for row in each)
-        print(
-            f"{variant} | {name} | {statistics.mean(gains):+.2f} | {error:.2f} | {loss:+.4f} | {len(gains)} | {shown}"
-        )
+        images = statistics.mean(row[4] for row in each)
+        figures = f"{statistics.mean(gains):+.2f} | {error:.2f} | {loss:+.4f} | {images:.2f} | {len(gains)}"
+        print(f"{variant} | {name} | {figures} | {shown}")
 
 
 def place_of(row: dict[str, Any]) -> tuple[Any, ...]:
@@ -296,33 +340,40 @@ def place_of(row: dict[str, Any]) -> tuple[Any, ...]:
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("folders", type=Path, nargs="*")
+    parser.add_argument("folders", nargs="*")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--weights", nargs="+", default=[])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--size", type=int, default=128)
-    parser.add_argument("--per_class", type=int)
-    parser.add_argument("--test_per_class", type=int)
+    parser.add_argument("--device", default="cpu", choices=("cpu", "gpu"))
+    parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--epochs", type=int, default=90)
     parser.add_argument("--minutes", type=float, default=11)
     parser.add_argument("--variants", nargs="+", default=["plain", "default"])
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-    began = time.monotonic()
     done = [{key: row[key] for key in (*PLACE, "variant")} for row in read(options.out)]
-    for cell, folder, weights in cells(options):
-        if cell in done or time.monotonic() - began > 60 * options.minutes:
-            continue
-        row = {**cell, **train(folder, cell["model"], weights, options, cell["seed"], cell["variant"])}
-        with options.out.open("a") as file:
-            file.write(json.dumps(row) + "\n")
-        levers = row["levers"]
-        shown = ", ".join(
-            f"{name} {levers[name]['top1']:.4f}" for name in ("probe", "kept", "raw", "ema1", "ema1:blend")
-        )
-        print(*cell.values(), f"{row['seconds']:.0f} s, {row['epochs']} epochs: {shown}", flush=True)
+    until = time.time() + 60 * options.minutes
+    left = [(*each, options, until) for each in cells(options) if each[0] not in done]
+    with ProcessPoolExecutor(options.jobs, get_context("spawn")) as pool:
+        started = {pool.submit(finish, *each): each[0] for each in left}
+        for future in as_completed(started):
+            if (error := future.exception()) is not None:
+                print(*started[future].values(), f"failed: {error}", file=sys.stderr, flush=True)
+            elif (row := future.result()) is not None:
+                with options.out.open("a") as file:
+                    file.write(json.dumps(row) + "\n")
+                tell(row)
     table(read(options.out))
+
+
+def tell(row: dict[str, Any]) -> None:
+    levers = row["levers"]
+    shown = ", ".join(
+        f"{name} {levers[name]['top1']:.4f}" for name in ("probe", "kept", "raw", "raw:loss", "ema1:loss")
+    )
+    place = [row[key] for key in (*PLACE, "variant")]
+    print(*place, f"{row['seconds']:.0f} s, {row['epochs']} epochs: {shown}", flush=True)
 
 
 PLACE = ("folder", "model", "size", "seed", "per_class")
