@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import statistics
 import tempfile
 import time
@@ -43,7 +44,9 @@ def settings_of(
     weights: Path, options: argparse.Namespace, seed: int, variant: str, changes: dict[str, Any]
 ) -> dict[str, Any]:
     """The settings of a training: `changes`, and those that a variant names (`KEY=VALUE,KEY=VALUE`)."""
-    others = dict(part.split("=", 1) for part in variant.split(",") if "=" in part)
+    # a comma before KEY= parts settings; others are within a value
+    parts = re.split(r",(?=[\w.]+=)", variant)
+    others = dict(part.split("=", 1) for part in parts if "=" in part)
     return {
         "model.weights": str(weights),
         "data.input_size": options.size,
@@ -52,6 +55,7 @@ def settings_of(
         "max_epochs": options.epochs,
         "report": False,
         "seed": seed,
+        **({"data.num_workers": options.workers} if getattr(options, "workers", None) is not None else {}),
         **changes,
         **{key: yaml.safe_load(value) for key, value in others.items()},
     }

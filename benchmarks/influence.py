@@ -1,7 +1,7 @@
 """Does the influence-balanced loss help, from ImageNet weights? Against cross-entropy, each with both samplers.
 
     python benchmarks/influence.py FOLDER:FIRST[:OLD]... --weights NAME=FILE.safetensors... --out RESULTS.jsonl
-        [--seeds 0 1 2] [--size 224] [--epochs 12] [--start 5] [--device cpu] [--jobs 1] [--minutes 60]
+        [--seeds 0 1 2] [--size 224] [--epochs 12] [--start 5] [--device cpu] [--jobs 1] [--workers N] [--minutes 60]
     python benchmarks/influence.py CIFAR10 --long_tail 100 --weights ... --epochs 40 --start 20 --size 64 ...
     python benchmarks/influence.py --out RESULTS.jsonl
 
@@ -173,6 +173,7 @@ def main() -> None:
     parser.add_argument("--long_tail", type=float)
     parser.add_argument("--device", default="cpu", choices=("cpu", "gpu"))
     parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--workers", type=int)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--minutes", type=float, default=60)
     options = parser.parse_args()

@@ -1,7 +1,7 @@
 """What makes a training more accurate? Many ways to choose the weights of one training, and other settings.
 
     python benchmarks/levers.py FOLDER[:TRAIN[:TEST[:SIZE]]]... --out RESULTS.jsonl --weights NAME=FILE.safetensors...
-        [--seeds 0 1 2] [--size 128] [--epochs 90] [--minutes 11] [--device cpu] [--jobs 1] [--threads 2]
+        [--seeds 0 1 2] [--size 128] [--epochs 90] [--minutes 11] [--device cpu] [--jobs 1] [--workers N] [--threads 2]
         [--variants plain default KEY=VALUE,KEY=VALUE try.NAME=VALUE]
     python benchmarks/levers.py --out RESULTS.jsonl
 
@@ -347,6 +347,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=128)
     parser.add_argument("--device", default="cpu", choices=("cpu", "gpu"))
     parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--workers", type=int)
     parser.add_argument("--epochs", type=int, default=90)
     parser.add_argument("--minutes", type=float, default=11)
     parser.add_argument("--variants", nargs="+", default=["plain", "default"])
