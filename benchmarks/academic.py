@@ -5,13 +5,13 @@
         [--set KEY=VALUE ...] [--cache FOLDER]
     python benchmarks/academic.py --out RESULTS.jsonl --show
 
-A cell is a data set and a recipe. Where there is a network, CIFAR-10 and CIFAR-100 are downloaded by torchvision, flowers
-from TensorFlow's address and weights from the Hugging Face hub. `--data` gives a folder (class folders, or train/ and
-test/ with class folders) or a tar archive of one, `--weights` a file. The cars of Stanford have no address any more:
-they need `--data`. `--only cifar10/efficientnet_b0=timm/tf_efficientnet_lite0` puts another network into the place of a
-recipe's. Finished cells are lines of RESULTS.jsonl and are left out the next time, so that the same command goes on
-where it stopped; a training that was cut off is resumed. A folder without a split is split 80/20, as the published
-figures are. Trains with today's defaults but for `--set`.
+A cell is a data set and a recipe. Where there is a network, CIFAR-10 and CIFAR-100 are downloaded by torchvision,
+flowers from TensorFlow's address and weights from the Hugging Face hub. `--data` gives a folder (class folders, or
+train/ and test/ with class folders) or a tar archive of one, `--weights` a file. The cars of Stanford have no address
+any more: they need `--data`. `--only cifar10/efficientnet_b0=timm/tf_efficientnet_lite0` puts another network into
+the place of a recipe's. Finished cells are lines of RESULTS.jsonl and are left out the next time, so that the same
+command goes on where it stopped; a training that was cut off is resumed. A folder without a split is split 80/20, as
+the published figures are. Trains with today's defaults but for `--set`.
 
 Published: OTX 2.0, ImageNet weights, one RTX 3090.
 """

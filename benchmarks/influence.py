@@ -27,7 +27,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from multiprocessing import get_context
+from multiprocessing import get_context, set_start_method
 from pathlib import Path
 from typing import Any
 
@@ -142,6 +142,8 @@ def finish(
     if time.time() > until:
         return []
     torch.set_num_threads(options.threads)
+    # the pool's way of starting processes; data workers are forked, as in a process of one's own
+    set_start_method("fork", force=True)
     return (long_tail if "long_tail" in cell else add_classes)(cell, folder, weights, options)
 
 

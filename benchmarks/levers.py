@@ -39,7 +39,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from multiprocessing import get_context
+from multiprocessing import get_context, set_start_method
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -300,6 +300,8 @@ def finish(
     if time.time() > until:
         return None
     torch.set_num_threads(options.threads)
+    # the pool's way of starting processes; data workers are forked, as in a process of one's own
+    set_start_method("fork", force=True)
     return {**cell, **train(source, weights, options, cell)}
 
 

@@ -74,11 +74,11 @@ def pick_precision(wanted: str, device: str) -> tuple[str, str]:
     if wanted != "auto":
         return wanted, f"{wanted}, as asked for"
     native = torch.cuda.is_bf16_supported(including_emulation=False) if device == "gpu" else _cpu_has_bf16()
+    here = "this GPU" if device == "gpu" else "this processor"
     if native:
-        return "bf16", "bf16, which this processor has"
-    return (
-        ("16", "16, since this GPU has no bf16") if device == "gpu" else ("32", "32, since this processor has no bf16")
-    )
+        return "bf16", f"bf16, which {here} has"
+    chosen = "16" if device == "gpu" else "32"
+    return chosen, f"{chosen}, since {here} has no bf16"
 
 
 def _cpu_has_bf16() -> bool:
