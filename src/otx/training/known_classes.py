@@ -17,7 +17,7 @@ from otx.events import Progress, heartbeat
 from otx.limits import limited_blas
 from otx.model.modelfile import load_model, save_model
 from otx.model.regression import MAX_LOGITS
-from otx.model.unknown import limit_of, summarise
+from otx.model.unknown import draw_sample, limit_of, summarise
 from otx.results import EpochResult
 from otx.signals import name_of, signal_of
 from otx.training.batch_size import in_memory
@@ -85,7 +85,8 @@ def _learn(job: Job, known: Features | None) -> None:
         logits = _logits(network, kept)
         summary = summarise(*known, num_classes).judged_by(kept, logits)
         limit = limit_of(summary.score(kept, logits), recipe.training.known_share)
-    save_model(job.run.model, state, replace(card, unknown_limit=limit), summary)
+        sample = draw_sample(summary.whitened(kept), recipe.seed)
+    save_model(job.run.model, state, replace(card, unknown_limit=limit), summary, sample)
 
 
 def _logits(network: Any, features: NDArray[np.float32]) -> NDArray[np.float32]:
