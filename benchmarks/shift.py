@@ -7,7 +7,7 @@ features.py. A model is summarised as a training with --max_epochs 0 does it: tr
 validation photos are what is compared with. New photos are 20, 50, 100 or 200 of the test split: as they are, changed
 in looks, only those of half of the classes, or those of another data set (--others). Prints the share of draws that are
 called different in looks, and different in their mix of classes. Unchanged photos are drawn for each seed, changed ones
-(of the test split of seed 0) for seed 0, ten times as often.
+(of the test split of seed 0) for seed 0, five times as often.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from otx.limits import limited_blas
 from otx.model.unknown import KnownClasses, draw_sample, summarise
 
 COUNTS = (20, 50, 100, 200)
-TIMES = 10
+TIMES = 5
 Alarms = tuple[bool, bool]
 
 

@@ -9,6 +9,7 @@ it costs a hundredth of the regression that the model begins with. docs/trust.md
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -34,8 +35,10 @@ FEWEST_IMAGES = 40
 FEWEST_OF_CLASS = 5
 # how often a class must gain most to be named
 SURE = 0.8
-# an interval in standard deviations of the draws: 1.96 would be right if these were all that is uncertain
-WIDE = 3.0
+# an interval in standard deviations of the draws: twice what would do if the judged images were all that is uncertain
+WIDE = 3.5
+# how far a gain may be off, as a share of it: a curve need not be a power law, and new images are another draw
+MODEL_ERROR = 0.5
 UNCLEAR = 0.05
 
 Features = NDArray[np.float32]
@@ -195,7 +198,8 @@ def _gain(sizes: Floats, errors: Floats, ahead: Floats, seed: int) -> tuple[floa
     """The fall of the error between two numbers of images, the ends of its 95 % interval, and the draws behind it."""
     found = forecast(sizes, np.concatenate([errors.mean(1)[None], draw_again(errors, seed)]), ahead)
     gains = found[:, 0] - found[:, 1]
-    gain, spread = float(gains[0]), WIDE * float(gains[1:].std())
+    gain = float(gains[0])
+    spread = math.hypot(WIDE * float(gains[1:].std()), MODEL_ERROR * gain)
     return gain, max(0.0, gain - spread), gain + spread, gains[1:]
 
 
