@@ -109,6 +109,14 @@ def test_the_images_of_the_model_itself_are_not_compared(model: Path) -> None:
     assert Engine().check(checkpoint=model).shift is None
 
 
+def test_the_split_file_of_a_model_does_not_speak_of_new_photos(digits: Path, flat: Path, tmp_path: Path) -> None:
+    first = Engine(digits, model=SMALL_MODEL, work_dir=tmp_path / "a", overrides=SETTINGS).train()
+    again = {**SETTINGS, "data.split_file": str(first.run_dir / "split.csv")}
+    second = Engine(digits, model=SMALL_MODEL, work_dir=tmp_path / "b", overrides=again).train()
+    found = Engine().check(data_root=flat, checkpoint=second.model_path)
+    assert found.shift is not None and found.shift.num_images == 80
+
+
 def test_an_exported_file_sends_to_the_model_file(model: Path, flat: Path, tmp_path: Path, recorder: Recorder) -> None:
     exported = Engine(checkpoint=model).export(output=tmp_path).path
     assert Engine(reporter=recorder).check(data_root=flat, checkpoint=exported).shift is None

@@ -42,21 +42,26 @@ class Doubt:
     score: float
 
 
+def can_search(num_images: int, num_classes: int, reporter: Reporter) -> bool:
+    """Whether wrong labels can be looked for; a warning if there are too many images and classes."""
+    if num_images * num_classes <= MAX_PROBABILITIES:
+        return True
+    reporter.warn(
+        f"Wrong labels are not looked for: {num_images} images times {num_classes} classes are more than "
+        f"{MAX_PROBABILITIES}; `otx check` of some of the classes, in a folder of their own, looks for them."
+    )
+    return False
+
+
 def list_mislabelled(
     images: ImageFeatures, dataset: Dataset, suspicions: CheckResult, reporter: Reporter
-) -> tuple[Mislabelled, ...] | None:
-    """The images of a data set that are probably mislabelled, the most certain first; None if there are too many.
+) -> tuple[Mislabelled, ...]:
+    """The images of a data set that are probably mislabelled, the most certain first.
 
     Args:
         images: those of the data set that can be decoded.
         suspicions: the check of the data set; a picture is judged by a regression that saw none of its copies.
     """
-    if len(images.paths) * len(dataset.classes) > MAX_PROBABILITIES:
-        reporter.warn(
-            f"Wrong labels are not looked for: {len(images.paths)} images times {len(dataset.classes)} classes are "
-            f"more than {MAX_PROBABILITIES}; `otx check` of some of the classes, in a folder of their own, does it."
-        )
-        return None
     places = {place.path: place for place in image_refs(dataset)}
     copy_of = {place.path: group.images[0].path for group in suspicions.copies for place in group.images}
     known = [places[path] for path in images.paths]

@@ -13,7 +13,7 @@ from otx.data.load import load_dataset, split_options
 from otx.data.preprocessing import Preprocessing
 from otx.errors import DataError, UsageError
 from otx.evaluation.features import ImageFeatures, compute_features
-from otx.evaluation.mislabelled import list_mislabelled
+from otx.evaluation.mislabelled import can_search, list_mislabelled
 from otx.evaluation.shift import Photos, Reference, compare
 from otx.events import heartbeat
 from otx.files import TABLES, check_output
@@ -67,10 +67,13 @@ def _preprocessing(session: Session, model: TrainedModel | None, dataset: Datase
 
 def _recipe_of_data(session: Session, model: TrainedModel) -> Recipe:
     """The session's settings, with the model's data set and split unless others were asked for."""
-    own = model.recipe
-    keys = ("test_share", "val_share", "split_file")
+    own, root = model.recipe, session.recipe.data_root
+    keys = ["test_share", "val_share"]
+    if root is None or Path(root).resolve() == model.trained_on.resolve():
+        # the split file of a model names its own images alone
+        keys.append("split_file")
     changes = {"seed": own.seed, **{f"data.{key}": getattr(own.data, key) for key in keys}}
-    if session.recipe.data_root is None:
+    if root is None:
         changes["data_root"] = str(model.data_root(session.data_request()))
     return session.recipe.override({**changes, **session.asked})
 
@@ -104,18 +107,21 @@ def _unlabelled(root: Path, reason: DataError) -> Dataset:
 def _with_model(session: Session, model: TrainedModel, dataset: Dataset, found: CheckResult) -> CheckResult:
     """Add what a model finds out; if the data set is its own, write all findings to its run for the report."""
     is_own = dataset.root.resolve() == model.trained_on.resolve()
-    predictor = session.predictor(model.path)
+    paths = list({place.path: None for place in image_refs(dataset)})
+    is_searched = bool(found.classes) and can_search(len(paths), len(dataset.classes), session.reporter)
+    if is_own and not is_searched:
+        return found
     images = compute_features(
-        predictor,
+        session.predictor(model.path),
         dataset.root,
-        list({place.path: None for place in image_refs(dataset)}),
+        paths,
         batch_size=session.batch_size,
         max_pixels=session.max_pixels,
         reporter=session.reporter,
     )
     if images is None:
-        return replace(found, mislabelled=() if found.classes else None)
-    if found.classes:
+        return replace(found, mislabelled=() if is_searched else None)
+    if is_searched:
         found = replace(found, mislabelled=list_mislabelled(images, dataset, found, session.reporter))
     if not is_own:
         found = replace(found, shift=_shift(session, model, images))
