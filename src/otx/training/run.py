@@ -37,6 +37,7 @@ from otx.training.compute import find_shard, share
 from otx.training.devices import Compute
 from otx.training.fit import Outcome, fit
 from otx.training.inputs import Inputs, open_inputs
+from otx.training.kept import KeptModel
 from otx.training.known_classes import learn_known
 from otx.training.learning_curve import look_ahead, read_curve
 from otx.training.linear_probe import Features, has_linear_head, probe
@@ -139,10 +140,11 @@ def _train(request: TrainingRequest, budget: Budget, reporter: Reporter) -> Trai
 
 def _complete_model(job: Job, outcome: Outcome, probed: Features | None) -> None:
     """Add to the model file what makes its probabilities right, and what tells known images from others."""
+    kept = KeptModel(job)
     if job.module.recipe.training.calibrate:
-        calibrate_model(job)
+        calibrate_model(kept)
     # its scores are computed from the calibrated logits
-    learn_known(job, outcome.best, probed)
+    learn_known(kept, outcome.best, probed)
 
 
 def _note_transport(inputs: Inputs, recipe: Recipe, reporter: Reporter) -> None:
