@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from otx.data.dataset import ImageSet
 from otx.events import Progress, Reporter
 from otx.inference.classify import run_over
 from otx.inference.predictor import Pixels, Predictor
@@ -18,7 +18,7 @@ REPORT_EVERY = 64
 
 @dataclass(frozen=True)
 class ImageFeatures:
-    """The images that can be decoded, by path: features (N, D), and unknown scores (N,) if it has that score."""
+    """The N images that can be decoded: paths; features of M of them (M, D); unknown scores (N,), None without any."""
 
     paths: tuple[str, ...]
     features: NDArray[np.float32]
@@ -26,24 +26,31 @@ class ImageFeatures:
 
 
 def compute_features(
-    predictor: Predictor, root: Path, paths: Sequence[str], *, batch_size: int, max_pixels: int, reporter: Reporter
+    predictor: Predictor, images: ImageSet, *, most: int | None, batch_size: int, reporter: Reporter
 ) -> ImageFeatures | None:
-    """The features of images, whose paths are relative to `root`; None if none of them can be decoded."""
+    """The features of images; None if none of them can be decoded.
+
+    Args:
+        most: keep the features of so many random images alone, a million of them would fill the memory; None: of all.
+    """
 
     def examine(images: Sequence[Pixels]) -> Iterator[tuple[NDArray[np.float32], float | None]]:
         features, scores = predictor.features_and_scores(images)
         return zip(features, [None] * len(features) if scores is None else scores.tolist(), strict=True)
 
-    reading = predictor.card.preprocessing.reading(max_pixels)
-    answers = run_over(examine, [root / path for path in paths], reading, batch_size=batch_size)
+    reading = predictor.card.preprocessing.reading(images.max_pixels)
+    answers = run_over(examine, images.files(), reading, batch_size=batch_size)
+    chosen = np.zeros(len(images), bool)
+    chosen[np.random.default_rng(0).permutation(len(images))[:most]] = True
     known, rows, scores = [], [], []
-    for number, (path, (_, answer, _)) in enumerate(zip(paths, answers, strict=True), start=1):
+    for number, (path, (_, answer, _)) in enumerate(zip(images.subset.paths, answers, strict=True)):
         if answer is not None:
             known.append(path)
-            rows.append(answer[0])
             scores.append(answer[1])
+            if chosen[number]:
+                rows.append(answer[0])
         if number % REPORT_EVERY == 0:
-            reporter.progress(Progress("features", number, len(paths)))
-    if not known:
+            reporter.progress(Progress("features", number + 1, len(images)))
+    if not rows:
         return None
     return ImageFeatures(tuple(known), np.stack(rows), None if scores[0] is None else np.asarray(scores, np.float32))

@@ -47,7 +47,7 @@ class Reference:
 
 @dataclass(frozen=True)
 class Photos:
-    """New photos: their paths, features (N, D) and unknown scores (N,)."""
+    """N new photos: their paths, features of M random ones (M, D), unknown scores (N,)."""
 
     paths: Sequence[str]
     features: NDArray[np.float32]
@@ -57,7 +57,7 @@ class Photos:
 def compare(reference: Reference, photos: Photos, seed: int = 0) -> ShiftResult:
     """Compare photos with a model's validation images."""
     rng = np.random.default_rng(seed)
-    drawn = np.sort(rng.permutation(len(photos.paths))[:MAX_COMPARED])
+    drawn = np.sort(rng.permutation(len(photos.features))[:MAX_COMPARED])
     with limited_blas():
         new = reference.known.whitened(photos.features[drawn])
         rows = np.concatenate([new, reference.sample])

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from otx.data.check import check_dataset, image_refs, write_check
-from otx.data.dataset import Dataset, Subset
+from otx.data.dataset import Dataset, ImageSet, Subset
 from otx.data.digits import resolve_data_root
 from otx.data.intensity import measure_intensity, with_range
 from otx.data.load import load_dataset, split_options
@@ -14,7 +14,7 @@ from otx.data.preprocessing import Preprocessing
 from otx.errors import DataError, UsageError
 from otx.evaluation.features import ImageFeatures, compute_features
 from otx.evaluation.mislabelled import can_search, list_mislabelled
-from otx.evaluation.shift import Photos, Reference, compare
+from otx.evaluation.shift import MAX_COMPARED, Photos, Reference, compare
 from otx.events import heartbeat
 from otx.files import TABLES, check_output
 from otx.findings import CheckResult, ShiftResult
@@ -113,10 +113,9 @@ def _with_model(session: Session, model: TrainedModel, dataset: Dataset, found: 
         return found
     images = compute_features(
         session.predictor(model.path),
-        dataset.root,
-        paths,
+        ImageSet(dataset.root, Subset.of([(path, 0) for path in paths]), dataset.layout, session.max_pixels),
+        most=None if is_searched else MAX_COMPARED,
         batch_size=session.batch_size,
-        max_pixels=session.max_pixels,
         reporter=session.reporter,
     )
     if images is None:
