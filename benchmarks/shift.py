@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from otx.data.load import load_dataset
 from otx.evaluation.shift import LEVEL, look_p_value, mix_p_value
-from otx.limits import limited_blas
+from otx.limits import one_blas_thread
 from otx.model.unknown import KnownClasses, draw_sample, summarise
 
 COUNTS = (20, 50, 100, 200)
@@ -82,7 +82,7 @@ def main() -> None:
             kinds = {name: compute(predictor, given.data_root, folder, name) for name in ("none", *given.changes)}
             others = compute(predictor, given.others, folder, "none") if given.others else {}
             found: dict[tuple[str, int], list[Alarms]] = {}
-            with limited_blas():
+            with one_blas_thread():
                 for name, count, alarm in trials(given.data_root, kinds, others, given.seeds, given.draws):
                     found.setdefault((name, count), []).append(alarm)
             show(f"{given.data_root.name}, {network}", found)

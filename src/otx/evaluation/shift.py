@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from otx.findings import ClassShare, ShiftResult, StrangeImage
-from otx.limits import limited_blas
+from otx.limits import one_blas_thread
 from otx.model.unknown import KnownClasses
 
 Floats = NDArray[np.floating]
@@ -58,7 +58,7 @@ def compare(reference: Reference, photos: Photos, seed: int = 0) -> ShiftResult:
     """Compare photos with a model's validation images."""
     rng = np.random.default_rng(seed)
     drawn = np.sort(rng.permutation(len(photos.features))[:MAX_COMPARED])
-    with limited_blas():
+    with one_blas_thread():
         new = reference.known.whitened(photos.features[drawn])
         rows = np.concatenate([new, reference.sample])
         classes = reference.known.nearest(rows)

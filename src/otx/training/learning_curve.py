@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from otx.errors import DataError
 from otx.files import write_json
 from otx.findings import ClassGain, CurvePoint, LearningCurve
-from otx.limits import limited_blas
+from otx.limits import one_blas_thread
 from otx.plain import structured
 from otx.training.power_law import draw_again, forecast
 from otx.workspace import RunFolder
@@ -81,7 +81,7 @@ def learning_curve(
     if reason := why_not(labels, classes, num_images):
         sentence = f"Whether more photos would help was not looked at: {reason}."
         return LearningCurve(num_images, (), (), None, None, None, (), None, sentence)
-    with limited_blas():
+    with one_blas_thread():
         sizes, errors = measure_shares(features, labels, len(classes), seed)
         return _continued(sizes, errors, labels, classes, seed)
 
