@@ -9,7 +9,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, TypeVar
 
 from otx.console_progress import clear_line
-from otx.findings import CheckResult, ImageRef
+from otx.findings import CheckResult, ImageRef, ShiftResult
 from otx.results import (
     BEFORE_TRAINING,
     ExplainResult,
@@ -59,9 +59,30 @@ def table(title: str, columns: Sequence[tuple[str, str]], rows: Iterable[Sequenc
 
 def show_check(result: CheckResult) -> None:
     out = console()
-    print(f"{result.data_root}: {len(result.classes)} classes, {result.num_images} images ({result.layout}).")
+    classes = f"{len(result.classes)} classes, " if result.classes else ""
+    print(f"{result.data_root}: {classes}{result.num_images} images ({result.layout}).")
     for note in result.notes:
         print(note)
+    if result.classes:
+        _show_counts(out, result)
+    found = result.by_kind()
+    if any(found.values()):
+        findings = [(kind, *row) for kind, all_rows in found.items() for row in _first(all_rows)]
+        out.print(table("Findings", [("finding", "left"), ("image", "left"), ("why", "left")], findings))
+    else:
+        print("Nothing suspicious was found.")
+    if result.shift is not None:
+        _show_shift(out, result.shift)
+
+
+def _show_shift(out: Console, shift: ShiftResult) -> None:
+    rows = [(item.path, f"{item.score:.2f}", "yes" if item.known else "no") for item in shift.strangest]
+    columns = [("image", "left"), ("unknown score", "right"), ("known", "left")]
+    out.print(table(f"The strangest to the model, which knows images up to {shift.limit:.2f}", columns, rows))
+    print("\n".join(shift.sentences))
+
+
+def _show_counts(out: Console, result: CheckResult) -> None:
     columns = [("class", "left"), ("train", "right"), ("val", "right"), ("test", "right"), ("images", "right")]
     counts = [(item.name, item.train, item.val, item.test) for item in result.classes]
     total = ("all", *(sum(column) for column in list(zip(*counts, strict=True))[1:]))
@@ -70,12 +91,6 @@ def show_check(result: CheckResult) -> None:
     out.print(table("", columns, rows))
     if len(shown) < len(counts):
         print(f"The {len(shown)} classes with the fewest images; --output FILE.json lists all {len(counts)}.")
-    found = result.by_kind()
-    if not any(found.values()):
-        print("Nothing suspicious was found.")
-        return
-    findings = [(kind, *row) for kind, all_rows in found.items() for row in _first(all_rows)]
-    out.print(table("Findings", [("finding", "left"), ("image", "left"), ("why", "left")], findings))
 
 
 def _lowest(classes: Sequence[Row], figure: Callable[[Row], float]) -> Sequence[Row]:
@@ -112,6 +127,8 @@ def show_training(result: TrainResult) -> None:
         f"Best: {_epoch(result.best_epoch)}, top-1 {result.best_accuracy:.4f} on the validation images.",
         f"Model: {result.model_path} (from {result.origin})",
     ]
+    if result.learning_curve is not None:
+        lines.append(result.learning_curve.sentence)
     if result.interrupted:
         lines.append(f"To go on: {RunFolder(result.run_dir).resume_command}")
     else:

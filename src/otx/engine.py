@@ -83,8 +83,9 @@ class Engine:
         """Find images that are broken, empty, tiny, huge, odd, duplicated, or in train and also in val or test.
 
         Args:
-            checkpoint: also list probably mislabelled images, by the features of this model. If no other data set is
-                given, its own data set and split are checked, and the findings go to its run folder for the report.
+            checkpoint: also list probably mislabelled images, by the features of this model, and say whether the
+                images look like those it learned from (`shift`); then they need no labels. Without another data set
+                its own is checked, and the findings go to its run folder for the report.
 
         Raises:
             DataError: the folder cannot be used.

@@ -47,6 +47,15 @@ def limited_blas() -> Iterator[None]:
         yield
 
 
+@contextlib.contextmanager
+def one_blas_thread() -> Iterator[None]:
+    """Small matrices on one thread: several wait for each other, on a busy machine 20 times as long."""
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(1, user_api="blas"):
+        yield
+
+
 def limit_torch(processes: int = 1) -> None:
     """Limit PyTorch's threads to the processors that this process may use; a lower number stays.
 

@@ -89,7 +89,12 @@ TorchModel = Annotated[File, Option(f"a model file or a checkpoint {NEWEST}", "F
 DemoModel = Annotated[
     File, Option(f"a run folder, a model file, a checkpoint, an IR (.xml) or an ONNX file {NEWEST}", "FILE")
 ]
-CheckModel = Annotated[File, Option("also list images that this model takes for mislabelled (any model file)", "FILE")]
+CheckModel = Annotated[
+    File,
+    Option(
+        "also list what this model takes for mislabelled, and whether photos look like those it learned from", "FILE"
+    ),
+]
 StartModel = Annotated[File, Option("begin from this model; with --resume: the run to go on with", "FILE")]
 SourceModel = Annotated[File, Option("an IR, a model file or a checkpoint (default: the last export)", "FILE")]
 CheckRoot = Annotated[File, Option("the same as --data_root", "DATA_ROOT", positional=True)]

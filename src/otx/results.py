@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from otx.confusion import ConfusionMatrix
-from otx.findings import UnknownResult
+from otx.findings import LearningCurve, UnknownResult
 from otx.plain import Result
 
 
@@ -90,7 +90,8 @@ class StopReason(StrEnum):
 class TrainResult(Result):
     """The result of a training. `best_accuracy` is top-1 on the validation images, 0 to 1.
 
-    `stop_reason` is a sentence, `stop` the same for programs; `interrupted`: by Ctrl-C or SIGTERM.
+    `stop_reason` is a sentence, `stop` the same for programs; `interrupted`: by Ctrl-C or SIGTERM. `learning_curve` is
+    None if no classifier was fitted to features.
     """
 
     run_dir: Path
@@ -103,6 +104,7 @@ class TrainResult(Result):
     precision: str
     interrupted: bool
     stop: StopReason
+    learning_curve: LearningCurve | None = None
 
 
 @dataclass(frozen=True)

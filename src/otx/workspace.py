@@ -9,6 +9,7 @@ otx-workspace/                 --work_dir
         split.csv              path, class, subset of every image
         bad_images.csv         images left out because they cannot be decoded
         known_images.bin       digests of the training and validation images, by which a test knows them
+        learning_curve.json    what twice as many training images would add
         suspicions.json        images that may be mislabelled, duplicates, or in two subsets
         metrics.csv            a row an epoch
         run.json               how it ended
@@ -89,6 +90,10 @@ class RunFolder:
     @property
     def suspicions(self) -> Path:
         return self.path / "suspicions.json"
+
+    @property
+    def learning_curve(self) -> Path:
+        return self.path / "learning_curve.json"
 
     @property
     def checkpoints(self) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import html
 import json
 import subprocess
 import sys
@@ -136,6 +137,17 @@ def test_the_classifier_alone(photos: Path, weights: Path, tmp_path: Path) -> No
     assert not [warning for warning in recorder.warnings if "report" in warning]
     with pytest.raises(UsageError, match="--max_epochs 0 fits the classifier alone"):
         train(photos, weights, tmp_path, max_epochs=0, **{"training.head_first": False})
+
+
+def test_what_more_photos_would_bring_is_said_kept_and_shown(photos: Path, weights: Path, tmp_path: Path) -> None:
+    result, _ = train(photos, weights, tmp_path, max_epochs=0, report=True)
+    found = result.learning_curve
+    assert found is not None and found.num_images == 66 and len(found.points) == 4
+    page = result.run_dir / "report.html"
+    assert html.escape(found.sentence) in page.read_text()
+    page.unlink()
+    assert found.sentence in Engine(work_dir=tmp_path).report().read_text()
+    assert json.loads((result.run_dir / "learning_curve.json").read_text()) == found.to_dict()
 
 
 def test_a_resumed_run_ends_like_an_undisturbed_one(photos: Path, weights: Path, tmp_path: Path) -> None:

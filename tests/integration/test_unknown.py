@@ -82,6 +82,16 @@ def test_a_test_measures_how_well_other_things_are_told_apart(trained: Engine, o
     assert trained.test(unknown=photos / "cat").unknown.auroc < result.auroc  # type: ignore[union-attr]
 
 
+@pytest.mark.parametrize(("kind", "lost"), [("ONNX", ["--export_format OPENVINO keeps it"]), ("OPENVINO", [])])
+def test_an_export_without_the_score_says_so(
+    trained: Engine, tmp_path: Path, recorder: Recorder, kind: str, lost: list[str]
+) -> None:
+    model = latest_run(trained.work_dir).model
+    Engine(checkpoint=model, work_dir=tmp_path, reporter=recorder).export(output=tmp_path, export_format=kind)
+    said = [note for note in recorder.notes if note.startswith("`known` of its predictions will be empty")]
+    assert len(said) == len(lost) and all(text in note for text, note in zip(lost, said, strict=True))
+
+
 def test_a_deploy_folder_says_it_too(trained: Engine, others: Path, tmp_path: Path) -> None:
     trained.export(output=tmp_path, deploy=tmp_path / "deploy", explain=True)
     program = [sys.executable, tmp_path / "deploy" / "predict.py", others / "white.png"]

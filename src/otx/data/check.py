@@ -311,7 +311,7 @@ def write_check(suspicions: CheckResult, path: Path) -> None:
         return
     rows = (
         (kind, place.path, place.label, place.subset, why)
-        for kind, found in suspicions.by_kind().items()
+        for kind, found in (suspicions.by_kind() | {"strangest": suspicions.strangest()}).items()
         for place, why in found
     )
     write_csv(path, ("finding", "path", "label", "subset", "why"), rows)

@@ -15,12 +15,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from otx.data.check import REPORT_EVERY, image_refs
+from otx.data.check import image_refs
 from otx.data.dataset import Dataset
-from otx.events import Progress, Reporter, heartbeat
+from otx.evaluation.features import ImageFeatures
+from otx.events import Reporter, heartbeat
 from otx.findings import CheckResult, Mislabelled
-from otx.inference.classify import run_over, softmax
-from otx.inference.predictor import Predictor
+from otx.inference.classify import softmax
 from otx.limits import limited_blas
 from otx.model.regression import fit_regression
 
@@ -42,45 +42,35 @@ class Doubt:
     score: float
 
 
+def can_search(num_images: int, num_classes: int, reporter: Reporter) -> bool:
+    """Whether wrong labels can be looked for; a warning if there are too many images and classes."""
+    if num_images * num_classes <= MAX_PROBABILITIES:
+        return True
+    reporter.warn(
+        f"Wrong labels are not looked for: {num_images} images times {num_classes} classes are more than "
+        f"{MAX_PROBABILITIES}; `otx check` of some of the classes, in a folder of their own, looks for them."
+    )
+    return False
+
+
 def list_mislabelled(
-    predictor: Predictor,
-    dataset: Dataset,
-    suspicions: CheckResult,
-    *,
-    batch_size: int,
-    max_pixels: int,
-    reporter: Reporter,
-) -> tuple[Mislabelled, ...] | None:
-    """The images of a data set that are probably mislabelled, the most certain first; None if there are too many.
+    images: ImageFeatures, dataset: Dataset, suspicions: CheckResult, reporter: Reporter
+) -> tuple[Mislabelled, ...]:
+    """The images of a data set that are probably mislabelled, the most certain first.
 
     Args:
+        images: those of the data set that can be decoded.
         suspicions: the check of the data set; a picture is judged by a regression that saw none of its copies.
     """
     places = {place.path: place for place in image_refs(dataset)}
-    if len(places) * len(dataset.classes) > MAX_PROBABILITIES:
-        reporter.warn(
-            f"Wrong labels are not looked for: {len(places)} images times {len(dataset.classes)} classes are more than "
-            f"{MAX_PROBABILITIES}; `otx check` of some of the classes, in a folder of their own, looks for them."
-        )
-        return None
     copy_of = {place.path: group.images[0].path for group in suspicions.copies for place in group.images}
-    paths = [dataset.root / path for path in places]
-    rows = run_over(predictor.features, paths, predictor.card.preprocessing.reading(max_pixels), batch_size=batch_size)
-    known, features = [], []
-    for number, (place, (_, row, _)) in enumerate(zip(places.values(), rows, strict=True), start=1):
-        if row is not None:
-            known.append(place)
-            features.append(row)
-        if number % REPORT_EVERY == 0:
-            reporter.progress(Progress("features", number, len(paths)))
-    if not known:
-        return ()
+    known = [places[path] for path in images.paths]
     index = {name: number for number, name in enumerate(dataset.classes)}
     labels = [index[place.label] for place in known]
     numbers = {path: number for number, path in enumerate(places)}
     groups = [numbers[copy_of.get(place.path, place.path)] for place in known]
     with heartbeat(reporter, "looking for wrong labels"):
-        doubts = find_mislabelled(np.stack(features), labels, groups)
+        doubts = find_mislabelled(images.features, labels, groups)
     return tuple(
         Mislabelled(
             **known[doubt.index].to_dict(), suggested=dataset.classes[doubt.suggested], score=round(doubt.score, 4)

@@ -46,6 +46,9 @@ class Predictor(Protocol):
     def scored(self, images: Sequence[Pixels]) -> tuple[Logits, Scores | None]:
         """Logits (N, C), and the unknown scores (N,); None if the model has no such score."""
 
+    def features_and_scores(self, images: Sequence[Pixels]) -> tuple[Features, Scores | None]:
+        """The classifier's input (N, D), and the unknown scores (N,); None if only PyTorch gives both."""
+
     def explain(self, images: Sequence[Pixels], algorithm: str = "auto") -> tuple[Logits, Maps]:
         """Logits (N, C), and a saliency map of every class (N, C, h, w), from 0 to 1.
 
@@ -99,6 +102,10 @@ class TorchPredictor:
             return self.logits(images), None
         logits, features = self._run(self._logits_and_input, images)
         return logits, self._known.score(features, logits)
+
+    def features_and_scores(self, images: Sequence[Pixels]) -> tuple[Features, Scores | None]:
+        logits, features = self._run(self._logits_and_input, images)
+        return features, None if self._known is None else self._known.score(features, logits)
 
     def _classifier_input(self, batch: Any) -> Any:
         return self._logits_and_input(batch)[1]
@@ -169,6 +176,9 @@ class OpenVinoPredictor:
             (output,) = self._model.add_outputs([node.input_value(0)])
             output.get_tensor().add_names(set(FEATURES))
         return _flat(self._run(images, FEATURES)[0])
+
+    def features_and_scores(self, images: Sequence[Pixels]) -> tuple[Features, Scores | None]:
+        return self.features(images), None
 
     def scored(self, images: Sequence[Pixels]) -> tuple[Logits, Scores | None]:
         logits, *scores = self._run(images, self._answer)
@@ -242,6 +252,9 @@ class OnnxPredictor:
             model.graph.output.append(onnx.helper.make_empty_tensor_value_info(self._features))
             self._session = self._open(model.SerializeToString())
         return _flat(self._run(images, (self._features,))[0])
+
+    def features_and_scores(self, images: Sequence[Pixels]) -> tuple[Features, Scores | None]:
+        return self.features(images), None
 
     def scored(self, images: Sequence[Pixels]) -> tuple[Logits, Scores | None]:
         if self.card.unknown_limit is None:

@@ -7,6 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from otx.errors import ModelError, first_line
 from otx.files import atomic
 from otx.limits import limit_torch
@@ -22,23 +25,31 @@ if TYPE_CHECKING:
 
 KEY = "otx"
 EXPORTED = (".xml", ".onnx")
+SAMPLE = "sample"
 MODEL_SUFFIXES = (".safetensors", ".ckpt", ".xml", ".onnx")
 MAX_HEADER = 100_000_000
 TRAIN_AGAIN = "give a file that `otx train` or `otx export` wrote"
 
 
 def save_model(
-    path: Path, state: Mapping[str, torch.Tensor], card: ModelCard, known: KnownClasses | None = None
+    path: Path,
+    state: Mapping[str, torch.Tensor],
+    card: ModelCard,
+    known: KnownClasses | None = None,
+    sample: NDArray[np.float16] | None = None,
 ) -> None:
     """Write a model file; it appears under its name only when it is complete.
 
     Args:
         known: what tells whether an image is of a class that the model knows; the card has the limit of its score.
+        sample: validation images as `known` sees them (N, R), to compare new photos with.
     """
     import torch
     from safetensors.torch import save
 
-    more = {} if known is None else known.tensors()
+    more: dict[str, NDArray[Any]] = {} if known is None else dict(known.tensors())
+    if sample is not None:
+        more[SAMPLE] = sample
     tensors = {**state, **{f"{KNOWN}{name}": torch.from_numpy(value) for name, value in more.items()}}
     with atomic(path, "wb") as file:
         file.write(with_checksum(save(tensors, metadata={KEY: card.to_json(), CHECKSUM_KEY: EMPTY})))
@@ -94,12 +105,23 @@ def load_known(path: Path) -> KnownClasses | None:
     if path.suffix != ".safetensors":
         return None
     found = {name.removeprefix(KNOWN): value for name, value in _state(path).items() if name.startswith(KNOWN)}
+    found.pop(SAMPLE, None)
     if not found:
         return None
     try:
         return KnownClasses.of({name: value.numpy() for name, value in found.items()})
     except (TypeError, ValueError) as error:
         raise ModelError(f"{path}: what it knows of its classes is damaged: {error}", fix=TRAIN_AGAIN) from error
+
+
+def load_sample(path: Path) -> NDArray[np.float32] | None:
+    """Validation images as the model's `KnownClasses` sees them (N, R); None in files of older versions.
+
+    Raises:
+        ModelError: the file cannot be used.
+    """
+    found = _state(path).get(f"{KNOWN}{SAMPLE}") if path.suffix == ".safetensors" else None
+    return None if found is None else found.float().numpy()
 
 
 def _state(path: Path) -> dict[str, torch.Tensor]:

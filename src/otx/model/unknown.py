@@ -31,6 +31,7 @@ Scores = NDArray[np.float32]
 # 2 MB of 32-bit numbers
 MAX_NUMBERS = 500_000
 MAX_DIRECTIONS = 256
+MAX_SAMPLE = 500
 # the share of the mean variance in each variance
 SHRINKAGE = 0.1
 # a standard deviation of the energy counts as many of the distance
@@ -89,8 +90,19 @@ class KnownClasses:
         along = rows @ self.directions
         rest = np.maximum(np.square(rows).sum(1) - np.square(along).sum(1), 0) / self.outside
         whitened = along / self.scales
-        products = 2 * whitened @ self.means.T - np.square(self.means).sum(1)
-        return np.asarray(np.square(whitened).sum(1) - products.max(1) + rest, np.float32)
+        return np.asarray(np.square(whitened).sum(1) - self._products(whitened).max(1) + rest, np.float32)
+
+    def whitened(self, features: Features) -> Features:
+        """Features (N, D) along the directions (N, R), divided by `scales`."""
+        return np.asarray((at_length_1(features) - self.centre) @ self.directions / self.scales, np.float32)
+
+    def nearest(self, whitened: Features) -> NDArray[np.int64]:
+        """The number of the class whose mean is nearest (N,) to whitened features (N, R)."""
+        return np.asarray(self._products(whitened).argmax(1))
+
+    def _products(self, whitened: NDArray[np.floating]) -> Features:
+        """What is taken from the squared length of a row to get its squared distance to each class mean (N, C)."""
+        return np.asarray(2 * whitened @ self.means.T - np.square(self.means).sum(1), np.float32)
 
     def judged_by(self, features: Features, logits: Logits) -> KnownClasses:
         """A copy whose standard deviations are those of these validation images, (N, D) and (N, C)."""
@@ -139,6 +151,12 @@ def summarise(features: Features, labels: NDArray[np.int64], num_classes: int) -
     outside = width * max((1 - SHRINKAGE) * rest + floor, TINY)
     parts = (centre, directions, scales, means @ directions / scales, np.array([outside]), np.array([[0, 1], [0, 1]]))
     return KnownClasses(*(np.ascontiguousarray(each, np.float32) for each in parts))
+
+
+def draw_sample(whitened: Features, seed: int) -> NDArray[np.float16]:
+    """Of whitened features (N, R) at most MAX_SAMPLE at random, in their order: 256 KB for 256 directions."""
+    drawn = np.sort(np.random.default_rng(seed).permutation(len(whitened))[:MAX_SAMPLE])
+    return whitened[drawn].astype(np.float16)
 
 
 def limit_of(scores: NDArray[np.floating], share: float) -> float:

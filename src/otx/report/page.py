@@ -44,6 +44,7 @@ BARS = 40
 LISTED = 50
 PICTURED = 24
 CONFUSIONS_LISTED = 10
+GAINS_LISTED = 20
 SUBSETS = {"train": "training", "val": "validation", "test": "test"}
 
 
@@ -80,6 +81,7 @@ def render_report(record: Record, *, quick: bool = False) -> str:
         record=record,
         summary=summarise(record),
         curves=_curves(record),
+        forecast=_forecast(record),
         measured=view,
         data=view["data"] if view else {},
         sizes=_sizes(record),
@@ -103,6 +105,18 @@ def _curves(record: Record) -> dict[str, str]:
         "Loss": plots.losses(epochs, marks),
         "Accuracy": plots.curve({"validation": epochs}, "val_accuracy", number=".4f", marks=marks),
         "Learning rate": plots.curve({"learning rate": epochs}, "lr", number=".3g", marks=drops, falls=True, zero=True),
+    }
+
+
+def _forecast(record: Record) -> dict[str, Any]:
+    """What more photos would bring: the curve, and the classes that gain most."""
+    found = record.learning_curve
+    if found is None:
+        return {}
+    return {
+        "curve": found,
+        "plot": plots.learning_curve(found) if found.points else "",
+        "classes": found.classes[:GAINS_LISTED],
     }
 
 

@@ -16,6 +16,7 @@ from typing import Any
 
 from otx.confusion import ConfusionMatrix
 from otx.errors import RunError, first_line
+from otx.findings import CurvePoint, LearningCurve
 from otx.model.calibration import CalibrationBin
 from otx.report.figures import ThresholdRow
 from otx.results import EpochResult
@@ -218,6 +219,22 @@ def coverage_curve(table: Sequence[ThresholdRow]) -> str:
         if row.covered
     ]
     return draw("coverage", rows=rows)
+
+
+def learning_curve(curve: LearningCurve) -> str:
+    """Accuracy by the number of training images: what was measured, and the power law through it, to twice as many."""
+
+    def rows(points: Sequence[CurvePoint]) -> Rows:
+        return [
+            {
+                "images": each.num_images,
+                "accuracy": each.accuracy,
+                "text": f"{each.num_images:,} images: {each.accuracy:.1%}",
+            }
+            for each in points
+        ]
+
+    return draw("learning_curve", points=rows(curve.points), line=rows(curve.line))
 
 
 def class_sizes(sizes: Mapping[tuple[str, str], int], classes: Sequence[str], subsets: Mapping[str, str]) -> str:

@@ -15,6 +15,7 @@ from otx.data.dataset import Split
 from otx.data.reading import AS_STORED, MAX_PIXELS, Reading
 from otx.errors import DataError, ModelError, UsageError
 from otx.evaluation.evaluate import PREDICTIONS, RESULTS, read_test
+from otx.findings import LearningCurve
 from otx.model.card import ModelCard
 from otx.model.modelfile import read_card
 from otx.plain import structured
@@ -67,6 +68,7 @@ class Record:
     bad_images: tuple[BadImage, ...]
     measurement: Measurement | None
     suspicions: dict[str, Any] | None
+    learning_curve: LearningCurve | None = None
 
     @property
     def name(self) -> str:
@@ -140,6 +142,7 @@ def read_record(folder: Path) -> Record:
         bad_images=tuple(BadImage(row["path"], row["reason"]) for row in _rows(run.bad_images)),
         measurement=measurement,
         suspicions=_json(run.suspicions),
+        learning_curve=_learning_curve(run.learning_curve),
     )
 
 
@@ -177,6 +180,14 @@ def _json(path: Path) -> dict[str, Any] | None:
     if not isinstance(plain, dict):
         raise DataError(f"{path} must hold an object, got {type(plain).__name__}")
     return plain
+
+
+def _learning_curve(path: Path) -> LearningCurve | None:
+    plain = _json(path)
+    try:
+        return None if plain is None else structured(LearningCurve, plain)
+    except (KeyError, ValueError, TypeError) as error:
+        raise DataError(f"{path} is damaged: {error}") from error
 
 
 def _rows(path: Path) -> list[dict[str, str]]:

@@ -23,7 +23,7 @@ from otx.data.split_file import write_split
 from otx.errors import StoppedError, UsageError
 from otx.events import Reporter, SilentReporter, heartbeat
 from otx.files import clear_leftovers, write_csv, write_json, write_text
-from otx.findings import CheckResult
+from otx.findings import CheckResult, LearningCurve
 from otx.model.card import ModelCard
 from otx.model.modelfile import save_model
 from otx.recipe import AUTO, BATCH_SIZE, Recipe
@@ -37,7 +37,9 @@ from otx.training.compute import find_shard, share
 from otx.training.devices import Compute
 from otx.training.fit import Outcome, fit
 from otx.training.inputs import Inputs, open_inputs
+from otx.training.kept import KeptModel
 from otx.training.known_classes import learn_known
+from otx.training.learning_curve import look_ahead, read_curve
 from otx.training.linear_probe import Features, has_linear_head, probe
 from otx.training.loop import Job
 from otx.training.module import Classifier
@@ -121,13 +123,16 @@ def _train(request: TrainingRequest, budget: Budget, reporter: Reporter) -> Trai
             _write_beginning(run, request, recipe, start, card)
             with heartbeat(reporter, "reading the images once more"):
                 write_known(dataset, run.known)
+            if probed is not None:
+                with heartbeat(reporter, "looking whether more images would help"):
+                    look_ahead(probed, start.classes, len(dataset.train), run, recipe.seed)
         reporter.note(f"Run folder: {run.path}")
         _note_transport(inputs, recipe, reporter)
         job = Job(module, inputs, run, card, compute, watch, reporter, before, request.run is not None, budget)
         outcome = fit(job)
         if compute.is_main and not outcome.stop.interrupted:
             _complete_model(job, outcome, probed)
-    result = _result(run, outcome, start, compute)
+    result = _result(run, outcome, start, compute, read_curve(run))
     if compute.is_main:
         _write_summary(run, {**result.to_dict(), **provenance, **_facts(recipe, card, compute), **clock.read()})
     return result
@@ -135,10 +140,11 @@ def _train(request: TrainingRequest, budget: Budget, reporter: Reporter) -> Trai
 
 def _complete_model(job: Job, outcome: Outcome, probed: Features | None) -> None:
     """Add to the model file what makes its probabilities right, and what tells known images from others."""
+    kept = KeptModel(job)
     if job.module.recipe.training.calibrate:
-        calibrate_model(job)
+        calibrate_model(kept)
     # its scores are computed from the calibrated logits
-    learn_known(job, outcome.best, probed)
+    learn_known(kept, outcome.best, probed)
 
 
 def _note_transport(inputs: Inputs, recipe: Recipe, reporter: Reporter) -> None:
@@ -258,7 +264,9 @@ def _hardware(compute: Compute) -> dict[str, Any]:
     }
 
 
-def _result(run: RunFolder, outcome: Outcome, start: StartingPoint, compute: Compute) -> TrainResult:
+def _result(
+    run: RunFolder, outcome: Outcome, start: StartingPoint, compute: Compute, curve: LearningCurve | None
+) -> TrainResult:
     return TrainResult(
         run_dir=run.path,
         model_path=run.model,
@@ -270,6 +278,7 @@ def _result(run: RunFolder, outcome: Outcome, start: StartingPoint, compute: Com
         precision=compute.precision,
         interrupted=outcome.stop.interrupted,
         stop=outcome.stop,
+        learning_curve=curve,
     )
 
 

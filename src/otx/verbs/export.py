@@ -10,6 +10,8 @@ from otx.export.bundle import check_deploy, write_deploy_folder
 from otx.export.export import ExportRequest, export_model
 from otx.files import check_folder
 from otx.model.metadata import spaceless, underscored
+from otx.model.modelfile import read_card
+from otx.model.trained import TrainedModel
 from otx.results import ExportResult
 from otx.verbs.session import Session
 from otx.workspace import set_latest
@@ -44,6 +46,7 @@ def run(
     with heartbeat(session.reporter, "exporting"):
         result = export_model(model.path, folder, request, images)
     set_latest(session.work_dir, "export", folder)
+    note_lost_score(session, model, result.path)
     for name, label in zip(model.card.classes, spaceless(model.card.classes), strict=True):
         if label != underscored(name):
             session.reporter.note(
@@ -52,3 +55,16 @@ def run(
     if deploy is not None:
         write_deploy_folder(result.path, deploy, images[0])
     return result
+
+
+def note_lost_score(session: Session, model: TrainedModel, exported: Path) -> None:
+    """Say so if a model can tell images of other things, and its exported file cannot."""
+    if model.card.unknown_limit is None or read_card(exported).unknown_limit is not None:
+        return
+    if exported.suffix == ".onnx":
+        why = "openvino-model-api cannot read a score from an ONNX file"
+        fix = "--export_format OPENVINO keeps it"
+    else:
+        why = "the score of the graph is not that of the model: its numbers are too close to each other for 32 bits"
+        fix = f"predict with {model.path} where it matters"
+    session.reporter.note(f"`known` of its predictions will be empty, and --reject is refused: {why}; {fix}.")

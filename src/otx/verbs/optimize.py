@@ -12,6 +12,7 @@ from otx.export.export import ExportRequest, export_model
 from otx.export.optimize import Int8Request, NetworkInputs, halve, optimize_model, precision_of
 from otx.model.trained import TrainedModel
 from otx.results import OptimizeResult
+from otx.verbs.export import note_lost_score
 from otx.verbs.session import Session
 from otx.workspace import set_latest
 
@@ -55,6 +56,7 @@ def _variants(session: Session, model: TrainedModel, scratch: Path, *, explain: 
     if not model.is_exported:
         images = model.sample_images(session.data_request(), session.reporter)
         path = export_model(path, scratch, ExportRequest(explain="auto" if explain else ""), images).path
+        note_lost_score(session, model, path)
     if path.suffix != ".xml":
         raise UsageError(f"{path} is neither an IR nor a model file", allowed=["*.xml", "*.safetensors", "*.ckpt"])
     precision = precision_of(path)
