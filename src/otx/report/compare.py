@@ -127,7 +127,6 @@ def _facts(runs: Sequence[Record]) -> list[tuple[str, tuple[str, ...]]]:
         ("training images", of(lambda r: f"{sum(n for (_, subset), n in r.sizes.items() if subset == 'train'):,}")),
         ("epochs", of(lambda r: sum(epoch.is_trained for epoch in r.epochs))),
         ("best epoch", of(lambda r: r.best.epoch + 1 if r.best else "")),
-        ("its validation accuracy", of(lambda r: f"{r.best.val_accuracy:.4f}" if r.best else "")),
         ("training time", of(lambda r: f"{sum(epoch.seconds for epoch in r.epochs):,.0f} s" if r.epochs else "")),
         ("ended", of(lambda r: r.summary["stop_reason"] if r.summary else "")),
     ]  # fmt: skip

@@ -12,6 +12,7 @@ from otx.files import check_folder
 from otx.model.metadata import spaceless, underscored
 from otx.results import ExportResult
 from otx.verbs.session import Session
+from otx.verbs.shown import show_export
 from otx.workspace import set_latest
 
 
@@ -44,6 +45,7 @@ def run(
     with heartbeat(session.reporter, "exporting"):
         result = export_model(model.path, folder, request, images)
     set_latest(session.work_dir, "export", folder)
+    show_export(session, model, folder)
     for name, label in zip(model.card.classes, spaceless(model.card.classes), strict=True):
         if label != underscored(name):
             session.reporter.note(

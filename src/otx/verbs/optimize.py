@@ -13,6 +13,7 @@ from otx.export.optimize import Int8Request, NetworkInputs, halve, optimize_mode
 from otx.model.trained import TrainedModel
 from otx.results import OptimizeResult
 from otx.verbs.session import Session
+from otx.verbs.shown import show_export
 from otx.workspace import set_latest
 
 
@@ -46,6 +47,7 @@ def run(
         )
         result = optimize_model(variants, folder, int8, session.reporter)
     set_latest(session.work_dir, "optimize", folder)
+    show_export(session, model, folder)
     return result
 
 
