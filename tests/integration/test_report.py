@@ -310,6 +310,18 @@ def test_several_runs_stand_side_by_side(run: Path, tmp_path: Path) -> None:
     assert f"is right on {gained} photos where “other” is wrong, and wrong on 0 where that is right" in unescape(page)
 
 
+def test_an_export_is_put_into_the_page_and_leaves_the_rest_of_it(run: Path, page: str, tmp_path: Path) -> None:
+    copy = shutil.copytree(run, tmp_path / "run")
+    result = Engine(work_dir=tmp_path, checkpoint=copy / "model.safetensors").export()
+    new = (copy / "report.html").read_text(encoding="utf-8")
+    assert (
+        f'<span class="file">{result.path.name}</span></th><td class="n">{result.size_bytes / 1e6:.1f} MB</td>' in new
+    )
+    assert f"{result.latency_ms:.3g} ms a photo" in new
+    parts = r"<!--(smallest export|exports)-->.*?<!--/\1-->"
+    assert re.sub(parts, "", new, flags=re.S) == re.sub(parts, "", page, flags=re.S)
+
+
 def test_nothing_but_a_report_is_overwritten(run: Path, tmp_path: Path) -> None:
     (tmp_path / "mine.html").write_text("<p>mine</p>")
     with pytest.raises(UsageError, match=r"mine.html exists, and is no report of otx"):
@@ -461,6 +473,7 @@ def test_the_keyboard_reaches_every_part(opened: Any) -> None:
     for wanted in ("All figures", cell.get_dom_attribute("href"), "threshold", "Copy", "The whole recipe"):
         assert wanted in reached
     cell.send_keys(Keys.ENTER)
+    assert opened.find_element("css selector", "#tip").text == cell.find_element("css selector", "path").accessible_name
     assert opened.find_elements("css selector", "#cell .shots li")
     opened.find_element("css selector", "#cell button").send_keys(Keys.ENTER)
     assert opened.find_element("css selector", "#cell h3").text == "Most frequent mistakes"

@@ -159,10 +159,10 @@ def _flat(plain: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def _curves(records: Mapping[str, Record]) -> dict[str, str]:
     series = {name: run.epochs for name, run in records.items() if run.epochs}
-    if not series:
+    if all(len(epochs) < 2 for epochs in series.values()):
         return {}
     return {
-        "Validation accuracy": plots.curve(series, "val_accuracy", number=".4f"),
+        "Validation accuracy": plots.curve(series, "val_accuracy", number=".1%"),
         "Training loss": plots.curve(series, "train_loss", number=".4f"),
         "Validation loss": plots.curve(series, "val_loss", number=".4f"),
         "Learning rate": plots.curve(series, "lr", number=".3g", zero=True),

@@ -73,15 +73,17 @@ function followLink(event) {
   followAddress();
 }
 
+// says what a mark of a plot stands for: beside the pointer, or above the mark that the keyboard reached
 function showTip(event) {
-  const mark = event.target.closest("[role='graphics-symbol'][aria-label]");
+  const mark = event.target.closest("[role='graphics-symbol'][aria-label], .plot a");
   const tip = byId("tip");
   tip.hidden = !mark;
   if (!mark) return;
-  tip.textContent = mark.getAttribute("aria-label");
-  const box = tip.getBoundingClientRect();
-  tip.style.left = Math.max(8, Math.min(event.clientX + 12, innerWidth - box.width - 8)) + "px";
-  tip.style.top = Math.max(8, event.clientY - box.height - 12) + "px";
+  tip.textContent = (mark.matches("a") ? mark.querySelector("[aria-label]") : mark).getAttribute("aria-label");
+  const box = tip.getBoundingClientRect(), place = mark.getBoundingClientRect();
+  const [x, y] = event.type === "mousemove" ? [event.clientX, event.clientY] : [place.right, place.top];
+  tip.style.left = Math.max(8, Math.min(x + 12, innerWidth - box.width - 8)) + "px";
+  tip.style.top = Math.max(8, y - box.height - 12) + "px";
 }
 
 function sortBy(heading) {
@@ -132,6 +134,7 @@ for (const button of document.querySelectorAll(".sortable th button")) {
 }
 document.addEventListener("click", followLink);
 document.addEventListener("mousemove", showTip);
+document.addEventListener("focusin", showTip);
 window.addEventListener("hashchange", followAddress);
 window.addEventListener("resize", markScrolling);
 if (byId("threshold")) {
