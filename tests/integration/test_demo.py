@@ -508,7 +508,7 @@ def test_everybody_can_use_the_page(scheme: str, width: int, browser: Any, demo:
     page.find_element(By.ID, "with-map").click()
     give_all(page, three)
     assert grave_faults(page) == []
-    assert page.execute_script("return document.documentElement.scrollWidth") == width
+    assert page.execute_script("return document.documentElement.scrollWidth") <= width
     browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
 
