@@ -258,7 +258,7 @@ def test_a_run_that_was_killed_has_a_page_of_what_is_there(run: Path, tmp_path: 
     for name in kept:
         shutil.copy(run / name, tmp_path / name)
     page = write_report(tmp_path).read_text()
-    assert "Which classes it confuses is measured by `otx test`." in page
+    assert "Which classes it confuses is measured by <code>otx test</code>." in page
     assert "The training has not come to its end." in page
     for name in kept[1:]:
         (tmp_path / name).unlink()

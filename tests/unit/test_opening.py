@@ -102,6 +102,15 @@ def test_of_two_epochs_with_the_same_accuracy_one_is_named() -> None:
     assert "epoch 2 of 2, which has the lowest loss on" in kept_in_words(record(None, epochs=by_loss))
 
 
+def test_an_accuracy_reached_before_is_not_still_getting_better() -> None:
+    first, second = epochs(0.5, 0.75)
+    figures = measured([[9, 1], [0, 10]], CLASSES)
+    rising = record(figures, {"a": 9, "b": 9}, (first, second), "all_epochs")
+    tied = replace(rising, epochs=(replace(first, val_accuracy=0.75), second))
+    assert "still getting better" in summarise(rising).sentences[2]
+    assert "still getting better" not in summarise(tied).sentences[2]
+
+
 def test_a_fitted_classifier_is_no_epoch() -> None:
     fitted = replace(epochs(0.9)[0], epoch=-1)
     assert "no epoch was trained" in kept_in_words(record(None, epochs=(fitted,)))

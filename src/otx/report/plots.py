@@ -28,6 +28,7 @@ BASE = 'xlink:href="https://vega.github.io/vega-datasets/#'
 MATRIX_SIDE = 560
 MAX_CELL, MIN_CELL, CELL_WITH_SHARE, CELL_WITH_COUNT = 64, 12, 42, 22
 LINE_OF_TEXT = 13
+MAX_TICKS = 6
 
 Rows = list[dict[str, Any]]
 
@@ -125,6 +126,8 @@ def _lines(rows: Rows, number: str, marks: Rows, colors: Mapping[str, str], zero
         colors=list(colors.values()),
         legend=legend,
         zero=zero,
+        # more would fall between two epochs, and be named like one of them
+        ticks=min(MAX_TICKS, max(1, _last(rows) + 1 - min(int(row["epoch"]) for row in rows))),
     )
 
 

@@ -184,6 +184,8 @@ def _about_training(record: Record) -> tuple[str, str] | None:
     best = record.best
     if best is None or best is not record.epochs[-1] or best.epoch < 1 or record.stop is not StopReason.ALL_EPOCHS:
         return None
+    if best.val_accuracy <= max(epoch.val_accuracy for epoch in record.epochs[:-1]):
+        return None
     return (
         "It was still getting better when the training ended: more epochs would help most.",
         f"The last of the {best.epoch + 1} epochs was the best one: --max_epochs {2 * (best.epoch + 1)} would let it "
