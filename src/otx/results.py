@@ -241,7 +241,10 @@ class Prediction(Result):
 
 @dataclass(frozen=True)
 class ExportResult(Result):
-    """An exported file. `max_difference` is the largest |logit - PyTorch logit| over `num_checked` images."""
+    """An exported file. `max_difference` is the largest |logit - PyTorch logit| over `num_checked` images.
+
+    `latency_ms` is the median of one image at a time on this machine; None if the file takes no single image.
+    """
 
     path: Path
     export_format: str
@@ -251,6 +254,7 @@ class ExportResult(Result):
     tolerance: float
     num_checked: int
     size_bytes: int
+    latency_ms: float | None = None
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ otx-workspace/                 --work_dir
         validation/            the best model on the validation images: the files of a test
         checkpoints/           last.ckpt and epoch_NNN.ckpt (the best), to resume from
         tensorboard/           what TensorBoard shows, if it is installed
-        exported_model.xml ... what `otx export` made of it
+        exported_model.xml ... what `otx export` made of it, and .xml.json: its figures
         optimized_model.xml    what `otx optimize` made of it, and .json: its figures
         explain/2026.../       one `otx explain`
         demo/                  the export that `otx demo` made for itself

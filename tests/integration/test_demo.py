@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import csv
 import http.client
 import json
 import os
@@ -16,6 +17,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +28,18 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
 
-from browser import CHROMEDRIVER, CHROMIUM, NO_BROWSER, chromium, console_errors
+from browser import (
+    AXE,
+    CHROMEDRIVER,
+    CHROMIUM,
+    NO_AXE,
+    NO_BROWSER,
+    SCHEMES,
+    chromium,
+    console_errors,
+    grave_faults,
+    show_as,
+)
 from conftest import SMALL, Recorder
 from images import write_classes, write_image, write_noise
 from otx import Engine
@@ -34,6 +47,8 @@ from otx.cli import main
 from otx.demo import server
 from otx.demo.server import MAX_BYTES, PAGE, UPLOADS, Demo
 from otx.errors import UsageError
+from otx.evaluation.evaluate import read_test, write_test
+from otx.report.figures import percent_of
 from otx.workspace import latest_run
 
 CLASSES = ("<b>red", "blue & co", "green")
@@ -351,8 +366,8 @@ def opened(browser: Any, demo: Demo) -> Any:
 
 
 def printed(probabilities: dict[str, float]) -> dict[str, str]:
-    """The probabilities in percent, rounded to four decimals like those that `otx predict` prints."""
-    return {name: f"{100 * float(f'{value:.4f}'):.2f} %" for name, value in probabilities.items()}
+    """The probabilities in whole percents."""
+    return {name: percent_of(value) for name, value in probabilities.items()}
 
 
 TRANSFER = """
@@ -384,28 +399,141 @@ def test_a_photo_given_to_the_page_is_classified_as_predict_does(
     page = opened(browser, demo)
     give(page, photo, kind)
     assert shown(page) == printed(expected.probabilities)
-    assert page.find_element(By.ID, "best").text == expected.label
+    assert page.find_element(By.ID, "best").text in (expected.label, "Not sure")
     assert re.match(r"[\d.]+ ms on the server: ", page.find_element(By.ID, "time").text)
     assert console_errors(page) == []
 
 
 @needs_chromium
-def test_the_map_can_be_faded_and_changed_with_the_keyboard(browser: Any, demo: Demo, photo: Path) -> None:
+def test_the_map_stands_beside_the_photo_once_it_is_wanted(browser: Any, demo: Demo, photo: Path) -> None:
     page = opened(browser, demo)
+    give(page, photo, "choose")
+    shown(page)
+    heat, preview = page.find_element(By.ID, "heat"), page.find_element(By.ID, "preview")
+    assert preview.is_displayed()
+    assert not heat.is_displayed()
+    page.find_element(By.ID, "with-map").send_keys(Keys.SPACE)
+    WebDriverWait(page, 20).until(lambda page: heat.is_displayed())
+    assert heat.size == preview.size
+    assert (heat.location["y"], heat.location["x"] > preview.location["x"]) == (preview.location["y"], True)
+    middle = "const box = heat.getBoundingClientRect(); return document.elementFromPoint(box.x + 9, box.y + 9).id"
+    assert page.execute_script(f"const heat = arguments[0]; {middle}", heat) == "heat", "not under the grey photo"
+    assert page.find_element(By.ID, "legend").is_displayed()
+    assert console_errors(page) == []
+
+
+@needs_chromium
+def test_another_class_and_its_map_are_chosen_with_the_keyboard(browser: Any, demo: Demo, photo: Path) -> None:
+    page = opened(browser, demo)
+    page.find_element(By.ID, "with-map").send_keys(Keys.SPACE)
     give(page, photo, "choose")
     shown(page)
     heat = page.find_element(By.ID, "heat")
     first = heat.get_attribute("src")
-    assert heat.size == page.find_element(By.ID, "preview").size
-    assert heat.value_of_css_property("opacity") == "0.5"
-    page.find_element(By.ID, "opacity").send_keys(Keys.END)
-    assert heat.value_of_css_property("opacity") == "1"
     second = page.find_elements(By.CSS_SELECTOR, "#classes button")[1]
     second.send_keys(Keys.ENTER)
     assert heat.get_attribute("src") != first
     assert second.get_attribute("aria-pressed") == "true"
     assert second.text.split("\n")[0] in page.find_element(By.ID, "maps").text
     assert console_errors(page) == []
+
+
+def give_all(page: Any, files: list[Path]) -> None:
+    page.find_element(By.ID, "file").send_keys("\n".join(map(str, files)))
+    done = f"{len(files)} photos"
+    WebDriverWait(page, 20).until(lambda page: page.find_element(By.ID, "progress").text == done)
+
+
+@pytest.fixture
+def three(tmp_path: Path, photo: Path) -> list[Path]:
+    """A photo, a file that is none, and a photo whose name needs quotes in a CSV."""
+    (tmp_path / "notes.jpg").write_text("no photo")
+    return [photo, tmp_path / "notes.jpg", write_image(tmp_path / 'a, "b".png', (10, 200, 30))]
+
+
+@needs_chromium
+def test_several_photos_become_the_csv_of_predict(
+    demo: Demo, engine: Engine, exported: Path, three: list[Path], tmp_path: Path
+) -> None:
+    with chromium() as page:
+        page.execute_cdp_cmd("Browser.setDownloadBehavior", {"behavior": "allow", "downloadPath": str(tmp_path)})
+        give_all(opened(page, demo), three)
+        page.find_element(By.ID, "save").click()
+        until(lambda: (tmp_path / "predictions.csv").is_file())
+        rows = list(csv.DictReader((tmp_path / "predictions.csv").read_text(encoding="utf-8").splitlines()))
+    assert [row.pop("sure") in ("true", "false", "") for row in rows] == [True] * 3
+    expected = tmp_path / "expected.csv"
+    list(engine.iter_predict(three, checkpoint=exported, output=expected))
+    wanted = list(csv.DictReader(expected.read_text(encoding="utf-8").splitlines()))
+    for row, other in zip(rows, wanted, strict=True):
+        assert (row["path"], row["label"], row["known"]) == (Path(other["path"]).name, other["label"], other["known"])
+        assert (row["probability"] == other["probability"], bool(row["error"])) == (True, bool(other["error"]))
+
+
+@needs_chromium
+def test_one_of_several_photos_is_looked_at_with_the_keyboard(browser: Any, demo: Demo, three: list[Path]) -> None:
+    page = opened(browser, demo)
+    give_all(page, three)
+    buttons = page.find_elements(By.CSS_SELECTOR, "#rows button")
+    assert [button.text for button in buttons] == [file.name for file in three]
+    buttons[2].send_keys(Keys.ENTER)
+    assert page.find_element(By.ID, "preview").get_attribute("alt") == three[2].name
+    buttons[1].send_keys(Keys.ENTER)
+    assert page.find_element(By.ID, "error").text == "notes.jpg: not an image that can be read"
+    assert [line for line in console_errors(page) if "422" not in line] == []
+
+
+@needs_chromium
+def test_an_answer_below_the_threshold_is_not_sure(browser: Any, demo: Demo, photo: Path) -> None:
+    page = opened(browser, demo)
+    threshold = page.find_element(By.ID, "threshold")
+    threshold.send_keys(Keys.HOME)
+    give(page, photo, "choose")
+    label, share = next(iter(shown(page).items()))
+    assert page.find_element(By.ID, "best").text == label
+    assert not page.find_element(By.ID, "unsure").is_displayed()
+    threshold.send_keys(Keys.END)
+    assert page.find_element(By.ID, "best").text == "Not sure"
+    assert page.find_element(By.ID, "unsure").text == f"Perhaps {label}: {share} is below 100 %."
+
+
+@needs_chromium
+@pytest.mark.skipif(not AXE.is_file(), reason=NO_AXE)
+@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("width", [1100, 390])
+def test_everybody_can_use_the_page(scheme: str, width: int, browser: Any, demo: Demo, three: list[Path]) -> None:
+    show_as(browser, scheme, width)
+    page = opened(browser, demo)
+    assert grave_faults(page) == []
+    page.find_element(By.ID, "with-map").click()
+    give_all(page, three)
+    assert grave_faults(page) == []
+    assert page.execute_script("return document.documentElement.scrollWidth") <= width
+    browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+def test_known_mistakes_are_among_the_examples(engine: Engine, exported: Path, tmp_path: Path) -> None:
+    """Every answer of the newest test is made wrong, and the demo is of a copy of its run."""
+    run = shutil.copytree(exported.parent, tmp_path / "run")
+    Engine(checkpoint=run / exported.name, work_dir=tmp_path, overrides={"report": False}).test()
+    (folder,) = run.glob("test/*")
+    result, images = read_test(folder)
+    others = dict(zip(CLASSES, (*CLASSES[1:], CLASSES[0]), strict=True))
+    write_test(result, tuple(replace(image, predicted=others[image.label]) for image in images), folder)
+    with Engine(checkpoint=run / exported.name, work_dir=tmp_path).demo() as demo:
+        examples = json.loads(ask(demo, "GET", "/model")[2])["examples"]
+    mistakes = [each for each in examples if each["mistaken_for"]]
+    assert len(mistakes) == 3
+    assert all(each["mistaken_for"] == others[each["label"]] for each in mistakes)
+
+
+def test_maps_are_made_only_if_they_are_wanted(demo: Demo, photo: Path) -> None:
+    with_maps, without = (
+        json.loads(ask(demo, "POST", path, photo.read_bytes())[2]) for path in ("/classify", "/classify?maps=false")
+    )
+    assert all(each["heat"].startswith("data:image/webp") for each in with_maps["candidates"])
+    assert (without["map_ms"], {each["heat"] for each in without["candidates"]}) == (None, {None})
+    assert shares(without["candidates"]) == shares(with_maps["candidates"])
 
 
 @needs_chromium

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import os
 import re
 import shlex
@@ -18,7 +19,20 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from selenium.webdriver.support.ui import WebDriverWait
 
+from browser import (
+    AXE,
+    CHROMEDRIVER,
+    CHROMIUM,
+    NO_AXE,
+    NO_BROWSER,
+    SCHEMES,
+    chromium,
+    console_errors,
+    grave_faults,
+    show_as,
+)
 from conftest import SMALL, Recorder
 from images import write_digit_splits, write_noise
 from otx import Engine
@@ -27,14 +41,13 @@ from otx.cli import main
 from otx.confusion import ConfusionMatrix
 from otx.errors import UsageError
 from otx.evaluation.evaluate import read_test, write_test
+from otx.report.figures import percent
 from otx.report.page import SUBSETS, write_report
 from otx.results import ImageResult
 from otx.workspace import latest_run
 
 EVIL = "<img src=x onerror=alert(1)>.png"
 EVIL_CLASS = "<b>4 & 'four'"
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-DRIVER = shutil.which("chromedriver")
 SETTINGS = {
     **SMALL,
     "report": True,
@@ -44,15 +57,6 @@ SETTINGS = {
     "data.train_subset.augmentation.flip": 0.0,
     "data.train_subset.augmentation.scale": (0.7, 1.0),
 }
-FLAGS = (
-    "--headless=new",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--no-first-run",
-)
 CLICK = "arguments[0].querySelector('path').dispatchEvent(new MouseEvent('click', {bubbles: true, cancelable: true}))"
 SLIDE = "const s = document.getElementById('threshold'); s.value = arguments[0]; s.dispatchEvent(new Event('input'))"
 LIMIT = 3_000_000
@@ -144,15 +148,23 @@ def test_the_table_and_the_matrix_follow_from_the_predictions(run: Path, page: s
     ]
     columns = precision_recall_fscore_support(true, predicted, labels=names, zero_division=0)
     for place, name in enumerate(names):
-        precision, recall, f1 = (f"{column[place]:.4f}" for column in columns[:3])
+        precision, recall, f1 = (f"{100 * column[place]:.1f}" for column in columns[:3])
         low, high = binomtest(round(10 * columns[1][place]), 10).proportion_ci(method="wilson")
-        assert cells[place][:7] == [name, "20", "10", precision, recall, f"{low:.2f} to {high:.2f}", f1]
+        assert cells[place][:7] == [
+            name,
+            "20",
+            "10",
+            precision,
+            recall,
+            f"{math.floor(100 * low)} to {math.ceil(100 * high)}",
+            f1,
+        ]
     totals = Counter(true)
     for (label, guess), count in Counter(zip(true, predicted, strict=True)).items():
         text = (
-            f"{label}: {count} of {totals[label]} recognised"
+            f"{label}: {count} of {totals[label]} recognised ({10 * count} %)"
             if label == guess
-            else f"{label} taken for {guess}: {count} of {totals[label]}"
+            else f"{label} taken for {guess}: {count} of {totals[label]} ({10 * count} %)"
         )
         assert text in marks
 
@@ -181,7 +193,7 @@ def test_curves_and_sizes_follow_from_the_files_of_the_run(run: Path, page: str)
         epoch = int(row["epoch"]) + 1
         assert f"training, epoch {epoch}: {float(row['train_loss']):.4f}" in marks
         assert f"validation, epoch {epoch}: {float(row['val_loss']):.4f}" in marks
-        assert f"validation, epoch {epoch}: {float(row['val_accuracy']):.4f}" in marks
+        assert f"validation, epoch {epoch}: {float(row['val_accuracy']):.1%}" in marks
         assert f"learning rate, epoch {epoch}: {float(row['lr']):.3g}" in marks
     split = Counter(
         (row["class"], row["subset"]) for row in csv.DictReader((run / "split.csv").read_text().splitlines())
@@ -209,7 +221,7 @@ def test_a_test_is_read_back_as_it_was_written(run: Path, tmp_path: Path) -> Non
 def test_the_command_on_the_page_trains_the_same_again(run: Path, page: str, tmp_path: Path) -> None:
     found = re.search(r'<code id="command">(.*?)</code>', page, re.S)
     assert found is not None
-    words = shlex.split(unescape(found[1]))
+    words = shlex.split(unescape(found[1]).replace("\\\n", " "))
     assert words[0] == "otx"
     assert main([*words[1:], "--work_dir", str(tmp_path)]) == 0
     ours, theirs = (
@@ -246,7 +258,7 @@ def test_a_run_that_was_killed_has_a_page_of_what_is_there(run: Path, tmp_path: 
     for name in kept:
         shutil.copy(run / name, tmp_path / name)
     page = write_report(tmp_path).read_text()
-    assert "Which classes it confuses is measured by `otx test`." in page
+    assert "Which classes it confuses is measured by <code>otx test</code>." in page
     assert "The training has not come to its end." in page
     for name in kept[1:]:
         (tmp_path / name).unlink()
@@ -298,6 +310,18 @@ def test_several_runs_stand_side_by_side(run: Path, tmp_path: Path) -> None:
     assert f"is right on {gained} photos where “other” is wrong, and wrong on 0 where that is right" in unescape(page)
 
 
+def test_an_export_is_put_into_the_page_and_leaves_the_rest_of_it(run: Path, page: str, tmp_path: Path) -> None:
+    copy = shutil.copytree(run, tmp_path / "run")
+    result = Engine(work_dir=tmp_path, checkpoint=copy / "model.safetensors").export()
+    new = (copy / "report.html").read_text(encoding="utf-8")
+    assert (
+        f'<span class="file">{result.path.name}</span></th><td class="n">{result.size_bytes / 1e6:.1f} MB</td>' in new
+    )
+    assert f"{result.latency_ms:.3g} ms a photo" in new
+    parts = r"<!--(smallest export|exports)-->.*?<!--/\1-->"
+    assert re.sub(parts, "", new, flags=re.S) == re.sub(parts, "", page, flags=re.S)
+
+
 def test_nothing_but_a_report_is_overwritten(run: Path, tmp_path: Path) -> None:
     (tmp_path / "mine.html").write_text("<p>mine</p>")
     with pytest.raises(UsageError, match=r"mine.html exists, and is no report of otx"):
@@ -337,29 +361,20 @@ def test_ten_thousand_images_stay_below_three_megabytes(run: Path, tmp_path: Pat
 
 
 @pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    if CHROMIUM is None or DRIVER is None:
-        pytest.skip("no chromium with chromedriver on this machine")
-    from selenium import webdriver
-    from selenium.webdriver.chrome.service import Service
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    profile = tmp_path_factory.mktemp("chromium")
-    for flag in [*FLAGS, f"--user-data-dir={profile}", "--window-size=1200,900"]:
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(options=options, service=Service(DRIVER))
-    yield driver
-    driver.quit()
+def browser() -> Iterator[Any]:
+    if not (CHROMIUM and CHROMEDRIVER):
+        pytest.skip(NO_BROWSER)
+    with chromium(width=1200, height=900) as driver:
+        yield driver
 
 
 @pytest.fixture
 def opened(browser: Any, run: Path) -> Any:
     """The browser with the page of the run; the console must stay empty."""
+    browser.get("about:blank")
     browser.get((run / "report.html").as_uri())
     yield browser
-    assert browser.get_log("browser") == []
+    assert console_errors(browser) == []
 
 
 def texts(browser: Any, selector: str) -> list[str]:
@@ -413,13 +428,76 @@ def test_a_column_is_sorted_with_the_keyboard(opened: Any) -> None:
     assert opened.find_elements("css selector", "#classes th")[4].get_attribute("aria-sort") == "ascending"
 
 
-def test_nothing_scrolls_sideways_on_a_phone(opened: Any) -> None:
-    size = {"width": 390, "height": 844, "deviceScaleFactor": 1, "mobile": True}
-    opened.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-    try:
-        assert opened.execute_script("return [innerWidth, document.documentElement.scrollWidth]") == [390, 390]
-    finally:
-        opened.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+@pytest.fixture
+def phone(opened: Any) -> Iterator[Any]:
+    show_as(opened, "light", 390)
+    yield opened
+    opened.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+def test_nothing_scrolls_sideways_on_a_phone(phone: Any) -> None:
+    assert phone.execute_script("return [innerWidth, document.documentElement.scrollWidth]") == [390, 390]
+
+
+def test_a_phone_shows_six_mistakes_and_opens_more(phone: Any) -> None:
+    def shown() -> int:
+        return len([item for item in phone.find_elements("css selector", "#gallery li") if item.is_displayed()])
+
+    assert shown() == 6
+    phone.find_element("css selector", "#gallery summary").click()
+    assert shown() > 6
+
+
+@pytest.mark.skipif(not AXE.is_file(), reason=NO_AXE)
+@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("width", [1200, 390])
+def test_everybody_can_read_the_page(opened: Any, scheme: str, width: int) -> None:
+    show_as(opened, scheme, width)
+    opened.execute_script("for (const each of document.querySelectorAll('details')) each.open = true")
+    assert grave_faults(opened) == []
+    opened.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+def test_the_keyboard_reaches_every_part(opened: Any) -> None:
+    """Tab from the top to the end, and Enter on a cell of the matrix and on the way back."""
+    from selenium.webdriver import ActionChains, Keys
+
+    reached = []
+    for _ in range(150):
+        ActionChains(opened).send_keys(Keys.TAB).perform()
+        focused = opened.switch_to.active_element
+        reached.append(focused.get_dom_attribute("id") or focused.get_dom_attribute("href") or focused.text)
+        if focused.text == "The whole recipe":
+            break
+    cell = opened.find_element("css selector", ".plot a")
+    for wanted in ("All figures", cell.get_dom_attribute("href"), "threshold", "Copy", "The whole recipe"):
+        assert wanted in reached
+    cell.send_keys(Keys.ENTER)
+    assert opened.find_element("css selector", "#tip").text == cell.find_element("css selector", "path").accessible_name
+    assert opened.find_elements("css selector", "#cell .shots li")
+    opened.find_element("css selector", "#cell button").send_keys(Keys.ENTER)
+    assert opened.find_element("css selector", "#cell h3").text == "Most frequent mistakes"
+
+
+def test_the_command_is_copied_a_line_an_option(opened: Any) -> None:
+    opened.find_element("css selector", "[data-copies]").click()
+    WebDriverWait(opened, 20).until(lambda page: texts(page, "#copied") == ["copied"])
+    lines = texts(opened, "#command")[0].split(" \\\n    ")
+    assert lines[0] == "otx train"
+    assert all(line.startswith("--") for line in lines[1:])
+
+
+def test_the_table_of_thresholds_follows_from_the_predictions(opened: Any, run: Path) -> None:
+    for row in opened.find_elements("css selector", "#choices tbody tr"):
+        confidence, answered, right, mistakes = (cell.text for cell in row.find_elements("css selector", "th, td"))
+        step = 0 if confidence == "any" else int(confidence.split()[1])
+        kept = [each for each in answers(run) if float(each["probability"]) >= step / 100]
+        wrong = sum(each["label"] != each["predicted"] for each in kept)
+        assert (answered, right, mistakes) == (
+            percent(len(kept), 50),
+            percent(len(kept) - wrong, len(kept)),
+            str(wrong),
+        )
 
 
 def test_names_that_bite_do_no_harm(opened: Any, run: Path) -> None:

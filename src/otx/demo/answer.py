@@ -33,7 +33,7 @@ NO_PLACES = "at its input size this network sees a photo as a single place"
 
 @dataclass(frozen=True)
 class Candidate(Result):
-    """A class that a photo may show. `heat` is its saliency map as data URL, if there is one."""
+    """A class that a photo may show. `heat` is its saliency map as data URL, to lay over the photo, if there is one."""
 
     label: str
     probability: float
@@ -45,7 +45,7 @@ class Answer(Result):
     """The answer for one photo.
 
     `candidates` are the likeliest classes, best first, `num_classes` all there are. `preview` is a data URL of the
-    photo as it was decoded. `no_maps` says why there are no saliency maps, if there are none. Times are in
+    photo as it was decoded. `no_maps` says why there are no saliency maps, if there can be none. Times are in
     milliseconds; `map_ms` is None without maps. `known`: whether it shows a class that the model knows; None if the
     model cannot tell.
     """
@@ -64,11 +64,15 @@ class Answer(Result):
 
 @dataclass(frozen=True)
 class Example:
-    """A test image to try: its path, its class, and its thumbnail as data URL."""
+    """A test image to try: its path, its class, and its thumbnail as data URL.
+
+    `mistaken_for`: the wrong class that a test found the model to give it; empty if none did.
+    """
 
     path: Path
     label: str
     thumbnail: str
+    mistaken_for: str = ""
 
 
 class Watch:
@@ -101,8 +105,11 @@ class Answerer:
         size = self.card.preprocessing
         self._answer(np.zeros((size.height, size.width, 3), np.uint8), Watch())
 
-    def answer(self, source: bytes | Path) -> Answer:
+    def answer(self, source: bytes | Path, *, maps: bool = True) -> Answer:
         """Classify the bytes of an image, or an image file.
+
+        Args:
+            maps: also make the saliency maps of the likeliest classes.
 
         Raises:
             ImageError: it cannot be decoded.
@@ -111,21 +118,21 @@ class Answerer:
         with self._lock:
             with watch.measure("decode_ms"):
                 pixels = decode_image(source, self._reading)
-            return self._answer(pixels, watch)
+            return self._answer(pixels, watch, maps=maps)
 
-    def _answer(self, pixels: Pixels, watch: Watch) -> Answer:
+    def _answer(self, pixels: Pixels, watch: Watch, *, maps: bool = True) -> Answer:
         with watch.measure("classify_ms"):
             ((logits, unknown),) = score(self._predictor, [pixels])
             prediction = as_prediction("", logits, self.card.classes)
-        maps, no_maps = None, self._no_maps
-        if not no_maps:
+        seen, no_maps = None, self._no_maps
+        if maps and not no_maps:
             with watch.measure("map_ms"):
-                maps = self._predictor.explain([pixels])[1][0]
-            if not maps.any():
-                maps, no_maps = None, NO_PLACES
+                seen = self._predictor.explain([pixels])[1][0]
+            if not seen.any():
+                seen, no_maps = None, NO_PLACES
         photo = _fit(Image.fromarray(pixels), PREVIEW)
         return Answer(
-            candidates=tuple(self._candidates(prediction.probabilities, maps, photo.size)),
+            candidates=tuple(self._candidates(prediction.probabilities, seen, photo.size)),
             num_classes=len(self.card.classes),
             width=pixels.shape[1],
             height=pixels.shape[0],
@@ -145,16 +152,20 @@ class Answerer:
 
     def _heat(self, maps: Maps, label: str, size: tuple[int, int]) -> str:
         own = maps[[self.card.classes.index(label)]]
-        return _data_url(colours(self.card.preprocessing.on_image(own, *size[::-1])[0], size))
+        # the page enlarges it; a map has few places
+        half = max(1, size[0] // 2), max(1, size[1] // 2)
+        buffer = io.BytesIO()
+        colours(self.card.preprocessing.on_image(own, *half[::-1])[0], half).save(buffer, "WEBP", quality=QUALITY)
+        return f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
-def load_example(path: Path, label: str, reading: Reading) -> Example | None:
+def load_example(path: Path, label: str, reading: Reading, mistaken_for: str = "") -> Example | None:
     """Load an image file as an example; None if it cannot be decoded."""
     try:
         pixels = decode_image(path, reading)
     except ImageError:
         return None
-    return Example(path, label, _data_url(_fit(Image.fromarray(pixels), THUMBNAIL)))
+    return Example(path, label, _data_url(_fit(Image.fromarray(pixels), THUMBNAIL)), mistaken_for)
 
 
 def _fit(image: Image.Image, side: int) -> Image.Image:

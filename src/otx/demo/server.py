@@ -35,6 +35,7 @@ BODY_SECONDS = 60.0
 LINGER_SECONDS = 2.0
 PIECE = 65_536
 READ = ("GET", "HEAD")
+NO_MAPS = "maps=false"
 JSON = "application/json"
 HTML = "text/html; charset=utf-8"
 HEADERS = {
@@ -103,7 +104,10 @@ class _Server(ThreadingTCPServer):
             **about,
             "classes": list(answerer.card.classes),
             "max_bytes": MAX_BYTES,
-            "examples": [{"label": each.label, "thumbnail": each.thumbnail} for each in examples],
+            "examples": [
+                {"label": each.label, "thumbnail": each.thumbnail, "mistaken_for": each.mistaken_for}
+                for each in examples
+            ],
         }
         super().__init__(taken.getsockname(), _Handler, bind_and_activate=False)
         self.socket.close()
@@ -161,7 +165,7 @@ class _Handler(BaseHTTPRequestHandler):
         return answer()
 
     def _route(self) -> tuple[tuple[str, ...], Callable[[], tuple[str, bytes]]]:
-        path, server = self.path.split("?")[0], self.server
+        path, server = self.path.partition("?")[0], self.server
         if path == "/":
             return READ, lambda: (HTML, server.page)
         if path == "/model":
@@ -179,7 +183,8 @@ class _Handler(BaseHTTPRequestHandler):
             reason = f"{UPLOADS} photos are being looked at already: try again"
             raise _Refusal(HTTPStatus.SERVICE_UNAVAILABLE, reason, **{"Retry-After": "1"})
         try:
-            return JSON, _json(self.server.answerer.answer(photo()).to_dict())
+            maps = self.path.partition("?")[2] != NO_MAPS
+            return JSON, _json(self.server.answerer.answer(photo(), maps=maps).to_dict())
         finally:
             self.server.slots.release()
 

@@ -13,9 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from otx.child import Watch, run_in_child
-from otx.errors import ExportError, UsageError
+from otx.errors import ExportError, OtxError, UsageError
 from otx.events import SilentReporter
-from otx.files import staged_folder
+from otx.files import staged_folder, write_json
+from otx.inference.measure import Meter, Noise, measure_latency
 from otx.inference.predictor import Logits, Pixels, Scores, load_predictor
 from otx.inference.runtime import save_ir
 from otx.model.card import ModelCard
@@ -33,6 +34,7 @@ TOLERANCES = {"FP32": 1e-3, "FP16": 1e-2}
 SCORE_FACTOR = 5
 SUFFIXES = {"OPENVINO": (".xml", ".bin"), "ONNX": (".onnx",)}
 OPSET = 18
+LATENCY_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
@@ -97,19 +99,36 @@ def _export(
         module, example = _module(network, card, embedded=request.is_embedded)
         write = _write_openvino if request.export_format == "OPENVINO" else _write_onnx
         write(module, example, file, card, embedded=request.is_embedded, half=request.is_half)
-        difference, allowed = _check(checkpoint, file, images, TOLERANCES[request.export_precision])
+        checked = _check(checkpoint, file, images, TOLERANCES[request.export_precision])
         move_into_place(staging, output_dir, [f"{request.name}{suffix}" for suffix in reversed(suffixes)])
     written = [output_dir / f"{request.name}{suffix}" for suffix in suffixes]
-    return ExportResult(
+    result = ExportResult(
         path=written[0],
         export_format=request.export_format,
         export_precision=request.export_precision,
         preprocessing=request.preprocessing,
-        max_difference=difference,
-        tolerance=allowed,
+        max_difference=checked.difference,
+        tolerance=checked.tolerance,
         num_checked=len(images),
         size_bytes=sum(path.stat().st_size for path in written),
+        latency_ms=checked.latency_ms,
     )
+    write_json(figures_beside(result.path), result.to_dict())
+    return result
+
+
+def figures_beside(path: Path) -> Path:
+    """Where the figures of an exported file are, for the report."""
+    return path.with_name(f"{path.name}.json")
+
+
+@dataclass(frozen=True)
+class _Checked:
+    """The largest difference of a logit from PyTorch's, the allowed one, and how long the file takes for an image."""
+
+    difference: float
+    tolerance: float
+    latency_ms: float | None
 
 
 def _with_outputs(checkpoint: Path, request: ExportRequest, *, is_scored: bool) -> tuple[nn.Module, ModelCard]:
@@ -246,13 +265,14 @@ def _halve_weights(graph: Any) -> None:
         graph.node.insert(number, cast)
 
 
-def _check(checkpoint: Path, file: Path, images: Sequence[Pixels], tolerance: float) -> tuple[float, float]:
-    """The largest difference of a logit from PyTorch's, and the allowed one."""
+def _check(checkpoint: Path, file: Path, images: Sequence[Pixels], tolerance: float) -> _Checked:
+    """Compare a file with its model, and time it."""
     reference = load_predictor(checkpoint, "cpu")
     # graphs round resized pixels in different ways; at the network's input size they must agree to the tolerance
     images = [reference.card.preprocessing.resize(image) for image in images]
     expected, scores = reference.scored(images)
-    answers: list[tuple[Logits, Scores | None]] = run_in_child(_answers, file, images, reporter=SilentReporter())
+    answers: list[tuple[Logits, Scores | None]]
+    answers, latency = run_in_child(_answers, file, images, reporter=SilentReporter())
     difference = max(_difference(logits, expected) for logits, _ in answers)
     # rounding errors grow with the values
     tolerance *= max(1.0, float(np.abs(expected).max()))
@@ -266,7 +286,7 @@ def _check(checkpoint: Path, file: Path, images: Sequence[Pixels], tolerance: fl
     found = [scores for _, scores in answers if scores is not None]
     if found and scores is not None:
         _check_scores(scores, found, SCORE_FACTOR * tolerance)
-    return difference, tolerance
+    return _Checked(difference, tolerance, latency)
 
 
 def _check_scores(expected: Scores, answers: Sequence[Scores], tolerance: float) -> None:
@@ -279,12 +299,23 @@ def _check_scores(expected: Scores, answers: Sequence[Scores], tolerance: float)
         )
 
 
-def _answers(watch: Watch, file: Path, images: Sequence[Pixels]) -> list[tuple[Logits, Scores | None]]:
-    """The logits and the unknown scores of images together, and of the first four one by one."""
+def _answers(
+    watch: Watch, file: Path, images: Sequence[Pixels]
+) -> tuple[list[tuple[Logits, Scores | None]], float | None]:
+    """The logits and the unknown scores of images together, and of the first four one by one; and the latency in ms."""
     watch.step("checking the answers of", file, "onnxruntime" if file.suffix == ".onnx" else "openvino")
     exported = load_predictor(file, "cpu")
     logits, scores = zip(*(exported.scored([image]) for image in images[:4]), strict=True)
-    return [exported.scored(images), (np.concatenate(logits), None if scores[0] is None else np.concatenate(scores))]
+    one_by_one = np.concatenate(logits), None if scores[0] is None else np.concatenate(scores)
+    return [exported.scored(images), one_by_one], _latency(file)
+
+
+def _latency(file: Path) -> float | None:
+    """The median time of one image, in milliseconds; None if the file cannot be measured so."""
+    try:
+        return measure_latency({"": file}, Meter("CPU", Noise, LATENCY_SECONDS, lambda number: None))[""].median_ms
+    except OtxError:
+        return None
 
 
 def _difference(answer: NDArray[np.float32], expected: NDArray[np.float32]) -> float:

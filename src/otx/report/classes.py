@@ -6,8 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from otx.confusion import MANY_CLASSES, ConfusionMatrix
-from otx.evaluation.intervals import wilson
-from otx.report.figures import confusions
+from otx.report.figures import confusions, interval_in_percent
 from otx.report.record import Measurement, Record
 from otx.results import ClassResult
 
@@ -53,11 +52,11 @@ def class_rows(record: Record, measured: Measurement) -> list[ClassRow]:
 
 
 def interval_of(item: ClassResult) -> str:
-    """The 95 % interval of a recall, `0.81 to 0.96`; empty without images. Old results hold none."""
+    """The 95 % interval of a recall in percent, `81 to 96`; empty without images. Old results hold none."""
     if not item.count:
         return ""
-    low, high = wilson(round(item.recall * item.count), item.count)
-    return f"{low:.2f} to {high:.2f}"
+    low, high = interval_in_percent(round(item.recall * item.count), item.count)
+    return f"{low} to {high}"
 
 
 def listed(classes: tuple[ClassResult, ...]) -> tuple[ClassResult, ...]:

@@ -127,7 +127,6 @@ def _facts(runs: Sequence[Record]) -> list[tuple[str, tuple[str, ...]]]:
         ("training images", of(lambda r: f"{sum(n for (_, subset), n in r.sizes.items() if subset == 'train'):,}")),
         ("epochs", of(lambda r: sum(epoch.is_trained for epoch in r.epochs))),
         ("best epoch", of(lambda r: r.best.epoch + 1 if r.best else "")),
-        ("its validation accuracy", of(lambda r: f"{r.best.val_accuracy:.4f}" if r.best else "")),
         ("training time", of(lambda r: f"{sum(epoch.seconds for epoch in r.epochs):,.0f} s" if r.epochs else "")),
         ("ended", of(lambda r: r.summary["stop_reason"] if r.summary else "")),
     ]  # fmt: skip
@@ -160,10 +159,10 @@ def _flat(plain: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def _curves(records: Mapping[str, Record]) -> dict[str, str]:
     series = {name: run.epochs for name, run in records.items() if run.epochs}
-    if not series:
+    if all(len(epochs) < 2 for epochs in series.values()):
         return {}
     return {
-        "Validation accuracy": plots.curve(series, "val_accuracy", number=".4f"),
+        "Validation accuracy": plots.curve(series, "val_accuracy", number=".1%"),
         "Training loss": plots.curve(series, "train_loss", number=".4f"),
         "Validation loss": plots.curve(series, "val_loss", number=".4f"),
         "Learning rate": plots.curve(series, "lr", number=".3g", zero=True),

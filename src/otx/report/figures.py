@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from otx.evaluation.intervals import wilson
 from otx.model.calibration import CalibrationBin, calibration_bins
 from otx.results import ImageResult, TestResult
 
 THRESHOLDS = 100
+MIN_ERRORS = 2
+MIN_COVERED = 0.5
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,25 @@ class ThresholdRow:
     threshold: float
     covered: int
     right: int
+
+
+def percent(part: float, total: float) -> str:
+    """`86 %`: a share in whole percents; `<1 %` and `>99 %` where it would round to none or all and is not."""
+    whole = math.floor(100 * part / total + 0.5)
+    if whole == 0 and part:
+        return "<1 %"
+    return ">99 %" if whole == 100 and part < total else f"{whole} %"
+
+
+def percent_of(share: float) -> str:
+    """The same for a share from 0 to 1."""
+    return percent(share, 1)
+
+
+def interval_in_percent(right: int, total: int) -> tuple[int, int]:
+    """The 95 % interval of a share in whole percents, rounded outwards."""
+    low, high = wilson(right, total)
+    return math.floor(100 * low), math.ceil(100 * high)
 
 
 def confusions(result: TestResult) -> tuple[Confusion, ...]:
@@ -56,6 +79,17 @@ def threshold_table(images: Sequence[ImageResult]) -> tuple[ThresholdRow, ...]:
         covered = confidence >= step / THRESHOLDS
         rows.append(ThresholdRow(step / THRESHOLDS, int(covered.sum()), int(right[covered].sum())))
     return tuple(rows)
+
+
+def halving_row(table: Sequence[ThresholdRow]) -> ThresholdRow | None:
+    """The lowest threshold at which the share of wrong answers is half of that without one; None if none is of use.
+
+    Of use: there are MIN_ERRORS to halve, and MIN_COVERED of the images are answered.
+    """
+    total, errors = table[0].covered, table[0].covered - table[0].right
+    useful = (row for row in table if row.covered and row.covered >= MIN_COVERED * total)
+    halves = (row for row in useful if 2 * (row.covered - row.right) * total <= errors * row.covered)
+    return next(halves, None) if errors >= MIN_ERRORS else None
 
 
 def reliability(images: Sequence[ImageResult]) -> tuple[CalibrationBin, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import shlex
+import re
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
@@ -12,26 +12,32 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from otx.catalogue import to_options
 from otx.errors import UsageError
 from otx.evaluation.intervals import wilson
 from otx.files import check_output, write_text
 from otx.recipe import from_dict
 from otx.report import plots
 from otx.report.classes import class_rows, linked_cells, matrix_classes
+from otx.report.command import command_of
+from otx.report.exported import exported_of
 from otx.report.figures import (
     ThresholdRow,
     confident_mistakes,
     confusions,
     hesitant_hits,
+    interval_in_percent,
     num_right,
+    percent,
+    percent_of,
     reliability,
     threshold_table,
 )
+from otx.report.opening import choices, leaks_of, worst_class
 from otx.report.pictures import exhibits, explainer, thumbnail, thumbnails
 from otx.report.record import Measurement, Record, lr_drops, read_record
-from otx.report.sentences import summarise
+from otx.report.sentences import kept_in_words, summarise
 from otx.results import StopReason
+from otx.workspace import RunFolder
 from otx.yaml_text import dump_yaml
 
 if TYPE_CHECKING:
@@ -39,12 +45,15 @@ if TYPE_CHECKING:
 
 UNUSUAL = ("broken", "empty", "tiny", "small", "huge", "odd")
 GENERATOR = b'<meta name="generator" content="otx report">'
-GALLERY = 8
+GALLERY = 12
+HITS = 6
 BARS = 40
 LISTED = 50
 PICTURED = 24
 CONFUSIONS_LISTED = 10
 GAINS_LISTED = 20
+# parts of the page between comments of these names; what users write is escaped, and cannot look like one
+EXPORTS = {"smallest export": "report_smallest.html", "exports": "report_exports.html"}
 SUBSETS = {"train": "training", "val": "validation", "test": "test"}
 
 
@@ -65,6 +74,19 @@ def write_report(folder: Path, output: Path | None = None, *, quick: bool = Fals
     return path
 
 
+def update_exports(run: RunFolder) -> None:
+    """Put what was exported from a run into its page, if it has one, and leave the rest of the page as it is."""
+    if not run.report.is_file():
+        return
+    page, exported = run.report.read_text(encoding="utf-8"), exported_of(run)
+    for name, template in EXPORTS.items():
+        before, start, rest = page.partition(f"<!--{name}-->")
+        _, end, after = rest.partition(f"<!--/{name}-->")
+        if end:
+            page = before + start + environment().get_template(template).render(exported=exported) + end + after
+    write_text(run.report, page)
+
+
 def check_page(path: Path) -> None:
     """Raise UsageError if a page cannot be written, or would replace a file that is not a report."""
     check_output(path, "reports", (".html", ".htm"), "report.html")
@@ -80,8 +102,11 @@ def render_report(record: Record, *, quick: bool = False) -> str:
         title=f"{record.name}: what it learned",
         record=record,
         summary=summarise(record),
+        leaks=leaks_of(record),
+        exported=exported_of(record.folder),
         curves=_curves(record),
         forecast=_forecast(record),
+        kept=kept_in_words(record),
         measured=view,
         data=view["data"] if view else {},
         sizes=_sizes(record),
@@ -95,7 +120,7 @@ def render_report(record: Record, *, quick: bool = False) -> str:
 def _curves(record: Record) -> dict[str, str]:
     """The curves of a training, by title."""
     epochs, best = record.epochs, record.best
-    if not epochs:
+    if len(epochs) < 2:
         return {}
     marks = [] if best is None else [(best.epoch, "best")]
     if record.stop is StopReason.EARLY_STOPPING:
@@ -103,7 +128,7 @@ def _curves(record: Record) -> dict[str, str]:
     drops = [(epoch.epoch, f"{epoch.lr:.2g}") for epoch in lr_drops(epochs)]
     return {
         "Loss": plots.losses(epochs, marks),
-        "Accuracy": plots.curve({"validation": epochs}, "val_accuracy", number=".4f", marks=marks),
+        "Accuracy": plots.curve({"validation": epochs}, "val_accuracy", number=".1%", marks=marks),
         "Learning rate": plots.curve({"learning rate": epochs}, "lr", number=".3g", marks=drops, falls=True, zero=True),
     }
 
@@ -138,14 +163,18 @@ def _measured(record: Record, measured: Measurement, *, quick: bool) -> dict[str
         "is_own": measured.is_own,
         "right": num_right(result),
         "interval": wilson(num_right(result), result.num_images),
+        "percents": interval_in_percent(num_right(result), result.num_images),
+        "worst": worst_class(measured),
+        "choices": choices(table),
         "rows": rows,
         "not_listed": len(measured.classes) - len(rows),
         "matrix": plots.matrix(measured.classes, result.confusion, shown),
         "left_out": len(measured.classes) - len(shown),
         "confusions": pairs,
         "mistakes": list(exhibits(confident_mistakes(images, GALLERY), root, record.reading, predictor)),
-        "hits": list(exhibits(hesitant_hits(images, GALLERY), root, record.reading, predictor)),
+        "hits": list(exhibits(hesitant_hits(images, HITS), root, record.reading, predictor)),
         "saliency": note,
+        "has_maps": predictor is not None,
         "reliability": plots.reliability_diagram(reliability(images)),
         "coverage": plots.coverage_curve(table),
         "thresholds": table,
@@ -232,19 +261,6 @@ def _recipe(record: Record) -> str:
     return record.folder.config.read_text(encoding="utf-8") if record.folder.config.is_file() else ""
 
 
-def command_of(record: Record) -> str:
-    """The command that trains the same model again; empty if the run folder lacks what it needs."""
-    if record.card is None or record.summary is None or "checkpoint" not in record.summary:
-        return ""
-    recipe = from_dict({**record.card.recipe, "work_dir": "otx-workspace"}, "the model file")
-    words = ["otx", "train", *to_options(recipe)]
-    if record.summary["checkpoint"] is not None:
-        words += ["--checkpoint", record.summary["checkpoint"]]
-    for old, new in record.summary["renames"].items():
-        words += ["--rename", f"{old}={new}"]
-    return shlex.join(words)
-
-
 def render(template: str, **values: Any) -> str:
     """Fill a template; the page may run only its own script, and must not use the network."""
     script = read_part("page.js")
@@ -276,9 +292,17 @@ def environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters["moment"] = moment
+    made.filters |= {"moment": moment, "code": code}
+    made.globals |= {"percent": percent, "percent_of": percent_of}
     made.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "ensure_ascii": False}
     return made
+
+
+def code(text: str) -> str:
+    """A sentence as HTML, what stands between backticks as code."""
+    from markupsafe import Markup, escape
+
+    return Markup(re.sub("`([^`]*)`", r"<code>\1</code>", str(escape(text))))
 
 
 def moment(stamp: str | None) -> str:

@@ -140,7 +140,7 @@ def explainer(measured: Measurement, model: Path, *, quick: bool) -> tuple[Predi
             continue
         if maps.shape[-2:] == (1, 1):
             return None, f"No saliency maps: {path.name} sees an image of its input size as one place."
-        return predictor, f"The coloured pictures show where {path.name} saw the class it named: red most, blue least."
+        return predictor, f"Right of each photo, in colour, where {path.name} saw the class it named."
     if quick and own is not None and model == own:
         return None, f"No saliency maps: {own.name} gives none. `otx report` draws those of the model file."
     return None, "No saliency maps: the model file is gone, or gives none (`otx export --explain true`)."

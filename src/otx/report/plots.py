@@ -18,7 +18,7 @@ from otx.confusion import ConfusionMatrix
 from otx.errors import RunError, first_line
 from otx.findings import CurvePoint, LearningCurve
 from otx.model.calibration import CalibrationBin
-from otx.report.figures import ThresholdRow
+from otx.report.figures import ThresholdRow, percent
 from otx.results import EpochResult
 
 HEIGHT = 170
@@ -27,8 +27,9 @@ SERIES = (ACCENT, PLAIN, *(f"var(--series-{number})" for number in range(3, 9)))
 # the prefix that vl-convert gives a link within the page
 BASE = 'xlink:href="https://vega.github.io/vega-datasets/#'
 MATRIX_SIDE = 560
-MAX_CELL, MIN_CELL, CELL_WITH_TEXT = 46, 12, 22
+MAX_CELL, MIN_CELL, CELL_WITH_SHARE, CELL_WITH_COUNT = 64, 12, 42, 22
 LINE_OF_TEXT = 13
+MAX_TICKS = 6
 
 Rows = list[dict[str, Any]]
 
@@ -126,6 +127,8 @@ def _lines(rows: Rows, number: str, marks: Rows, colors: Mapping[str, str], zero
         colors=list(colors.values()),
         legend=legend,
         zero=zero,
+        # more would fall between two epochs, and be named like one of them
+        ticks=min(MAX_TICKS, max(1, _last(rows) + 1 - min(int(row["epoch"]) for row in rows))),
     )
 
 
@@ -154,8 +157,9 @@ def matrix(classes: Sequence[str], counts: ConfusionMatrix, shown: Sequence[int]
     names = [f"{place} {classes[index]}" for place, index in enumerate(shown)]
     cell = max(MIN_CELL, min(MAX_CELL, MATRIX_SIDE // max(1, len(shown))))
     upright = max(len(classes[index]) for index in shown) <= 4
+    name = "matrix_with_counts" if cell >= CELL_WITH_COUNT else "matrix_without_numbers"
     return draw(
-        "matrix" if cell >= CELL_WITH_TEXT else "matrix_without_numbers",
+        "matrix" if cell >= CELL_WITH_SHARE else name,
         rows=_cells(classes, counts, shown, names),
         names=names,
         cell=cell,
@@ -173,6 +177,7 @@ def _cells(classes: Sequence[str], counts: ConfusionMatrix, shown: Sequence[int]
             "true": name_of[i],
             "predicted": name_of[j],
             "count": count,
+            "share": percent(count, totals[i]),
             "kind": "right" if i == j else "wrong",
             "weight": count / totals[i] * (1 if i == j else 1 / most),
             "link": f"#cell-{i}-{j}",
@@ -184,18 +189,21 @@ def _cells(classes: Sequence[str], counts: ConfusionMatrix, shown: Sequence[int]
 
 def _cell_in_words(label: str, predicted: str, count: int, total: int) -> str:
     if label == predicted:
-        return f"{label}: {count:,} of {total:,} recognised"
-    return f"{label} taken for {predicted}: {count:,} of {total:,}"
+        return f"{label}: {count:,} of {total:,} recognised ({percent(count, total)})"
+    return f"{label} taken for {predicted}: {count:,} of {total:,} ({percent(count, total)})"
 
 
 def reliability_diagram(bins: Sequence[CalibrationBin]) -> str:
-    """Accuracy by confidence, and the diagonal on which both are equal."""
+    """Accuracy by confidence with the diagonal on which both are equal, and below it how many images each bin has."""
     rows = [
         {
             "low": item.low,
             "high": item.high,
             "accuracy": item.accuracy,
             "confidence": item.confidence,
+            "count": item.count,
+            "middle": (item.low + item.high) / 2,
+            "number": f"{item.count:,}" if item.count < 10_000 else f"{item.count / 1000:.0f}k",
             "text": f"confidence {item.low:.2f} to {item.high:.2f}: {item.count:,} images, mean confidence "
             f"{item.confidence:.4f}, accuracy {item.accuracy:.4f}",
         }

@@ -7,8 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from otx.evaluation.intervals import wilson
-from otx.report.figures import Confusion, confusions, num_right, threshold_table
+from otx.report.figures import Confusion, confusions, halving_row, interval_in_percent, num_right, threshold_table
 from otx.report.record import Measurement, Record
 from otx.results import ClassResult, StopReason
 
@@ -17,7 +16,6 @@ HELD_BACK = "held-back photo"
 # whether the model has seen them is not known
 PHOTO = "photo"
 MIN_EXCESS = 2.0
-MIN_COVERED = 0.5
 
 
 @dataclass(frozen=True)
@@ -66,8 +64,8 @@ def accuracy_in_words(right: int, total: int, what: str) -> str:
 
 def interval_in_words(right: int, total: int) -> str:
     """`on very many it would be right on 92 to 95 of 100`: the 95 % interval, rounded outwards."""
-    low, high = wilson(right, total)
-    return f"on very many it would be right on {math.floor(100 * low)} to {math.ceil(100 * high)} of 100"
+    low, high = interval_in_percent(right, total)
+    return f"on very many it would be right on {low} to {high} of 100"
 
 
 def _share(part: int, total: int) -> str:
@@ -186,6 +184,8 @@ def _about_training(record: Record) -> tuple[str, str] | None:
     best = record.best
     if best is None or best is not record.epochs[-1] or best.epoch < 1 or record.stop is not StopReason.ALL_EPOCHS:
         return None
+    if best.val_accuracy <= max(epoch.val_accuracy for epoch in record.epochs[:-1]):
+        return None
     return (
         "It was still getting better when the training ended: more epochs would help most.",
         f"The last of the {best.epoch + 1} epochs was the best one: --max_epochs {2 * (best.epoch + 1)} would let it "
@@ -193,19 +193,36 @@ def _about_training(record: Record) -> tuple[str, str] | None:
     )
 
 
+def kept_in_words(record: Record) -> str:
+    """Which epoch the model is, and why; no accuracy, which the training measured in its own precision."""
+    best, trained = record.best, sum(epoch.is_trained for epoch in record.epochs)
+    if best is None:
+        return ""
+    if not trained:
+        return "Only the classifier was fitted, on features of the network; no epoch was trained."
+    if not best.is_trained:
+        return "The model is the classifier fitted before the first epoch: no epoch after it was better."
+    top = [epoch for epoch in record.epochs if epoch.val_accuracy == best.val_accuracy]
+    if best.val_accuracy < max(epoch.val_accuracy for epoch in record.epochs):
+        why = "the lowest loss on the validation images"
+    elif len(top) == 1:
+        why = "the highest accuracy on the validation images"
+    else:
+        why = f"the lowest loss of the {len(top)} with the highest accuracy on the validation images"
+    return f"The model is that of epoch {best.epoch + 1} of {trained}, which has {why}."
+
+
 def _handed_over(measured: Measurement) -> tuple[str, str] | None:
     """The smallest share of the photos to hand over to a person so that the error rate on the rest is halved."""
-    rows = threshold_table(measured.images)
-    total, errors = rows[0].covered, rows[0].covered - rows[0].right
-    for row in rows:
-        fewer = row.covered and (row.covered - row.right) / row.covered <= errors / total / 2
-        if errors >= MIN_EXCESS and fewer and row.covered >= MIN_COVERED * total:
-            return (
-                f"Without the {_share(total - row.covered, total)} photos it is least sure of, it is right on "
-                f"{_share(row.right, row.covered)}.",
-                f"That is with answers only from a confidence of {row.threshold:.0%} on; see the slider below.",
-            )
-    return None
+    table = threshold_table(measured.images)
+    total, row = table[0].covered, halving_row(table)
+    if row is None:
+        return None
+    return (
+        f"Without the {_share(total - row.covered, total)} photos it is least sure of, it is right on "
+        f"{_share(row.right, row.covered)}.",
+        f"That is with answers only from a confidence of {row.threshold:.0%} on; see the table below.",
+    )
 
 
 def _uncertain(measured: Measurement) -> tuple[str, str]:

@@ -15,10 +15,13 @@ from otx.demo.server import Demo
 from otx.errors import InputError
 from otx.events import heartbeat
 from otx.model.trained import TrainedModel
+from otx.report.figures import confident_mistakes
+from otx.report.record import read_record
 from otx.verbs.session import Session
 from otx.workspace import MODEL_FILE, run_of
 
 EXAMPLES = 8
+MISTAKES = 3
 
 
 def run(session: Session, *, checkpoint: Path | None, port: int) -> Demo:
@@ -42,7 +45,7 @@ def _serve(session: Session, checkpoint: Path | None, taken: socket.socket) -> D
     model = TrainedModel(path, answerer.card, run_of(path))
     examples, why_none = _examples(session, model)
     reading = answerer.card.preprocessing.reading(session.max_pixels)
-    loaded = [each for file, label in examples if (each := load_example(file, label, reading))]
+    loaded = [each for known in examples if (each := load_example(*known[:2], reading, known[2]))]
     about = {
         "model": "/".join(path.resolve().parts[-2:]),
         "network": answerer.card.network,
@@ -51,12 +54,26 @@ def _serve(session: Session, checkpoint: Path | None, taken: socket.socket) -> D
     return Demo(answerer, loaded, about, taken)
 
 
-def _examples(session: Session, model: TrainedModel) -> tuple[list[tuple[Path, str]], str]:
-    """A few test images with their classes, or why there are none."""
+def _examples(session: Session, model: TrainedModel) -> tuple[list[tuple[Path, str, str]], str]:
+    """A few test images with their classes and what they are known to be mistaken for; or why there are none."""
     try:
         images = model.test_images(session.data_request(), session.reporter)
     except InputError as error:
         return [], error.what
-    chosen = pick_evenly(images.subset, EXAMPLES, model.recipe.seed)
+    mistakes = _known_mistakes(model, images.root)
+    chosen = pick_evenly(images.subset, EXAMPLES - len(mistakes), model.recipe.seed)
     pairs = zip(chosen.paths, chosen.labels, strict=True)
-    return [(images.root / name, model.card.classes[label]) for name, label in pairs], ""
+    known = {path for path, _, _ in mistakes}
+    plain = [(images.root / name, model.card.classes[label], "") for name, label in pairs]
+    return [each for each in plain if each[0] not in known] + mistakes, ""
+
+
+def _known_mistakes(model: TrainedModel, root: Path) -> list[tuple[Path, str, str]]:
+    """The images of its newest test that the model was surest of and wrong; none if it was not tested."""
+    try:
+        measured = None if model.run is None else read_record(model.run.path).measurement
+    except InputError:
+        return []
+    if measured is None or not measured.is_own or measured.result.data_root != root.resolve():
+        return []
+    return [(root / each.path, each.label, each.predicted) for each in confident_mistakes(measured.images, MISTAKES)]

@@ -14,6 +14,7 @@ from otx.model.modelfile import read_card
 from otx.model.trained import TrainedModel
 from otx.results import ExportResult
 from otx.verbs.session import Session
+from otx.verbs.shown import show_export
 from otx.workspace import set_latest
 
 
@@ -47,6 +48,7 @@ def run(
         result = export_model(model.path, folder, request, images)
     set_latest(session.work_dir, "export", folder)
     note_lost_score(session, model, result.path)
+    show_export(session, model, folder)
     for name, label in zip(model.card.classes, spaceless(model.card.classes), strict=True):
         if label != underscored(name):
             session.reporter.note(

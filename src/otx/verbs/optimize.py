@@ -14,6 +14,7 @@ from otx.model.trained import TrainedModel
 from otx.results import OptimizeResult
 from otx.verbs.export import note_lost_score
 from otx.verbs.session import Session
+from otx.verbs.shown import show_export
 from otx.workspace import set_latest
 
 
@@ -47,6 +48,7 @@ def run(
         )
         result = optimize_model(variants, folder, int8, session.reporter)
     set_latest(session.work_dir, "optimize", folder)
+    show_export(session, model, folder)
     return result
 
 

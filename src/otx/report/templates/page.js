@@ -1,6 +1,13 @@
 "use strict";
 const data = JSON.parse(document.getElementById("data").textContent);
 const byId = (id) => document.getElementById(id);
+const mistakes = byId("cell") ? [...byId("cell").childNodes] : [];
+
+function percent(share) {
+  const whole = Math.round(100 * share);
+  if (whole === 0 && share > 0) return "<1 %";
+  return whole === 100 && share < 1 ? ">99 %" : whole + " %";
+}
 
 function element(name, text, parent) {
   const made = document.createElement(name);
@@ -19,6 +26,9 @@ function showCell(row, column) {
   const photos = data.photos.slice(range[0], range[1]);
   const label = data.classes[row], predicted = data.classes[column];
   panel.replaceChildren();
+  const back = element("button", "All mistakes", panel);
+  back.type = "button";
+  back.addEventListener("click", showMistakes);
   element("h3", row === column ? label + " recognised" : label + " taken for " + predicted, panel);
   element("p", photos.length + (photos.length === 1 ? " image" : " images") + ", the most confident first", panel).className = "note";
   const list = element("ul", null, panel);
@@ -34,8 +44,15 @@ function showCell(row, column) {
     }
     const link = element("a", path, item);
     link.href = fileAddress(path);
-    element("div", (100 * confidence).toFixed(1) + " %", item).className = "count";
+    element("div", percent(confidence), item).className = "count";
   });
+}
+
+function showMistakes() {
+  byId("cell").replaceChildren(...mistakes);
+  history.replaceState(null, "", location.pathname + location.search);
+  for (const link of document.querySelectorAll(".plot a.chosen")) link.classList.remove("chosen");
+  byId("cell").querySelector("a")?.focus({ preventScroll: true });
 }
 
 function followAddress() {
@@ -56,15 +73,17 @@ function followLink(event) {
   followAddress();
 }
 
+// says what a mark of a plot stands for: beside the pointer, or above the mark that the keyboard reached
 function showTip(event) {
-  const mark = event.target.closest("[role='graphics-symbol'][aria-label]");
+  const mark = event.target.closest("[role='graphics-symbol'][aria-label], .plot a");
   const tip = byId("tip");
   tip.hidden = !mark;
   if (!mark) return;
-  tip.textContent = mark.getAttribute("aria-label");
-  const box = tip.getBoundingClientRect();
-  tip.style.left = Math.max(8, Math.min(event.clientX + 12, innerWidth - box.width - 8)) + "px";
-  tip.style.top = Math.max(8, event.clientY - box.height - 12) + "px";
+  tip.textContent = (mark.matches("a") ? mark.querySelector("[aria-label]") : mark).getAttribute("aria-label");
+  const box = tip.getBoundingClientRect(), place = mark.getBoundingClientRect();
+  const [x, y] = event.type === "mousemove" ? [event.clientX, event.clientY] : [place.right, place.top];
+  tip.style.left = Math.max(8, Math.min(x + 12, innerWidth - box.width - 8)) + "px";
+  tip.style.top = Math.max(8, y - box.height - 12) + "px";
 }
 
 function sortBy(heading) {
@@ -73,7 +92,7 @@ function sortBy(heading) {
   const isNumber = body.rows.length > 0 && body.rows[0].cells[column].classList.contains("n");
   const rising = heading.getAttribute("aria-sort") === "none" ? !isNumber : heading.getAttribute("aria-sort") !== "ascending";
   const key = (row) => row.cells[column].textContent;
-  const compare = isNumber ? (a, b) => Number(key(a)) - Number(key(b)) : (a, b) => key(a).localeCompare(key(b), undefined, { numeric: true });
+  const compare = isNumber ? (a, b) => parseFloat(key(a)) - parseFloat(key(b)) : (a, b) => key(a).localeCompare(key(b), undefined, { numeric: true });
   const rows = [...body.rows].sort((a, b) => (rising ? compare(a, b) : compare(b, a)));
   body.append(...rows);
   for (const other of table.tHead.rows[0].cells) other.setAttribute("aria-sort", "none");
@@ -90,14 +109,37 @@ function showThreshold() {
   });
 }
 
+async function copy(event) {
+  const source = byId(event.target.dataset.copies);
+  try {
+    await navigator.clipboard.writeText(source.textContent);
+    byId("copied").textContent = "copied";
+  } catch {
+    getSelection().selectAllChildren(source);
+    byId("copied").textContent = document.execCommand("copy") ? "copied" : "selected: copy it with Ctrl-C";
+  }
+}
+
+// what can be scrolled can be reached with the keyboard
+function markScrolling() {
+  for (const box of document.querySelectorAll(".scroll, .shots")) {
+    if (box.scrollWidth > box.clientWidth + 1 || box.scrollHeight > box.clientHeight + 1) box.tabIndex = 0;
+    else box.removeAttribute("tabindex");
+  }
+}
+
+for (const button of document.querySelectorAll("[data-copies]")) button.addEventListener("click", copy);
 for (const button of document.querySelectorAll(".sortable th button")) {
   button.addEventListener("click", () => sortBy(button.closest("th")));
 }
 document.addEventListener("click", followLink);
 document.addEventListener("mousemove", showTip);
+document.addEventListener("focusin", showTip);
 window.addEventListener("hashchange", followAddress);
+window.addEventListener("resize", markScrolling);
 if (byId("threshold")) {
   byId("threshold").addEventListener("input", showThreshold);
   showThreshold();
 }
 followAddress();
+markScrolling();
