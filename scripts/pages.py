@@ -55,7 +55,8 @@ def read(name: str) -> str:
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
     """Turn links within the repository into links within the site."""
     uri = page.file.src_uri
-    source = "README.md" if uri == "index.md" else uri if uri in PAGES else f"docs/{uri}"
+    is_outside = uri in PAGES or uri.startswith("examples/")
+    source = "README.md" if uri == "index.md" else uri if is_outside else f"docs/{uri}"
     parts = CODE.split(markdown)
     parts[::2] = [LINK.sub(lambda found: _link(found, source, uri), text) for text in parts[::2]]
     return "".join(parts)
@@ -124,7 +125,9 @@ def allowed_values(kind: Any, limits: Any) -> str:
     text = ", ".join(words) if words and kind is str else " or ".join([describe(kind), *words])
     if low is None and high is None:
         return text
-    return f"{text}, {low:g} or more" if high is None else f"{text}, {low:g} to {high:g}"
+    least = low if isinstance(low, int) else f"{low:g}"
+    most = high if isinstance(high, int) else f"{high:g}" if high is not None else ""
+    return f"{text}, {least} or more" if high is None else f"{text}, {least} to {most}"
 
 
 def _recipe_values() -> str:
@@ -238,30 +241,32 @@ print(engine.test().top1)
 
 A script that trains needs `if __name__ == "__main__":` around its calls where processes are spawned (macOS, Windows).
 
+## Engine
+
 ::: otx.Engine
 
 ::: otx.list_models
 
-# Results
+## Results
 
 ::: otx.results
     options:
       show_root_heading: false
       filters: ["!^_", "!to_dict"]
 
-# Findings of `otx check`
+## Findings of `otx check`
 
 ::: otx.findings
     options:
       show_root_heading: false
 
-# Progress and notes
+## Progress and notes
 
 ::: otx.events
     options:
       show_root_heading: false
 
-# Errors
+## Errors
 
 ::: otx.errors
     options:

@@ -31,7 +31,7 @@ from otx.schema import all_settings
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
-PAGES = sorted([ROOT / "README.md", *DOCS.rglob("*.md")])
+PAGES = sorted([ROOT / "README.md", ROOT / "examples" / "README.md", *DOCS.rglob("*.md")])
 HOW_TO = sorted([DOCS / "training.md", DOCS / "explain.md", *(DOCS / "how-to").glob("*.md")])
 BLOCKS = re.compile(r"```(sh|python)\n(.*?)```", re.DOTALL)
 NAMES = {"3": "daisy", "5": "rose", "7": "tulip"}
