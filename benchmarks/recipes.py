@@ -1,7 +1,7 @@
-"""Latency, throughput and size of the IR of every recipe, beside each other: python benchmarks/recipes.py [RECIPE ...]
+"""Latency and size of the IR of every recipe, beside each other: python benchmarks/recipes.py [RECIPE ...]
 
-The networks are trained for one step from random weights, which changes no speed. `mobilenet_v3_large` is always measured,
-as the one that the others are compared with.
+The networks are trained for one epoch of noise from random weights, which changes no speed. `mobilenet_v3_large` is
+always measured, as the one that the others are compared with.
 """
 
 from __future__ import annotations
