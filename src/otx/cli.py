@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _run(arguments)
     except OtxError as error:
         if not isinstance(error, StoppedError) or find_shard().is_main:
-            _complain(str(error))
+            _complain(f"{error}\n  more: {error.page}" if error.page else str(error))
         return error.exit_code
     except KeyboardInterrupt as stop:
         number = signal_of(stop)

@@ -112,7 +112,7 @@ class Engine:
             rename: new names for that model's classes, `{"rose": "roses"}`.
 
         Raises:
-            DataError, ModelError, RecipeError, UsageError: an input cannot be used; nothing was started.
+            DataError, ModelError, RecipeError, UsageError: an input cannot be used; the training did not start.
             InputError: the calling script lacks `if __name__ == "__main__":` (macOS, Windows).
             TrainingError: the training failed.
             StoppedError: Ctrl-C or SIGTERM came before there was a model. A later signal ends the training between two

@@ -1,7 +1,7 @@
 """Every exception that otx raises on purpose.
 
 OtxError                 the root; `exit_code` 1
-|-- InputError           an input cannot be used; `exit_code` 2, nothing was started
+|-- InputError           an input cannot be used; `exit_code` 2, the work did not start
 |   |-- UsageError       a command, an option or an argument
 |   |-- RecipeError      a recipe: an unknown key, a value of the wrong type or range
 |   |-- DataError        the images: layout, classes, files
@@ -39,6 +39,7 @@ __all__ = [
 MAX_LINE = 200
 MAX_ALLOWED = 100
 LONGEST = 300
+TROUBLESHOOTING = "docs/troubleshooting.md"
 
 
 class OtxError(Exception):
@@ -51,6 +52,8 @@ class OtxError(Exception):
     """
 
     exit_code = 1
+    # the heading of docs/troubleshooting.md that explains errors of this kind, as a link has it
+    section = ""
 
     def __init__(self, what: str, *, allowed: Iterable[str] = (), fix: str = "") -> None:
         self.what, self.allowed, self.fix = what, tuple(allowed), fix
@@ -62,9 +65,14 @@ class OtxError(Exception):
         fix = f"\n  fix: {self.fix}" if self.fix else ""
         return f"{self.what}{allowed}{fix}"
 
+    @property
+    def page(self) -> str:
+        """The page that explains errors of this kind; empty if there is none."""
+        return f"{TROUBLESHOOTING}#{self.section}" if self.section else ""
+
 
 class InputError(OtxError):
-    """An input cannot be used; nothing was started."""
+    """An input cannot be used; the work did not start."""
 
     exit_code = 2
 
@@ -80,6 +88,8 @@ class RecipeError(InputError):
 class DataError(InputError):
     """The images cannot be used: layout, classes or files."""
 
+    section = "photos"
+
 
 class ImageError(DataError):
     """One image cannot be decoded; `what` says why, without its path."""
@@ -87,6 +97,8 @@ class ImageError(DataError):
 
 class ModelError(InputError):
     """A model, weights or exported file cannot be used."""
+
+    section = "weights-and-model-files"
 
 
 class RunError(OtxError):
@@ -96,6 +108,8 @@ class RunError(OtxError):
 class TrainingError(RunError):
     """The training cannot go on."""
 
+    section = "training"
+
 
 class StoppedError(TrainingError):
     """Ctrl-C or SIGTERM ended the training before there was a model.
@@ -103,6 +117,8 @@ class StoppedError(TrainingError):
     Args:
         number: the signal's number.
     """
+
+    section = ""
 
     def __init__(self, number: int, what: str, *, fix: str = "") -> None:
         super().__init__(what, fix=fix)
@@ -112,9 +128,13 @@ class StoppedError(TrainingError):
 class ExportError(RunError):
     """An exported file differs from the model it was made from."""
 
+    section = "exported-files"
+
 
 class StorageError(RunError):
     """The disk is full or broken, or a folder was removed while it was in use."""
+
+    section = "disk"
 
 
 def nearest(word: str, words: Iterable[str]) -> str:

@@ -60,7 +60,7 @@ def check_training(recipe: Recipe, checkpoint: Path | None, renames: Mapping[str
         renames: new names for that model's classes.
 
     Raises:
-        DataError, ModelError, UsageError: an input cannot be used; nothing was started.
+        DataError, ModelError, UsageError: an input cannot be used; the training did not start.
         StorageError: the disk is full.
     """
     check_data_root(recipe, min_classes=1 if checkpoint else 2)

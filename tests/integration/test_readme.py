@@ -6,6 +6,8 @@ import ast
 import re
 import shlex
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -49,17 +51,18 @@ def quick(arguments: list[str]) -> list[str]:
     return [*arguments, *(f"--{key}={value}" for key, value in small.items())]
 
 
-def test_the_commands_of_the_readme_work(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_commands_of_the_readme_lead_from_photos_to_a_deployed_model(folder: Path) -> None:
+    (block,) = re.findall(r"deployed model:\n\n```sh\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    lines = block.splitlines()
+    assert len([*lines, "git clone", "pip install"]) < 15
     asked = commands()
     assert {arguments[0] for arguments in asked} >= {"train", "test", "predict", "export", "optimize", "explain"}
     for arguments in asked:
-        shown = arguments[-2:] == [">", "configs.yaml"]
-        arguments = arguments[:-2] if shown else arguments
-        capsys.readouterr()
         assert main(quick(arguments) if arguments[0] == "train" else arguments) == 0, arguments
-        if shown:
-            (folder / "configs.yaml").write_text(capsys.readouterr().out)
     assert (folder / "predictions.csv").read_text().count("\n") > 30
+    (program,) = [line for line in lines if line.startswith("python ")]
+    done = subprocess.run([sys.executable, *program.split()[1:]], capture_output=True, text=True, check=True)
+    assert done.stdout.partition(" (")[0] in {f"my_model/sample.png: {name}" for name in NAMES.values()}
     assert (folder / "figures.json").is_file()
 
 
