@@ -23,8 +23,8 @@ SETTINGS = {**SMALL, "data.input_size": 48, "data.check_images": False, "data.tr
 
 @pytest.fixture(scope="module")
 def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Four digits with 20 images to train on, 15 to validate and 10 to test each."""
-    splits = {"train": (0, 20), "val": (20, 35), "test": (35, 45)}
+    """Four digits with 20 images to train on, 26 to validate and 10 to test each."""
+    splits = {"train": (0, 20), "val": (20, 46), "test": (46, 56)}
     return write_digit_splits(tmp_path_factory.mktemp("digits"), ("0", "1", "2", "3"), splits)
 
 
@@ -164,4 +164,4 @@ def test_few_validation_images_leave_it_at_1_and_say_so(digits: Path, tmp_path: 
             path.unlink()
     result = engine_for(few, tmp_path / "ws", recorder).train(max_epochs=1)
     assert temperature_of(result.model_path) == 1
-    assert any(note.startswith("Not calibrated: 12 images are too few") for note in recorder.notes)
+    assert any(note.startswith("Not calibrated: 12 validation images are too few") for note in recorder.notes)
