@@ -509,6 +509,7 @@ def test_everybody_can_use_the_page(scheme: str, width: int, browser: Any, demo:
     give_all(page, three)
     assert grave_faults(page) == []
     assert page.execute_script("return document.documentElement.scrollWidth") <= width
+    assert [line for line in console_errors(page) if "422" not in line] == []
     browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from otx.child import Watch, run_in_child
 from otx.errors import ExportError, OtxError, UsageError
 from otx.events import SilentReporter
-from otx.files import staged_folder, write_json
+from otx.files import staged_folder
 from otx.inference.measure import Meter, Noise, measure_latency
 from otx.inference.predictor import Logits, Pixels, Scores, load_predictor
 from otx.inference.runtime import save_ir
@@ -102,7 +102,7 @@ def _export(
         checked = _check(checkpoint, file, images, TOLERANCES[request.export_precision])
         move_into_place(staging, output_dir, [f"{request.name}{suffix}" for suffix in reversed(suffixes)])
     written = [output_dir / f"{request.name}{suffix}" for suffix in suffixes]
-    result = ExportResult(
+    return ExportResult(
         path=written[0],
         export_format=request.export_format,
         export_precision=request.export_precision,
@@ -113,13 +113,6 @@ def _export(
         size_bytes=sum(path.stat().st_size for path in written),
         latency_ms=checked.latency_ms,
     )
-    write_json(figures_beside(result.path), result.to_dict())
-    return result
-
-
-def figures_beside(path: Path) -> Path:
-    """Where the figures of an exported file are, for the report."""
-    return path.with_name(f"{path.name}.json")
 
 
 @dataclass(frozen=True)

@@ -38,8 +38,13 @@ def exported_of(run: RunFolder) -> tuple[Exported, ...]:
     return tuple(sorted((_exported(path, optimized) for path in files), key=lambda each: (each.size_bytes, each.name)))
 
 
+def figures_of(path: Path) -> Path:
+    """Where the figures of a file that `otx export` wrote into its run folder are."""
+    return path.with_name(f"{path.name}.json")
+
+
 def _exported(path: Path, optimized: Mapping[str, Any]) -> Exported:
-    own = _plain(path.with_name(f"{path.name}.json"))
+    own = _plain(figures_of(path))
     precision = "INT8" if path.stem.startswith("optimized") else "FP16" if path.stem.endswith("_fp16") else "FP32"
     # one measurement for all rows where there is one: `otx optimize` measures its files in turns
     is_plain = path.suffix == ".xml" and "embedded" not in path.stem

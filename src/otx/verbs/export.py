@@ -48,7 +48,7 @@ def run(
         result = export_model(model.path, folder, request, images)
     set_latest(session.work_dir, "export", folder)
     note_lost_score(session, model, result.path)
-    show_export(session, model, folder)
+    show_export(session, model, folder, result)
     for name, label in zip(model.card.classes, spaceless(model.card.classes), strict=True):
         if label != underscored(name):
             session.reporter.note(

@@ -48,7 +48,7 @@ def run(
         )
         result = optimize_model(variants, folder, int8, session.reporter)
     set_latest(session.work_dir, "optimize", folder)
-    show_export(session, model, folder)
+    show_export(session, model, folder, result)
     return result
 
 
