@@ -11,7 +11,7 @@ from otx.model.regression import Labels
 
 CALIBRATION_BINS = 15
 FOLDS = 5
-# with fewer images a temperature is mostly chance: of 24 it raised the loss of the test images in five of five trainings
+# fewer give a temperature by chance: of 24 images it raised the loss of the test images in five of five trainings
 MIN_IMAGES = 100
 # how many images the belief in a temperature of about 1 is worth
 PRIOR = 4.0
