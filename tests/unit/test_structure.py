@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[2]
 LIGHT = {
     "errors", "schema", "plain", "confusion", "results", "findings", "events", "machine", "limits", "memory", "places",
     "signals", "spawn", "child", "files", "workspace", "recipe", "catalogue", "yaml_text", "results_machine",
-    "commands",
+    "commands", "local_server", "browser", "results_label",
 }  # fmt: skip
 ROOMS = {
     "networks": set(),
@@ -25,7 +25,9 @@ ROOMS = {
     "report": {"evaluation", "inference", "model", "data"},
     "demo": {"inference", "model", "data"},
     "training": {"model", "networks", "data"},
-    "verbs": {"training", "report", "demo", "evaluation", "export", "inference", "model", "networks", "data"},
+    "active": {"model", "data"},
+    "label": {"active", "evaluation", "inference", "model", "networks", "data"},
+    "verbs": {"training", "report", "demo", "label", "evaluation", "export", "inference", "model", "networks", "data"},
 }
 # modules where a library such as torch is optional, and where the command line must start at once
 LAZY = {"", "engine", "cli", "completion", "inference.predictor", "export.export", "verbs.libraries"}
