@@ -43,6 +43,18 @@ VERBS = {
         ),
         short=("data_root", "checkpoint", "output", "data.split_file", "data.input_size", "data.resize", "data.bands"),
     ),
+    "label": Verb(
+        "open a page to label a pile of photos, or to mend a data set",
+        (*DATA_SETTINGS, *SPLIT_SETTINGS, *READING_SETTINGS, "model.name", "model.weights", *MODEL_SETTINGS),
+        takes_config=False,
+        examples=(
+            "otx label my_photos",
+            "otx label my_photos --checkpoint model.safetensors   # what otx check suspects",
+            "otx label my_photos --apply move --dry_run",
+            "otx label my_photos --apply undo",
+        ),
+        short=("data_root", "checkpoint", "apply", "dry_run", "output", "port", "open", "model.weights"),
+    ),
     "find": Verb(
         "list the recipes: what can be trained, and what it costs",
         examples=("otx find", "otx find efficientnet", "otx find --task MULTI_CLASS_CLS"),

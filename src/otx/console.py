@@ -77,6 +77,8 @@ def show_check(result: CheckResult) -> None:
         return
     findings = [(kind, *row) for kind, all_rows in found.items() for row in _first(all_rows)]
     out.print(table("Findings", [("finding", "left"), ("image", "left"), ("why", "left")], findings))
+    model = "" if result.mislabelled is None else " --checkpoint MODEL"
+    print(f"To go through them on a page: {shlex.join(['otx', 'label', str(result.data_root)])}{model}")
 
 
 def _lowest(classes: Sequence[Row], figure: Callable[[Row], float]) -> Sequence[Row]:

@@ -33,7 +33,7 @@ ROOMS = {
 LAZY = {"", "engine", "cli", "completion", "inference.predictor", "export.export", "verbs.libraries"}
 PRINTS = {"cli", "console", "console_machine", "console_progress", "console_show"}
 # the Python API, and the bodies of its methods: their parameters are the options of a verb
-PUBLIC = re.compile(r"engine\.py:(__init__|train|test|export|benchmark)|verbs/\w+\.py:run")
+PUBLIC = re.compile(r"engine\.py:(__init__|label|train|test|export|benchmark)|verbs/\w+\.py:run")
 
 
 def load_structure() -> ModuleType:
@@ -121,5 +121,5 @@ def test_modules_are_small() -> None:
     sizes = structure.lines_of()
     assert sizes["cli.py"] <= 250
     # the Python API has a docstring for each verb
-    assert sizes["engine.py"] <= 300
+    assert sizes["engine.py"] <= 325
     assert {name: size for name, size in sizes.items() if size > 330} == {}

@@ -9,6 +9,7 @@ from otx.data.check import check_dataset, write_check
 from otx.data.dataset import Dataset
 from otx.data.digits import resolve_data_root
 from otx.data.intensity import measure_intensity, with_range
+from otx.data.journal import confirmed_below, without_confirmed
 from otx.data.load import load_dataset, split_options
 from otx.data.preprocessing import Preprocessing
 from otx.evaluation.mislabelled import list_mislabelled
@@ -35,6 +36,7 @@ def run(session: Session, *, data_root: Path | None, checkpoint: Path | None, ou
         dataset = load_dataset(resolve_data_root(recipe.data_root), **split_options(recipe))
     size = _preprocessing(session, model, dataset)
     result = check_dataset(dataset, size, size.reading(session.max_pixels), session.reporter)
+    result = without_confirmed(result, confirmed_below(dataset.root))
     if model is not None:
         result = _with_mislabelled(session, model, dataset, result)
     if output is not None:
@@ -75,7 +77,7 @@ def _with_mislabelled(session: Session, model: TrainedModel, dataset: Dataset, f
         max_pixels=session.max_pixels,
         reporter=session.reporter,
     )
-    result = replace(found, mislabelled=doubts)
+    result = without_confirmed(replace(found, mislabelled=doubts), confirmed_below(dataset.root))
     if model.run is not None and dataset.root.resolve() == model.trained_on.resolve():
         write_check(result, model.run.suspicions)
         session.reporter.note(f"Written to {model.run.suspicions}: `otx report {model.run.path}` shows it.")
