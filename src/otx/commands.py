@@ -8,6 +8,7 @@ MODEL_SETTINGS = ("work_dir", "engine.device", "data.max_image_pixels", "data.te
 DATA_SETTINGS = ("data_root", "work_dir", "data.split_file")
 SPLIT_SETTINGS = ("seed", "data.test_share", "data.val_share")
 READING_SETTINGS = ("data.input_size", "data.resize", "data.intensity", "data.bands")
+NETWORK_SETTINGS = ("model.name", "model.pretrained", "model.weights")
 PHOTO_SETTINGS = (*DATA_SETTINGS, "engine.device", "data.max_image_pixels")
 
 
@@ -45,7 +46,7 @@ VERBS = {
     ),
     "label": Verb(
         "open a page to label a pile of photos, or to mend a data set",
-        (*DATA_SETTINGS, *SPLIT_SETTINGS, *READING_SETTINGS, "model.name", "model.weights", *MODEL_SETTINGS),
+        (*DATA_SETTINGS, *SPLIT_SETTINGS, *READING_SETTINGS, *NETWORK_SETTINGS, *MODEL_SETTINGS),
         takes_config=False,
         examples=(
             "otx label my_photos",

@@ -55,8 +55,8 @@ def _thumbnail_feature(image: Pixels) -> Features:
     small = cv2.resize(image, (GRID, GRID), interpolation=cv2.INTER_AREA)
     grey = cv2.cvtColor(small, cv2.COLOR_RGB2GRAY).astype(np.float32).reshape(-1)
     colour = cv2.resize(small, (COLOURS, COLOURS), interpolation=cv2.INTER_AREA).astype(np.float32).reshape(-1)
-    grey -= grey.mean()
-    return np.concatenate([grey / max(1.0, float(np.linalg.norm(grey))), (colour - 128) / 128 / COLOURS])
+    # both parts count as much as the contrast and the colours that they show
+    return np.concatenate([(grey - grey.mean()) / GRID, (colour - 128) / COLOURS]) / 128
 
 
 THUMBNAILS = Source("thumbnails, as there are no pretrained weights", "thumbnails", thumbnail_features)

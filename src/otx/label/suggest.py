@@ -17,8 +17,8 @@ FOLDS = 5
 # labels that a classifier is fitted to, and that its accuracy is measured on: a second on two cores
 MOST_FITTED, MOST_MEASURED = 4000, 1000
 FEWER_MISTAKES = 0.25
-# below this exponent more labels are not seen to help
-LEAST_SLOPE = 0.05
+# below this exponent it would take five times as many labels
+LEAST_SLOPE = 0.16
 
 Features = NDArray[np.float32]
 Labels = NDArray[np.int64]
