@@ -332,39 +332,50 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=6), inner, max_size=4),
     max_leaves=8,
 )
-ACTIONS = st.sampled_from(["label", "leave_out", "confirm", "keep_one", "split", "x", 3])
+IDS = st.lists(st.integers(0, 89), min_size=1, max_size=4)
 DECISIONS = st.fixed_dictionaries(
-    {"action": ACTIONS, "ids": st.lists(st.integers(-3, 100), max_size=4) | JSON},
-    optional={
-        "label": st.text(max_size=90) | JSON,
+    {
+        "action": st.sampled_from(["label", "label", "leave_out", "confirm", "keep_one", "split", "x", 3]),
+        "ids": IDS | IDS | st.lists(st.integers(-3, 100), max_size=4) | JSON,
+        "label": st.sampled_from(["red", "../x", "", "a,b", "=1+1"]) | st.text(max_size=90) | JSON,
         "kind": st.sampled_from(["leak", "mislabelled", "odd", "?"]) | JSON,
+    },
+    optional={
         "keep": st.integers(-2, 100) | JSON,
         "split": st.sampled_from(["train", "test", "../x"]) | JSON,
         "why": st.text(max_size=250) | JSON,
     },
 )
+VALID = st.fixed_dictionaries(
+    {"action": st.sampled_from(["label", "leave_out"]), "ids": IDS, "label": st.sampled_from(["red", "a,b", ""])}
+)
+PATHS = ["/decide", "/decide", "/decide", "/undo", "/look", "/thumb/99999", "/photo/..", "/list?of=x&count=-1"]
 
 
 def test_whatever_is_asked_the_page_answers_and_no_file_is_harmed(pile: Path) -> None:
-    before = {file.name: file.read_bytes() for file in pile.glob("*.png")}
+    before, answers = {file.name: file.read_bytes() for file in pile.glob("*.png")}, []
     with page_of(pile) as page:
 
         @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
         @given(
-            path=st.sampled_from(["/decide", "/undo", "/look", "/thumb/99999", "/photo/..", "/list?of=x&count=-1"]),
+            path=st.sampled_from(PATHS),
             body=DECISIONS.map(json.dumps).map(str.encode)
             | st.binary(max_size=40)
             | JSON.map(json.dumps).map(str.encode),
         )
         def check(path: str, body: bytes) -> None:
             status, _, answer = ask(page, "POST", path, body)
+            answers.append((path, status))
             assert status in (200, 404, 405, 422)
             assert isinstance(json.loads(answer), dict)
 
         check()
+        ask(page, "POST", "/decide", {"action": "label", "ids": [0], "label": "red"})
         rows = page.board.rows
     assert {file.name: file.read_bytes() for file in pile.glob("*.png")} == before
     assert read_journal(pile / JOURNAL) == rows
+    assert answers.count(("/decide", 200)) > 20
+    assert answers.count(("/decide", 422)) > 20
     assert {each.name for each in pile.iterdir()} == {*before, JOURNAL, ".label"}
 
 

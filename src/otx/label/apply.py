@@ -177,7 +177,7 @@ def plan_undo(root: Path, place: Path) -> tuple[list[Move], Path | None, bool]:
     if not plans:
         return [], None, False
     copies = plans[-1].stem.endswith("-copies")
-    moves = _read_plan(plans[-1])
+    moves = list(_read_plan(plans[-1]))
     back = [Move(each.target, "" if copies else each.source) for each in moves if os.path.lexists(root / each.target)]
     if copies:
         sources = {each.target: each.source for each in moves}

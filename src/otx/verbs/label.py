@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from otx.browser import open_in_browser
-from otx.data.journal import JOURNAL, Row
+from otx.data.journal import JOURNAL, Row, write_journal
 from otx.data.preprocessing import Preprocessing
 from otx.errors import UsageError
 from otx.label import apply as files
@@ -106,7 +106,10 @@ def _start(board: Board, checkpoint: Path | None) -> str:
 
 def _mended(photos: Photos, place: Path) -> Photos:
     """The photos, after a process was killed while it moved them."""
-    return replace(photos, rows=files.mended(photos.root, photos.rows, place))
+    rows = files.mended(photos.root, photos.rows, place)
+    if rows != photos.rows:
+        write_journal(photos.root / JOURNAL, rows)
+    return replace(photos, rows=rows)
 
 
 def apply_labels(root: Path, how: str, output: Path | None, *, dry_run: bool) -> LabelTable:
