@@ -161,7 +161,7 @@ def test_copies_and_links_lie_in_a_folder_that_trains(how: str, decided: Path) -
     apply_to(decided, how)
     made = {file.relative_to(decided).as_posix() for file in (decided / "sorted").rglob("*.png")}
     assert made == {"sorted/rose/0.png", "sorted/rose/0-2.png", "sorted/tulip/1.png"}
-    assert all(os.path.islink(decided / name) == (how == "link") for name in made)
+    assert all((decided / name).is_symlink() == (how == "link") for name in made)
     assert len(find_photos(decided).paths) == 4, "what otx made is no photo of the pile"
     assert apply_to(decided, how)[0][1] == "sorted/rose/0-3.png"
     apply_to(decided, "undo")
@@ -189,11 +189,7 @@ def test_a_move_that_was_killed_is_found_again(decided: Path) -> None:
     os.link(decided / "rose" / "0.png", decided / "2024-01-01" / "0.png")
     assert apply_to(decided, "move") == []
     assert contents(decided) == before
-    assert (
-        set(read_journal(decided / JOURNAL))
-        == {"2024-01-01/0.png"} | {f"2024-01-0{day}/{number}.png" for day, number in ((1, 1), (2, 0), (2, 1))}
-        or apply_to(decided, "move") == []
-    )
+    assert set(read_journal(decided / JOURNAL)) == {"rose/0.png", "rose/0-2.png", "tulip/1.png", "left_out/1.png"}
 
 
 def test_features_are_kept_by_content_and_a_renamed_photo_is_not_computed_again(tmp_path: Path) -> None:
@@ -232,10 +228,10 @@ def test_groups_are_of_one_colour_and_suggestions_come_surest_first(tmp_path: Pa
 def test_accuracy_is_cross_validated_and_says_how_many_labels_more_would_help() -> None:
     rng = np.random.default_rng(0)
     labels = np.repeat(np.arange(3), 20)
-    features = (4 * np.eye(3)[labels] + rng.normal(0, 1.5, (60, 3))).astype(np.float32)
+    features = (4 * np.eye(3)[labels] + rng.normal(0, 2.5, (60, 3))).astype(np.float32)
     found = cross_validate(features, labels)
     assert found is not None
-    assert 0.5 < found.low < found.right / found.total < found.high <= 1
+    assert 0.4 < found.low < found.right / found.total < found.high <= 1
     assert cross_validate(features[:4], labels[:4]) is None
     assert labels_more(100, 40, 20) == 34
     assert labels_more(100, 20, 20) is None

@@ -56,7 +56,8 @@ def _thumbnail_feature(image: Pixels) -> Features:
     grey = cv2.cvtColor(small, cv2.COLOR_RGB2GRAY).astype(np.float32).reshape(-1)
     colour = cv2.resize(small, (COLOURS, COLOURS), interpolation=cv2.INTER_AREA).astype(np.float32).reshape(-1)
     # both parts count as much as the contrast and the colours that they show
-    return np.concatenate([(grey - grey.mean()) / GRID, (colour - 128) / COLOURS]) / np.float32(128)
+    parts = [(grey - grey.mean()) / GRID, (colour - 128) / COLOURS]
+    return np.asarray(np.concatenate(parts) / 128, np.float32)
 
 
 THUMBNAILS = Source("thumbnails, as there are no pretrained weights", "thumbnails", thumbnail_features)
