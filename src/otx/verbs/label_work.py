@@ -27,7 +27,9 @@ from otx.networks.weights import initial_model
 from otx.verbs.session import Session
 
 MOST_JUDGED = 250_000_000
-EVERYTHING = Subset((), ())
+NO_IMAGES = Subset((), ())
+# mean and std, which do not matter where no network is run
+NO_COLOURS = ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 
 
 def make_source(session: Session, checkpoint: Path | None, scratch: Path) -> Source:
@@ -45,9 +47,12 @@ def make_source(session: Session, checkpoint: Path | None, scratch: Path) -> Sou
         key, reading = _digest(checkpoint), predictor.card.preprocessing.reading(session.max_pixels)
         return Source(name, key, predictor.features, reading)
     recipe = session.recipe
+    size = Preprocessing.of(recipe.data, *NO_COLOURS)
+    if not recipe.model.pretrained and recipe.model.weights is None:
+        return replace(THUMBNAILS, reading=size.reading(session.max_pixels))
     info = model_info(recipe.model.name)
-    size, weights = recipe.data.input_size, recipe.model.weights
-    start = initial_model(info.network, 2, *size, pretrained=recipe.model.pretrained, weights=weights)
+    weights = recipe.model.weights
+    start = initial_model(info.network, 2, size.height, size.width, pretrained=recipe.model.pretrained, weights=weights)
     preprocessing = Preprocessing.of(recipe.data, recipe.data.mean or info.mean, recipe.data.std or info.std)
     reading = preprocessing.reading(session.max_pixels)
     if not start.pretrained:
@@ -56,7 +61,7 @@ def make_source(session: Session, checkpoint: Path | None, scratch: Path) -> Sou
     path = scratch / "model.safetensors"
     save_model(path, start.network.state_dict(), card)
     predictor = load_predictor(path, session.device)
-    key = f"{info.network} {start.origin} {size} {recipe.data.resize}"
+    key = f"{info.network} {start.origin} {size.size} {recipe.data.resize}"
     if weights is not None:
         key += _digest(Path(weights))
     name = f"features of {info.network}, {start.origin.partition(' (')[0]}"
@@ -76,8 +81,8 @@ def check_photos(session: Session, board: Board, features: FeatureTable) -> Chec
     try:
         dataset = load_dataset(root, **split_options(session.recipe))
     except InputError:
-        dataset = Dataset(root, ("",), "photos", _all_of(board), EVERYTHING, EVERYTHING)
-    size = Preprocessing.of(session.recipe.data, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+        dataset = Dataset(root, ("",), "photos", _all_of(board), NO_IMAGES, NO_IMAGES)
+    size = Preprocessing.of(session.recipe.data, *NO_COLOURS)
     found = check_dataset(dataset, size, size.reading(session.max_pixels))
     below = dataset.root.resolve().relative_to(root.resolve()).as_posix()
     prefix = "" if below == "." else f"{below}/"
