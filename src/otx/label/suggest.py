@@ -8,14 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from otx.active import PENALTY, probabilities_of, scaled
+from otx.active import fit_few, probabilities_of, scaled
 from otx.evaluation.intervals import wilson
 from otx.limits import limited_blas
-from otx.model.regression import Regression, fit_regression
+from otx.model.regression import Regression
 
 FOLDS = 5
 # labels that a classifier is fitted to, and that its accuracy is measured on: a second on two cores
-MOST_FITTED, MOST_MEASURED = 4000, 1000
+MOST_FITTED, MOST_MEASURED = 2000, 500
 FEWER_MISTAKES = 0.25
 # below this exponent it would take five times as many labels
 LEAST_SLOPE = 0.16
@@ -43,7 +43,7 @@ class Accuracy:
 
 
 def fit(features: Features, labels: Labels, num_classes: int, *, seed: int = 0) -> Regression:
-    """A logistic regression on the labelled photos; of more than 4,000 on a random part.
+    """A logistic regression on the labelled photos; of more than 2,000 on a random part.
 
     Args:
         features: (n, D).
@@ -53,7 +53,7 @@ def fit(features: Features, labels: Labels, num_classes: int, *, seed: int = 0) 
         some = np.random.default_rng(seed).choice(len(labels), MOST_FITTED, replace=False)
         features, labels = features[some], labels[some]
     with limited_blas():
-        return fit_regression(scaled(features), labels, num_classes, penalty=PENALTY)
+        return fit_few(scaled(features), labels, num_classes)
 
 
 def suggest(regression: Regression, features: Features) -> tuple[Labels, NDArray[np.float32]]:
@@ -66,7 +66,7 @@ def suggest(regression: Regression, features: Features) -> tuple[Labels, NDArray
 def cross_validate(features: Features, labels: Labels, *, seed: int = 0) -> Accuracy | None:
     """The accuracy of suggestions; None unless two classes have five labels.
 
-    Photos of classes with fewer labels do not count. At most 1,000 labels are used.
+    Photos of classes with fewer labels do not count. At most 500 labels are used.
     """
     counts = np.bincount(labels)
     enough = np.flatnonzero(counts >= FOLDS)
@@ -83,7 +83,7 @@ def cross_validate(features: Features, labels: Labels, *, seed: int = 0) -> Accu
         for number in range(FOLDS):
             inside, held = np.flatnonzero(fold != number), fold == number
             for some in (inside, inside[::2]):
-                fitted = fit_regression(rows[some], own[some], len(names), penalty=PENALTY)
+                fitted = fit_few(rows[some], own[some], len(names))
                 found = int((fitted.logits(rows[held]).argmax(axis=1) == own[held]).sum())
                 right, half_right = (right + found, half_right) if some is inside else (right, half_right + found)
     low, high = wilson(right, len(own))
