@@ -47,6 +47,7 @@ def run(
         raise UsageError("which photos?", fix="otx label FOLDER")
     if dry_run and apply is None:
         raise UsageError("--dry_run shows what --apply would do", fix="otx label FOLDER --apply move --dry_run")
+    checkpoint = checkpoint or session.checkpoint
     check_exists(checkpoint)
     if apply is not None:
         return apply_labels(root, apply, output, dry_run=dry_run)
