@@ -125,6 +125,7 @@ def labelled(browser: Chrome) -> int:
 
 def colour_shown(browser: Chrome) -> str:
     """The true colour of the photo that is shown alone, from its name."""
+    wait(browser, lambda _: browser.find_elements(By.CSS_SELECTOR, "figcaption"))
     name = str(browser.execute_script("return document.querySelector('figcaption').textContent"))
     return name.partition(".png")[0].rpartition("_")[2]
 
@@ -150,7 +151,6 @@ def test_sixty_photos_by_keyboard_with_undo_a_reload_and_a_kill(pile: Path) -> N
         with process_of(pile) as (process, url):
             open_page(browser, url)
             press(browser, "o")
-            wait(browser, lambda _: browser.find_elements(By.CSS_SELECTOR, "figcaption"))
             label_some(browser, 30)
             wait(browser, lambda _: labelled(browser) == 30)
             for _ in range(5):
@@ -160,13 +160,14 @@ def test_sixty_photos_by_keyboard_with_undo_a_reload_and_a_kill(pile: Path) -> N
             assert labelled(browser) == 25
             press(browser, Keys.BACKSPACE)
             wait(browser, lambda _: labelled(browser) == 24)
+            assert console_errors(browser) == []
             process.send_signal(signal.SIGKILL)
             process.wait()
         with process_of(pile) as (_, url):
             open_page(browser, url)
+            console_errors(browser)  # of the page whose server was killed
             assert labelled(browser) == 24
             press(browser, "o")
-            wait(browser, lambda _: browser.find_elements(By.CSS_SELECTOR, "figcaption"))
             label_some(browser, 36)
             wait(browser, lambda _: labelled(browser) == 60)
             assert console_errors(browser) == []
@@ -246,7 +247,7 @@ def test_wrong_labels_and_leaks_are_mended_applied_and_trained_and_the_check_is_
         open_page(browser, page.url)
         while (left := state_of(page)["review"]) or wrong_in(page, wrong):
             press(browser, Keys.ENTER if left else "l")  # the first button, or "Look once more"
-            wait(browser, lambda body: int(body.get_attribute("data-review")) != left)  # noqa: B023
+            wait(browser, lambda body: int(body.get_attribute("data-review")) != left)
         assert console_errors(browser) == []
     rows = read_journal(folder / JOURNAL)
     assert sum(row.left_out.startswith("copy of") for row in rows.values()) == 5

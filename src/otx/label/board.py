@@ -61,7 +61,7 @@ class Board:
 
     def name(self, label: str) -> str:
         """The class that a person means by a name; see `clean_name`."""
-        return clean_name(label, self.classes)
+        return label if label in self.classes else clean_name(label, self.classes)
 
     def decide(self, what: str, rows: Mapping[int, Row]) -> None:
         """Give photos new rows, in the journal first.

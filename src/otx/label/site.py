@@ -26,7 +26,7 @@ from otx.local_server import HTML, READ, WRITE, Asked, Refusal, Reply, Route, js
 
 PAGE = Path(__file__).parent / "page.html"
 MOST_LISTED = 500
-NEXT = 9
+NEXT = 24
 # the address is new with each start, so a photo's address never means another photo
 KEPT = {"Cache-Control": "private, max-age=3600"}
 PICTURE = re.compile(r"/(thumb|photo)/(\d{1,9})", re.ASCII)
