@@ -11,8 +11,8 @@ from otx.limits import limited_blas
 from otx.model.regression import UNSEEN, Regression
 
 UNLABELLED = -1
-# labels a class, below which typical images teach more than uncertain ones
-FEW = 4
+# labels a class, from which on a classifier says what is uncertain
+FEW = 2
 # of 0.01 to 0.2, which are equally accurate on flowers and trash, the one whose probabilities mean what they say
 PENALTY = 0.05
 STEPS = 50
@@ -20,19 +20,20 @@ DIMENSIONS = 64
 NEIGHBOURS = 20
 # images that are compared at a time, of larger sets a random part
 MOST = 10_000
-MOST_CLUSTERS = 500
+MOST_CLUSTERS = 150
 
 Features = NDArray[np.float32]
 Labels = NDArray[np.int64]
 
 
 def next_to_label(features: Features, labels: Labels, count: int, *, seed: int = 0) -> list[int]:
-    """The images to label next, the most instructive first.
+    """The images to label next, the most instructive first: unlike each other, typical, and uncertain.
 
-    With few labels, those are typical images of parts of the set that have no label yet (TypiClust). With at least
-    four labels a class they are images that a logistic regression on the labelled ones is unsure of, and that are
-    unlike each other: k-means++ on the gradients that their likeliest labels would give (BADGE). Of more than 10,000
-    unlabelled images a random part is looked at.
+    The images are put into as many clusters as there will be labels. From the clusters with the most uncertainty in
+    all, divided by the square of one and the labels that they have, comes the image that is the most typical and the
+    most uncertain. The uncertainty is one minus the margin of a logistic regression on the labelled images; with fewer
+    than two labels a class all images are equally uncertain, and this is TypiClust. Of more than 10,000 unlabelled
+    images a random part is looked at.
 
     Args:
         features: (N, D), the input of a network's classifier.
@@ -47,8 +48,8 @@ def next_to_label(features: Features, labels: Labels, count: int, *, seed: int =
         ValueError: `features` and `labels` differ in length.
 
     Source: Hacohen et al., Active Learning on a Budget: Opposite Strategies Suit High and Low Budgets, ICML 2022,
-    arXiv 2202.02794; Ash et al., Deep Batch Active Learning by Diverse, Uncertain Gradient Lower Bounds, ICLR 2020,
-    arXiv 1906.03671.
+    arXiv 2202.02794 (TypiClust); Scheffer et al., Active Hidden Markov Models for Information Extraction, IDA 2001 (the
+    margin). Their product was chosen by `benchmarks/active.py`.
     """
     if len(features) != len(labels):
         raise ValueError(f"{len(features)} rows of features and {len(labels)} labels")
@@ -60,15 +61,52 @@ def next_to_label(features: Features, labels: Labels, count: int, *, seed: int =
     if count <= 0:
         return []
     rows = scaled(features[np.concatenate([known, unknown])])
-    names, own = np.unique(labels[known], return_inverse=True)
     with limited_blas():
-        if len(names) < 2 or len(known) < FEW * len(names):
-            chosen = typical(rows, len(known), count, seed=seed)
-        else:
-            fitted = fit_few(rows[: len(known)], own.astype(np.int64), len(names))
-            rest = rows[len(known) :]
-            chosen = diverse(probabilities_of(fitted.logits(rest)), rest, count)
-    return [int(unknown[place]) for place in chosen]
+        uncertainty = uncertainty_of(rows[len(known) :], rows[: len(known)], labels[known])
+        places = principal(rows, seed)
+        cluster = clusters_of(places, min(MOST_CLUSTERS, len(known) + count, len(rows)), seed=seed)
+        chosen = typical(places[len(known) :], uncertainty, cluster[len(known) :], cluster[: len(known)])
+    return [int(unknown[place]) for place in chosen[:count]]
+
+
+def uncertainty_of(rows: Features, known: Features, labels: Labels) -> NDArray[np.float32]:
+    """How unsure (N,) a classifier fitted to the known rows is of each row: 1 minus the margin, 0 to 1.
+
+    Args:
+        labels: of the known rows; with fewer than two a class every row counts as unsure.
+    """
+    names, own = np.unique(labels, return_inverse=True)
+    if len(names) < 2 or len(known) < FEW * len(names):
+        return np.ones(len(rows), np.float32)
+    probabilities = np.sort(probabilities_of(fit_few(known, own.astype(np.int64), len(names)).logits(rows)), axis=1)
+    return 1 - probabilities[:, -1] + probabilities[:, -2]
+
+
+def typical(places: Features, uncertainty: NDArray[np.float32], cluster: Labels, known_clusters: Labels) -> list[int]:
+    """The order of rows, those first that are typical of a large, uncertain cluster without labels.
+
+    Args:
+        places: (N, d), few dimensions; `uncertainty` and `cluster` (N,) are theirs.
+        known_clusters: the clusters of the labelled rows.
+    """
+    num_clusters = 1 + max(int(cluster.max()), int(known_clusters.max(initial=0)))
+    covered = np.bincount(known_clusters, minlength=num_clusters)
+    weight = np.bincount(cluster, weights=uncertainty, minlength=num_clusters) / (1 + covered) ** 2
+    ranked = []
+    for each in np.argsort(-weight, kind="stable"):
+        members = np.flatnonzero(cluster == each)
+        if len(members):
+            ranked.append(members[np.argsort(-uncertainty[members] * _typicality(places[members]), kind="stable")])
+    turns = max(map(len, ranked))
+    return [int(order[turn]) for turn in range(turns) for order in ranked if turn < len(order)]
+
+
+def _typicality(rows: Features) -> Features:
+    """One over the mean distance of each row (n, d) to its nearest neighbours."""
+    squares = (rows * rows).sum(axis=1)
+    distances = np.sqrt(np.maximum(squares[:, None] + squares[None] - 2 * rows @ rows.T, 0))
+    near = min(NEIGHBOURS + 1, len(rows))
+    return np.asarray(1 / np.maximum(np.sort(distances, axis=1)[:, :near].mean(axis=1), 1e-6), np.float32)
 
 
 def fit_few(rows: Features, labels: Labels, num_classes: int) -> Regression:
@@ -113,57 +151,6 @@ def probabilities_of(logits: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.asarray(powers / powers.sum(axis=1, keepdims=True), np.float32)
 
 
-def typical(rows: Features, num_known: int, count: int, *, seed: int) -> list[int]:
-    """Indices of typical rows behind the first `num_known`, each in the middle of another cluster.
-
-    As many clusters as there will be labels; those without a label come first, the largest ahead.
-    """
-    few = principal(rows, seed)
-    cluster = clusters_of(few, min(MOST_CLUSTERS, num_known + count, len(rows)), seed=seed)
-    covered = np.bincount(cluster[:num_known], minlength=int(cluster.max()) + 1)
-    sizes = np.bincount(cluster[num_known:], minlength=len(covered))
-    members = {int(each): np.flatnonzero(cluster[num_known:] == each) for each in np.flatnonzero(sizes)}
-    ranked = {each: _by_typicality(few[num_known:][places]) for each, places in members.items()}
-    order = sorted(members, key=lambda each: (covered[each], -sizes[each], each))
-    chosen: list[int] = []
-    for turn in range(max(sizes)):
-        chosen += [int(members[each][ranked[each][turn]]) for each in order if turn < len(ranked[each])]
-        if len(chosen) >= count:
-            break
-    return chosen[:count]
-
-
-def _by_typicality(rows: Features) -> NDArray[np.intp]:
-    """The order of rows (n, d), those nearest to their neighbours first."""
-    squares = (rows * rows).sum(axis=1)
-    distances = np.sqrt(np.maximum(squares[:, None] + squares[None] - 2 * rows @ rows.T, 0))
-    near = min(NEIGHBOURS + 1, len(rows))
-    return np.argsort(np.sort(distances, axis=1)[:, :near].mean(axis=1), kind="stable")
-
-
-def diverse(probabilities: NDArray[np.float32], rows: Features, count: int) -> list[int]:
-    """Indices of rows (N, D) that are uncertain and unlike each other: greedy k-means++ on gradients.
-
-    The gradient of a linear classifier's loss for the likeliest label is the outer product of (p - likeliest) and the
-    row. It is long where the classifier is unsure; the next image is the one farthest from all chosen.
-
-    Args:
-        probabilities: (N, C).
-    """
-    errors = probabilities.copy()
-    errors[np.arange(len(errors)), errors.argmax(axis=1)] -= 1
-    length = (errors * errors).sum(axis=1) * (rows * rows).sum(axis=1)
-    nearest = length.copy()
-    chosen: list[int] = []
-    for _ in range(count):
-        best = int(nearest.argmax())
-        chosen.append(best)
-        products = (errors @ errors[best]) * (rows @ rows[best])
-        nearest = np.minimum(nearest, np.maximum(length + length[best] - 2 * products, 0))
-        nearest[chosen] = -1
-    return chosen
-
-
 def principal(rows: Features, seed: int) -> Features:
     """The rows (N, D) in their 64 principal directions at most."""
     from sklearn.decomposition import PCA
@@ -179,7 +166,7 @@ def clusters_of(rows: Features, count: int, *, seed: int) -> NDArray[np.int64]:
     from sklearn.cluster import KMeans, MiniBatchKMeans
 
     distinct = min(count, len(np.unique(rows, axis=0)))
-    if len(rows) > MOST or distinct > MOST_CLUSTERS // 5:
+    if len(rows) > MOST or distinct > MOST_CLUSTERS // 2:
         found = MiniBatchKMeans(distinct, random_state=seed, n_init=1, batch_size=4096)
     else:
         found = KMeans(distinct, random_state=seed, n_init=1)
