@@ -1,9 +1,9 @@
 """Do photos without labels help? python benchmarks/pseudo_labels.py FOLDER --weights WEIGHTS [--seeds 3]
 
-FOLDER holds class folders of photos, WEIGHTS (timm's names, without a classifier) give the features. A fifth of the photos is
-the test set; of the others 5, 10 and 25 of each class keep their labels. A logistic regression on these is compared with one
-that also gets the photos without labels whose suggested class it is sure of: above the confidence at which 95 % of the
-suggestions were right, by cross-validation on the labelled photos. Features are kept in --cache.
+FOLDER holds class folders of photos, WEIGHTS (timm's names, without a classifier) give the features. A fifth of the
+photos is the test set; of the others 5, 10 and 25 of each class keep their labels. A logistic regression on these is
+compared with one that also gets the photos without labels whose suggested class it is sure of: above the confidence at
+which 95 % of the suggestions were right, by cross-validation on the labelled photos. Features are kept in --cache.
 """
 
 from __future__ import annotations

@@ -197,7 +197,8 @@ def _check_sub_folders(root: Path) -> list[str]:
     if not folders:
         raise DataError(
             f"{root} holds {images} images but no class folders",
-            fix=f"sort them: {root}/CLASS_A/..., {root}/CLASS_B/...",
+            fix=f"sort them: {root}/CLASS_A/..., {root}/CLASS_B/..., or name groups of them on a page: "
+            f"{shlex.join(['otx', 'label', str(root)])}",
         )
     return folders
 
