@@ -13,7 +13,7 @@ from otx.limits import limited_blas
 HAND = 24
 PER_CLUSTER = 15
 MOST_CLUSTERS = 200
-SMALLEST = 3
+SMALLEST, SMALL = 3, 6
 SURE = 0.7
 CHUNK = 4096
 
@@ -83,13 +83,14 @@ def suggested_groups(label: Labels, confidence: NDArray[np.float32], left: NDArr
 
 
 def alike_groups(clusters: Clusters, left: NDArray[np.bool_]) -> list[Group]:
-    """Hands of 24 photos of a cluster without labels, the nearest to its centre first; the tightest hand first."""
+    """Hands of 24 photos of a cluster without labels, the nearest to its centre first; tight and large hands first."""
     found = []
     for each in np.unique(clusters.number[left & (clusters.number >= 0)]):
         places = np.flatnonzero(left & (clusters.number == each))
         if len(places) >= SMALLEST:
             order = places[np.argsort(clusters.distance[places], kind="stable")]
             hand = order[:HAND]
-            found.append((float(clusters.distance[hand].mean()), hand))
+            # a few copies are tighter than all else, but naming them does not get far
+            found.append((float(clusters.distance[hand].mean()) * (1 + SMALL / len(hand)), hand))
     found.sort(key=lambda group: (group[0], int(group[1][0])))
     return [Group(tuple(map(int, hand))) for _, hand in found]
