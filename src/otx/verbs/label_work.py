@@ -45,7 +45,7 @@ def make_source(session: Session, checkpoint: Path | None, scratch: Path) -> Sou
         predictor = load_predictor(checkpoint, session.device)
         name = f"features of {checkpoint.name} ({predictor.card.network})"
         key, reading = _digest(checkpoint), predictor.card.preprocessing.reading(session.max_pixels)
-        return Source(name, key, predictor.features, reading)
+        return Source(name, key, predictor.features, predictor.card.preprocessing.resize, reading)
     recipe = session.recipe
     size = Preprocessing.of(recipe.data, *NO_COLOURS)
     if not recipe.model.pretrained and recipe.model.weights is None:
@@ -65,7 +65,7 @@ def make_source(session: Session, checkpoint: Path | None, scratch: Path) -> Sou
     if weights is not None:
         key += _digest(Path(weights))
     name = f"features of {info.network}, {start.origin.partition(' (')[0]}"
-    return Source(name, key, predictor.features, reading)
+    return Source(name, key, predictor.features, preprocessing.resize, reading)
 
 
 def _digest(path: Path) -> str:
