@@ -1,9 +1,17 @@
-"""Takes pictures of the pages: python scripts/screenshots.py RUN FOLDER; `scripts/screenshots` makes a run first."""
+"""Takes pictures of the pages: python scripts/screenshots.py RUN FOLDER [PHOTOS WEIGHTS].
+
+`scripts/screenshots` makes a run first. PHOTOS (class folders) and WEIGHTS (NETWORK.TAG.safetensors) are for the
+page of `otx label`.
+"""
 
 from __future__ import annotations
 
 import io
+import random
+import shutil
 import sys
+import tempfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,6 +24,8 @@ from selenium.webdriver.support.ui import WebDriverWait
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from browser import chromium, show_as
 from otx import Engine
+from otx.label.decisions import take
+from otx.verbs.label import serve
 
 WIDE, PHONE = 1280, 390
 COLUMN, COLUMNS, GAP = 1500, 3, 24
@@ -70,6 +80,35 @@ def demo(browser: Chrome, url: str) -> Image.Image:
     return picture(browser, WIDE, browser.execute_script("return document.documentElement.scrollHeight"))
 
 
+def label(browser: Chrome, photos: Path, weights: Path) -> Image.Image:
+    """The page of `otx label` on a pile of 200 photos, after two groups of each class were named as they should be."""
+    with tempfile.TemporaryDirectory() as scratch:
+        pile = Path(scratch, "my_photos")
+        pile.mkdir()
+        files = random.Random(0).sample(sorted(photos.glob("*/*.jpg")), 200)
+        for number, file in enumerate(files):
+            shutil.copy(file, pile / f"IMG_{number:04}.jpg")
+        network = weights.name.partition(".")[0]
+        engine = Engine(model=f"timm/{network}", overrides={"model.weights": str(weights)})
+        with serve(engine._session(), pile, None) as page:
+            while page.site.state()["progress"]["what"]:
+                time.sleep(0.5)
+            for number, file in enumerate(files[:60]):
+                take(page.board, {"action": "label", "ids": [number], "label": file.parent.name})
+            while (page.site.state()["accuracy"] or {"total": 0})["total"] < 60:
+                time.sleep(0.5)
+            show_as(browser, "light", WIDE)
+            browser.get(page.url)
+            WebDriverWait(browser, 30).until(lambda page: page.find_elements(By.CSS_SELECTOR, ".tile"))
+            asked = browser.find_element(By.ID, "title").text
+            for tile in browser.find_elements(By.CSS_SELECTOR, ".tile"):
+                if files[int(tile.get_attribute("data-id") or 0)].parent.name not in asked:
+                    tile.click()
+            time.sleep(1)
+            shown = picture(browser, WIDE, 800)
+    return shown.resize((960, 600), Image.Resampling.LANCZOS)
+
+
 def beside(pictures: Sequence[Image.Image], height: int) -> Image.Image:
     """Pictures side by side, each cut to a height, at three quarters of their size."""
     sheet = Image.new("RGB", (len(pictures) * (WIDE + 2 * GAP), height + 2 * GAP), "#d0d4d8")
@@ -93,7 +132,7 @@ def save(image: Image.Image, path: Path) -> None:
     kept.save(path, optimize=True)
 
 
-def main(run: Path, docs: Path) -> None:
+def main(run: Path, docs: Path, photos: Path | None = None, weights: Path | None = None) -> None:
     page = run / "report.html"
     with chromium() as browser:
         light, _ = report(browser, page, "light")
@@ -104,8 +143,10 @@ def main(run: Path, docs: Path) -> None:
         with Engine(checkpoint=run / "exported_model.xml", work_dir=run.parent).demo() as served:
             answer = demo(browser, served.url)
         save(answer, docs / "demo.png")
+        if photos is not None and weights is not None:
+            save(label(browser, photos, weights), docs / "label.png")
         save(beside((light, answer), answer.height), docs / "result.png")
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]))
+    main(*map(Path, sys.argv[1:]))

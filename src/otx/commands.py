@@ -8,6 +8,7 @@ MODEL_SETTINGS = ("work_dir", "engine.device", "data.max_image_pixels", "data.te
 DATA_SETTINGS = ("data_root", "work_dir", "data.split_file")
 SPLIT_SETTINGS = ("seed", "data.test_share", "data.val_share")
 READING_SETTINGS = ("data.input_size", "data.resize", "data.intensity", "data.bands")
+NETWORK_SETTINGS = ("model.name", "model.pretrained", "model.weights")
 PHOTO_SETTINGS = (*DATA_SETTINGS, "engine.device", "data.max_image_pixels")
 
 
@@ -42,6 +43,18 @@ VERBS = {
             "otx check my_photos --checkpoint model.safetensors   # also wrong labels",
         ),
         short=("data_root", "checkpoint", "output", "data.split_file", "data.input_size", "data.resize", "data.bands"),
+    ),
+    "label": Verb(
+        "open a page to label a pile of photos, or to mend a data set",
+        (*DATA_SETTINGS, *SPLIT_SETTINGS, *READING_SETTINGS, *NETWORK_SETTINGS, *MODEL_SETTINGS),
+        takes_config=False,
+        examples=(
+            "otx label my_photos",
+            "otx label my_photos --checkpoint model.safetensors   # what otx check suspects",
+            "otx label my_photos --apply move --dry_run",
+            "otx label my_photos --apply undo",
+        ),
+        short=("data_root", "checkpoint", "apply", "dry_run", "output", "port", "open", "model.weights"),
     ),
     "find": Verb(
         "list the recipes: what can be trained, and what it costs",

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, TypeVar
 
+from otx.browser import open_in_browser
 from otx.console_progress import clear_line
 from otx.findings import CheckResult, ImageRef, ShiftResult
 from otx.results import (
@@ -69,6 +70,8 @@ def show_check(result: CheckResult) -> None:
     if any(found.values()):
         findings = [(kind, *row) for kind, all_rows in found.items() for row in _first(all_rows)]
         out.print(table("Findings", [("finding", "left"), ("image", "left"), ("why", "left")], findings))
+        model = "" if result.mislabelled is None else " --checkpoint MODEL"
+        print(f"To go through them on a page: {shlex.join(['otx', 'label', str(result.data_root)])}{model}")
     else:
         print("Nothing suspicious was found.")
     if result.shift is not None:
@@ -281,13 +284,10 @@ def show_explanations(result: ExplainResult) -> None:
 
 
 def show_demo(url: str, *, browser: bool) -> None:
-    """Print a demo's address. Open it only on a desktop: elsewhere a text browser would take over the terminal."""
-    import os
-    import webbrowser
-
+    """Print a demo's address, and open it."""
     print(f"The demo is at {url} - Ctrl-C ends it.", flush=True)
-    if browser and any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY")):
-        webbrowser.open(url)
+    if browser:
+        open_in_browser(url)
 
 
 def show_error(text: str) -> None:

@@ -1,14 +1,17 @@
-"""Print the results of `otx env` and `otx benchmark`."""
+"""Print the results of `otx env`, `otx benchmark` and `otx label`."""
 
 from __future__ import annotations
 
+import shlex
 import textwrap
 from collections.abc import Iterator, Sequence
 
 from otx.console import console, table
+from otx.results_label import LabelTable
 from otx.results_machine import BenchmarkedFile, BenchmarkResult, Environment, Throughput
 
 SCREEN = 80
+MOST_CLASSES, MOVES_SHOWN = 50, 20
 Figure = tuple[int, str]
 
 
@@ -103,3 +106,41 @@ def _computes_in(file: BenchmarkedFile) -> str:
 def _why_not(file: BenchmarkedFile, figure: Throughput) -> str:
     streams = f" and {figure.streams} streams" if figure.streams else ""
     return f"{file.name}, batches of {figure.batch}{streams}: not measured, {figure.why_not}."
+
+
+def show_labels(result: LabelTable) -> None:
+    """Print how many photos have a label, what was or would be done with the files, and what comes next."""
+    counts, left_out = result.counts(), sum(bool(row.left_out) for row in result.rows)
+    if result.applied:
+        _show_applied(result)
+        return
+    print(f"{result.data_root}: {sum(counts.values())} of {result.num_photos} photos are labelled.")
+    if counts:
+        rows = [(name, str(count)) for name, count in counts.items()]
+        console().print(table("", [("class", "left"), ("photos", "right")], rows[:MOST_CLASSES]))
+    if left_out:
+        print(f"Left out: {left_out}.")
+    root = str(result.data_root)
+    if result.path.exists():
+        print(f"Decisions are in {result.path}; no photo was moved.")
+        print(f"Next: {shlex.join(['otx', 'train', root])}")
+        print(f"Or move the photos into class folders: {shlex.join(['otx', 'label', root, '--apply', 'move'])}")
+
+
+def _show_applied(result: LabelTable) -> None:
+    for move in result.moves[:MOVES_SHOWN]:
+        print(f"{move.source} -> {move.target or 'removed'}")
+    if len(result.moves) > MOVES_SHOWN:
+        print(f"... and {len(result.moves) - MOVES_SHOWN} more")
+    root, count = str(result.data_root), len(result.moves)
+    done = {"move": "moved", "copy": "copied", "link": "linked", "undo": "put back", "table": "listed"}[result.applied]
+    if result.dry_run:
+        what = f"{result.output} would be written" if result.applied == "table" else f"{count} files would be {done}"
+        print(f"Dry run: {what}; nothing was done.")
+        return
+    if result.applied == "table":
+        print(f"Written: {result.output}")
+        return
+    print(f"{count} files {done}." if count else "No file has to be changed.")
+    if count and result.applied != "undo":
+        print(f"To take it back: {shlex.join(['otx', 'label', root, '--apply', 'undo'])}")

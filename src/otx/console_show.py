@@ -30,6 +30,7 @@ def show(name: str, result: Any, given: Mapping[str, Any]) -> int:
         "find": console.show_models,
         "train": console.show_training,
         "check": console.show_check,
+        "label": console_machine.show_labels,
         "test": console.show_test,
         "export": console.show_export,
         "optimize": console.show_optimized,

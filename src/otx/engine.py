@@ -19,6 +19,7 @@ from otx.findings import CheckResult
 from otx.options import File, checked
 from otx.places import prepare_places
 from otx.recipe import TASK, Recipe
+from otx.results_label import LabelTable
 from otx.workspace import find_work_dir
 
 if TYPE_CHECKING:
@@ -91,6 +92,28 @@ class Engine:
             DataError: the folder cannot be used.
         """
         return self._call(Engine.check, locals())
+
+    def label(
+        self,
+        *,
+        data_root: o.CheckRoot = None,
+        checkpoint: o.LabelModel = None,
+        apply: o.Apply = None,
+        dry_run: o.DryRun = False,
+        output: o.SortedOutput = None,
+        port: o.Port = 0,
+        open: o.OpenBrowser = True,
+    ) -> LabelTable:
+        """Open a page to label a pile of photos or to mend a data set, and return the table when the person is done.
+
+        Args:
+            apply: no page: move, copy or link the photos as they are labelled by now, or write a table.
+
+        Raises:
+            DataError: there are no photos in the folder.
+            UsageError: another page has it, or nothing can be written there.
+        """
+        return self._call(Engine.label, locals())
 
     def train(
         self,

@@ -22,6 +22,7 @@ EXPORT_FORMATS = ("OPENVINO", "ONNX")
 EXPORT_PRECISIONS = ("FP32", "FP16")
 PREPROCESSINGS = ("modelapi", "embedded")
 COLORS = ("RGB", "BGR")
+APPLY = ("move", "copy", "link", "table", "undo")
 ALGORITHMS = ("auto", "recipro_cam", "activation_map", "vit_recipro_cam")
 
 
@@ -98,6 +99,23 @@ CheckModel = Annotated[
 StartModel = Annotated[File, Option("begin from this model; with --resume: the run to go on with", "FILE")]
 SourceModel = Annotated[File, Option("an IR, a model file or a checkpoint (default: the last export)", "FILE")]
 CheckRoot = Annotated[File, Option("the same as --data_root", "DATA_ROOT", positional=True)]
+LabelModel = Annotated[
+    File, Option("go through what the check finds with the features of this model (any model file)", "FILE")
+]
+Apply = Annotated[
+    str | None,
+    Option(
+        "give the photos the places that their labels say: move, copy or link them, or only write a table; undo takes "
+        "the last one back",
+        "HOW",
+        choices=APPLY,
+    ),
+]
+DryRun = Annotated[bool, Option("with --apply: show what it would do", "BOOL")]
+SortedOutput = Annotated[
+    File, Option("with --apply copy, link (default: FOLDER/sorted) or table (default: FOLDER/sorted.csv)", "PATH")
+]
+OpenBrowser = Annotated[bool, Option("show the page in the browser (default: true, where there is a desktop)", "BOOL")]
 CheckOutput = Annotated[File, Option("also write all that was found to this .json or .csv file", "FILE")]
 PredictOutput = Annotated[File, Option("write the predictions to this .csv (row by row) or .json file, too", "FILE")]
 ExplainOutput = Annotated[File, Option("where to write (default: a new folder in the run folder)", "FOLDER")]

@@ -42,12 +42,12 @@ from browser import (
 )
 from conftest import SMALL, Recorder
 from images import write_classes, write_image, write_noise
-from otx import Engine
+from otx import Engine, local_server
 from otx.cli import main
-from otx.demo import server
-from otx.demo.server import MAX_BYTES, PAGE, UPLOADS, Demo
+from otx.demo.server import PAGE, Demo
 from otx.errors import UsageError
 from otx.evaluation.evaluate import read_test, write_test
+from otx.local_server import MAX_BYTES, UPLOADS
 from otx.report.figures import percent_of
 from otx.workspace import latest_run
 
@@ -243,13 +243,13 @@ def test_more_uploads_at_once_than_allowed_are_turned_away(demo: Demo, photo: Pa
 
 
 def test_slow_uploads_end(demo: Demo, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server._Handler, "timeout", 0.2)
+    monkeypatch.setattr(local_server._Handler, "timeout", 0.2)
     with closing(half_an_upload(demo)) as connection:
         answer = connection.makefile("rb").read()
     assert b" 408 " in answer.splitlines()[0]
     assert b"the upload takes too long" in answer
     monkeypatch.undo()
-    monkeypatch.setattr(server, "BODY_SECONDS", 0.0)
+    monkeypatch.setattr(local_server, "BODY_SECONDS", 0.0)
     with closing(half_an_upload(demo)) as connection:
         assert b" 408 " in connection.recv(100)
 

@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[2]
 LIGHT = {
     "errors", "schema", "plain", "confusion", "results", "findings", "events", "machine", "limits", "memory", "places",
     "signals", "spawn", "child", "files", "workspace", "recipe", "catalogue", "yaml_text", "results_machine",
-    "commands",
+    "commands", "local_server", "browser", "results_label",
 }  # fmt: skip
 ROOMS = {
     "networks": set(),
@@ -25,13 +25,15 @@ ROOMS = {
     "report": {"evaluation", "inference", "model", "data"},
     "demo": {"inference", "model", "data"},
     "training": {"model", "networks", "data"},
-    "verbs": {"training", "report", "demo", "evaluation", "export", "inference", "model", "networks", "data"},
+    "active": {"model", "data"},
+    "label": {"active", "evaluation", "inference", "model", "networks", "data"},
+    "verbs": {"training", "report", "demo", "label", "evaluation", "export", "inference", "model", "networks", "data"},
 }
 # modules where a library such as torch is optional, and where the command line must start at once
 LAZY = {"", "engine", "cli", "completion", "inference.predictor", "export.export", "verbs.libraries"}
 PRINTS = {"cli", "console", "console_machine", "console_progress", "console_show"}
 # the Python API, and the bodies of its methods: their parameters are the options of a verb
-PUBLIC = re.compile(r"engine\.py:(__init__|train|test|export|benchmark)|verbs/\w+\.py:run")
+PUBLIC = re.compile(r"engine\.py:(__init__|label|train|test|export|benchmark)|verbs/\w+\.py:run")
 
 
 def load_structure() -> ModuleType:
@@ -119,5 +121,5 @@ def test_modules_are_small() -> None:
     sizes = structure.lines_of()
     assert sizes["cli.py"] <= 250
     # the Python API has a docstring for each verb
-    assert sizes["engine.py"] <= 300
+    assert sizes["engine.py"] <= 325
     assert {name: size for name, size in sizes.items() if size > 330} == {}

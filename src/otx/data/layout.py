@@ -124,9 +124,18 @@ def _scan(given: Path, find: FindImages) -> Folder:
         return _of_table(read_table(given))
     _check_exists(given)
     table = find_table(given) or _table_of_splits(given)
-    if table is not None and not table.agrees_with_folders():
+    if table is not None and (table.is_journal or not table.agrees_with_folders()):
         _refuse_if_folders_may_be_meant(table)
         return _of_table(table)
+    return scan_folders(given, find)
+
+
+def scan_folders(given: Path, find: FindImages = all_images) -> Folder:
+    """`scan` without regard to tables of labels.
+
+    Raises:
+        DataError: it cannot be read, holds no class folders, or is ambiguous.
+    """
     root = go_down(given)
     notes = [] if root == given else [f"{given} holds one folder and nothing beside it: its images are in {root}."]
     folders = _check_sub_folders(root)
@@ -158,7 +167,7 @@ def _refuse_if_folders_may_be_meant(table: Table) -> None:
     root = table.path.parent
     there = look(root)[0]
     folders = [folder for folder in set(there) - set(splits_among(there)) if look(root / folder)[1]]
-    if len(folders) > 1 and table.share < MIN_SHARE:
+    if len(folders) > 1 and table.share < MIN_SHARE and not table.is_journal:
         raise DataError(
             f"{root} has class folders ({shorten(sorted(folders))}) and {table.path.name}, which gives "
             f"{table.share:.0%} of the images other classes",
@@ -188,7 +197,8 @@ def _check_sub_folders(root: Path) -> list[str]:
     if not folders:
         raise DataError(
             f"{root} holds {images} images but no class folders",
-            fix=f"sort them: {root}/CLASS_A/..., {root}/CLASS_B/...",
+            fix=f"sort them: {root}/CLASS_A/..., {root}/CLASS_B/..., or name groups of them on a page: "
+            f"{shlex.join(['otx', 'label', str(root)])}",
         )
     return folders
 

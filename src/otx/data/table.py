@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 
 from otx.data.dataset import SUBSETS
 from otx.data.folder import LeftOut, all_images, entries, images_in_words, is_image, shorten
+from otx.data.journal import JOURNAL, is_journal
 from otx.data.paths import Paths
 from otx.data.split_names import split_of
 from otx.errors import DataError
@@ -42,6 +43,7 @@ class Table:
 
     Attributes:
         notes: sentences that the user should know about it.
+        is_journal: `otx label` wrote it, so it is meant even beside class folders.
         share: share of the images in its folder that it lists, 0 to 1.
     """
 
@@ -49,6 +51,7 @@ class Table:
     splits: dict[str, dict[str, Paths]]
     notes: tuple[str, ...]
     share: float = 1.0
+    is_journal: bool = False
 
     def below(self, folder: str) -> Table:
         """The same table with paths relative to the parent folder; `folder` is the name of the table's own folder."""
@@ -126,6 +129,8 @@ def find_table(root: Path) -> Table | None:
     images = Images(root)
     if not images.paths:
         return None
+    if any(is_journal(path) for path in candidates):
+        candidates = [root / JOURNAL]
     found = [table for path in candidates if (table := try_table(path, images)) is not None]
     if len(found) <= 1:
         return found[0] if found else None
@@ -289,7 +294,7 @@ def _table(path: Path, rows: Sequence[Row], columns: Columns, images: Images) ->
     counts = Counter(label for label, _ in labelled.values())
     _refuse_alike(path, counts)
     notes = list(_notes(path, counts, missing, without, len(images.paths) - len(labelled)))
-    return Table(path, _by_split(labelled), tuple(notes), len(labelled) / len(images.paths))
+    return Table(path, _by_split(labelled), tuple(notes), len(labelled) / len(images.paths), is_journal(path))
 
 
 def _by_split(labelled: Mapping[str, tuple[str, str]]) -> dict[str, dict[str, Paths]]:

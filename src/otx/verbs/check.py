@@ -9,6 +9,7 @@ from otx.data.check import check_dataset, image_refs, write_check
 from otx.data.dataset import Dataset, ImageSet, Subset
 from otx.data.digits import resolve_data_root
 from otx.data.intensity import measure_intensity, with_range
+from otx.data.journal import confirmed_below, without_confirmed
 from otx.data.load import load_dataset, split_options
 from otx.data.preprocessing import Preprocessing
 from otx.errors import DataError, UsageError
@@ -45,6 +46,7 @@ def run(session: Session, *, data_root: Path | None, checkpoint: Path | None, ou
     result = check_dataset(dataset, size, size.reading(session.max_pixels), session.reporter)
     if dataset.layout == NO_LABELS:
         result = replace(result, classes=())
+    result = without_confirmed(result, confirmed_below(dataset.root))
     if model is not None:
         result = _with_model(session, model, dataset, result)
     if output is not None:
@@ -121,7 +123,8 @@ def _with_model(session: Session, model: TrainedModel, dataset: Dataset, found: 
     if images is None:
         return replace(found, mislabelled=() if is_searched else None)
     if is_searched:
-        found = replace(found, mislabelled=list_mislabelled(images, dataset, found, session.reporter))
+        doubts = list_mislabelled(images, dataset, found, session.reporter)
+        found = without_confirmed(replace(found, mislabelled=doubts), confirmed_below(dataset.root))
     if not is_own:
         found = replace(found, shift=_shift(session, model, images))
     if model.run is not None and is_own:

@@ -9,11 +9,11 @@ from pathlib import Path
 
 from otx.data.dataset import pick_evenly
 from otx.demo.answer import Answerer, load_example
-from otx.demo.port import take_port
 from otx.demo.served import find_served
 from otx.demo.server import Demo
 from otx.errors import InputError
 from otx.events import heartbeat
+from otx.local_server import take_port
 from otx.model.trained import TrainedModel
 from otx.report.figures import confident_mistakes
 from otx.report.record import read_record

@@ -1,0 +1,131 @@
+"""What the page of `otx label` computes behind it: the network that gives the features, and the check of the photos."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from otx.data.check import check_dataset
+from otx.data.dataset import Dataset, Subset
+from otx.data.decode import digest_of
+from otx.data.journal import without_confirmed
+from otx.data.load import load_dataset, split_options
+from otx.data.preprocessing import Preprocessing
+from otx.errors import InputError
+from otx.evaluation.mislabelled import find_mislabelled
+from otx.findings import CheckResult, Mislabelled
+from otx.inference.predictor import load_predictor
+from otx.label.background import Checked
+from otx.label.board import Board
+from otx.label.features import THUMBNAILS, FeatureTable, Source
+from otx.model.card import ModelCard
+from otx.model.modelfile import save_model
+from otx.networks.build import model_info
+from otx.networks.weights import initial_model
+from otx.verbs.session import Session
+
+MOST_JUDGED = 250_000_000
+NO_IMAGES = Subset((), ())
+# mean and std, which do not matter where no network is run
+NO_COLOURS = ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+
+
+def make_source(session: Session, checkpoint: Path | None, scratch: Path) -> Source:
+    """The features of a model, or of the recipe's pretrained network; of thumbnails if that has no weights.
+
+    Args:
+        scratch: a folder for a file of weights.
+
+    Raises:
+        InputError: a file cannot be used.
+    """
+    if checkpoint is not None:
+        predictor = load_predictor(checkpoint, session.device)
+        name = f"features of {checkpoint.name} ({predictor.card.network})"
+        key, reading = _digest(checkpoint), predictor.card.preprocessing.reading(session.max_pixels)
+        return Source(name, key, predictor.features, predictor.card.preprocessing.resize, reading)
+    recipe = session.recipe
+    size = Preprocessing.of(recipe.data, *NO_COLOURS)
+    if not recipe.model.pretrained and recipe.model.weights is None:
+        return replace(THUMBNAILS, reading=size.reading(session.max_pixels))
+    info = model_info(recipe.model.name)
+    weights = recipe.model.weights
+    start = initial_model(info.network, 2, size.height, size.width, pretrained=recipe.model.pretrained, weights=weights)
+    preprocessing = Preprocessing.of(recipe.data, recipe.data.mean or info.mean, recipe.data.std or info.std)
+    reading = preprocessing.reading(session.max_pixels)
+    if not start.pretrained:
+        return replace(THUMBNAILS, reading=reading)
+    card = ModelCard(info.network, ("a", "b"), preprocessing, start.origin, recipe.to_dict())
+    path = scratch / "model.safetensors"
+    save_model(path, start.network.state_dict(), card)
+    predictor = load_predictor(path, session.device)
+    key = f"{info.network} {start.origin} {size.size} {recipe.data.resize}"
+    if weights is not None:
+        key += _digest(Path(weights))
+    name = f"features of {info.network}, {start.origin.partition(' (')[0]}"
+    return Source(name, key, predictor.features, preprocessing.resize, reading)
+
+
+def _digest(path: Path) -> str:
+    return digest_of(path.read_bytes()).hex()
+
+
+def check_photos(session: Session, board: Board, features: FeatureTable) -> Checked:
+    """What `otx check` finds in the folder, and what is probably mislabelled by the features of the page.
+
+    The photos of a pile are only compared with each other.
+    """
+    root = board.photos.root
+    try:
+        dataset = load_dataset(root, **split_options(session.recipe))
+    except InputError:
+        dataset = Dataset(root, ("",), "photos", _all_of(board), NO_IMAGES, NO_IMAGES)
+    size = Preprocessing.of(session.recipe.data, *NO_COLOURS)
+    found = check_dataset(dataset, size, size.reading(session.max_pixels))
+    below = dataset.root.resolve().relative_to(root.resolve()).as_posix()
+    prefix = "" if below == "." else f"{below}/"
+    found = replace(found, mislabelled=_mislabelled(dataset, found, board, features, prefix))
+    rows = {path.removeprefix(prefix): row for path, row in board.rows.items() if path.startswith(prefix)}
+    subsets = {prefix + path: name for name, part in dataset.parts.items() for path in part.paths}
+    return Checked(without_confirmed(found, rows), prefix, subsets if len(dataset.classes) > 1 else {})
+
+
+def _all_of(board: Board) -> Subset:
+    paths = [path for number, path in enumerate(board.photos.paths) if not board.left_out[number]]
+    return Subset.of([(path, 0) for path in paths])
+
+
+def _mislabelled(
+    dataset: Dataset, found: CheckResult, board: Board, features: FeatureTable, prefix: str
+) -> tuple[Mislabelled, ...]:
+    """By the features that the page has computed; none of a pile."""
+    if len(dataset.classes) < 2 or len(board.labels) * len(dataset.classes) > MOST_JUDGED:
+        return ()
+    numbers, labels, places = [], [], []
+    for subset, part in dataset.parts.items():
+        for path, label in zip(part.paths, part.labels, strict=True):
+            number = board.number_of(prefix + path)
+            if number is not None and features.ready[number]:
+                numbers.append(number)
+                labels.append(label)
+                places.append((path, subset))
+    if not numbers:
+        return ()
+    index = {path: place for place, (path, _) in enumerate(places)}
+    groups = np.arange(len(numbers))
+    for group in found.copies:
+        inside = [index[image.path] for image in group.images if image.path in index]
+        groups[inside] = min(inside, default=0)
+    doubts = find_mislabelled(features.of(np.asarray(numbers)), labels, groups.tolist())
+    return tuple(
+        Mislabelled(
+            path=places[doubt.index][0],
+            label=dataset.classes[labels[doubt.index]],
+            subset=places[doubt.index][1],
+            suggested=dataset.classes[doubt.suggested],
+            score=round(doubt.score, 4),
+        )
+        for doubt in doubts
+    )

@@ -1,0 +1,253 @@
+"""The parts of `otx label` without a page: names, the journal, its history, suggestions, and where files go."""
+
+from __future__ import annotations
+
+import csv
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from images import write_classes, write_folders, write_image
+from otx import Engine
+from otx.data.journal import COLUMNS, JOURNAL, Row, is_journal, read_journal, write_journal
+from otx.data.load import load_dataset
+from otx.errors import UsageError
+from otx.label.board import Board
+from otx.label.features import THUMBNAILS, FeatureCache, FeatureTable, fill
+from otx.label.groups import alike_groups, cluster, suggested_groups
+from otx.label.names import clean_name
+from otx.label.photos import find_photos
+from otx.label.pictures import picture
+from otx.label.place import locked
+from otx.label.suggest import cross_validate, labels_more
+
+TEXT = st.text(st.characters(exclude_categories=["Cs", "Cc"], exclude_characters="[]+"), max_size=12)
+ROWS = st.builds(
+    Row, TEXT.map(str.strip), st.sampled_from(["", "train", "test"]), TEXT.map(str.strip),
+    st.lists(st.sampled_from(["copies", "odd", "two labels"]), unique=True).map(tuple),
+)  # fmt: skip
+
+
+@given(st.dictionaries(TEXT.filter(bool), ROWS, max_size=5))
+def test_a_journal_is_read_as_it_was_written(tmp_path_factory: pytest.TempPathFactory, rows: dict[str, Row]) -> None:
+    path = tmp_path_factory.mktemp("journal") / JOURNAL
+    write_journal(path, rows)
+    assert is_journal(path)
+    assert read_journal(path) == rows
+
+
+def test_a_training_reads_the_journal_even_beside_class_folders(tmp_path: Path) -> None:
+    write_folders(tmp_path, {"a": 10, "b": 10})
+    rows = {f"{name}/{number}.png": Row(name) for name in "ab" for number in range(10)}
+    write_journal(tmp_path / JOURNAL, {**rows, "a/0.png": Row("b"), "a/1.png": Row("a", left_out="copy of a/2.png")})
+    dataset = load_dataset(tmp_path)
+    labels = {
+        path: dataset.classes[label]
+        for part in dataset.parts.values()
+        for path, label in zip(part.paths, part.labels, strict=True)
+    }
+    assert (labels["a/0.png"], "a/1.png" in labels, len(labels)) == ("b", False, 19)
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [("", "needs a name"), ("a/b", "cannot hold '/'"), ("..", "cannot be called"), ("x" * 81, "80 characters"),
+     ("train", "cannot be called 'train'"), ("a\0", "cannot hold")],
+)  # fmt: skip
+def test_names_that_no_folder_can_have_are_refused(name: str, reason: str) -> None:
+    with pytest.raises(ValueError, match=reason):
+        clean_name(name)
+
+
+def test_a_name_that_differs_only_in_case_is_the_known_class() -> None:
+    assert clean_name(" Red  Rose ", ["red rose"]) == "red rose"
+
+
+def test_undo_goes_back_to_the_beginning_in_another_process_too(tmp_path: Path) -> None:
+    write_folders(tmp_path, {"": 5})
+    with locked(tmp_path) as place:
+        board = Board(find_photos(tmp_path), place)
+        for number in range(5):
+            board.decide(f"step {number}", {number: Row("red"), 0: Row(f"class {number}")})
+        board.undo()
+    with (tmp_path / ".label" / "history.jsonl").open("a") as file:
+        file.write('{"what": "cut o')
+    with locked(tmp_path) as place:
+        board = Board(find_photos(tmp_path), place)
+        assert [board.undo()[0] for _ in range(5)] == ["step 3", "step 2", "step 1", "step 0", ""]
+        assert read_journal(tmp_path / JOURNAL) == {}
+
+
+def test_a_table_of_another_program_keeps_its_content_under_another_name(tmp_path: Path) -> None:
+    write_folders(tmp_path, {"": 6})
+    table = "file,species\n" + "".join(f"{number}.png,{'ab'[number % 2]}\n" for number in range(6))
+    (tmp_path / JOURNAL).write_text(table)
+    with locked(tmp_path) as place:
+        board = Board(find_photos(tmp_path), place)
+        assert board.row(1).label == "b"
+        board.decide("c", {1: Row("c")})
+    assert (tmp_path / "labels-before-1.csv").read_text() == table
+    assert {path: row.label for path, row in read_journal(tmp_path / JOURNAL).items()}["1.png"] == "c"
+    assert len(find_photos(tmp_path).rows) == 6
+
+
+def test_folders_of_a_camera_are_no_classes(tmp_path: Path) -> None:
+    write_folders(tmp_path, {"2024-05-01": 2, "2024-05-02": 2, "roses": 3})
+    rows = find_photos(tmp_path).rows
+    assert {row.label for row in rows.values()} == {"roses"}
+    assert len(rows) == 3
+
+
+def apply_to(root: Path, how: str, **options: object) -> list[tuple[str, str]]:
+    table = Engine().label(data_root=root, apply=how, **options)  # type: ignore[arg-type]
+    return [(move.source, move.target) for move in table.moves]
+
+
+@pytest.fixture
+def decided(tmp_path: Path) -> Path:
+    """Two folders with photos of the same names, labelled; one of them is left out."""
+    root = tmp_path / "photos"
+    for folder, grey in (("2024-01-01", 10), ("2024-01-02", 200)):
+        for number in range(2):
+            write_image(root / folder / f"{number}.png", (grey, grey, number))
+    write_journal(
+        root / JOURNAL,
+        {
+            "2024-01-01/0.png": Row("rose"),
+            "2024-01-02/0.png": Row("rose"),
+            "2024-01-01/1.png": Row("tulip"),
+            "2024-01-02/1.png": Row("tulip", left_out="not wanted"),
+        },
+    )
+    return root
+
+
+def contents(root: Path) -> list[bytes]:
+    return sorted(file.read_bytes() for file in root.rglob("*.png"))
+
+
+def test_names_that_collide_get_a_number_and_nothing_is_overwritten(decided: Path) -> None:
+    before = contents(decided)
+    write_image(decided / "rose" / "0.png", (1, 2, 3))
+    assert apply_to(decided, "move") == [
+        ("2024-01-01/0.png", "rose/0-2.png"),
+        ("2024-01-01/1.png", "tulip/1.png"),
+        ("2024-01-02/0.png", "rose/0-3.png"),
+        ("2024-01-02/1.png", "left_out/1.png"),
+    ]
+    assert set(before) < set(contents(decided))
+    assert {path: row.label for path, row in read_journal(decided / JOURNAL).items()}["rose/0-3.png"] == "rose"
+    assert apply_to(decided, "move") == []
+
+
+def test_undo_puts_every_file_back(decided: Path) -> None:
+    before = {file.relative_to(decided): file.read_bytes() for file in decided.rglob("*.png")}
+    rows = read_journal(decided / JOURNAL)
+    apply_to(decided, "move")
+    assert apply_to(decided, "undo", dry_run=True)
+    apply_to(decided, "undo")
+    assert {file.relative_to(decided): file.read_bytes() for file in decided.rglob("*.png")} == before
+    assert read_journal(decided / JOURNAL) == rows
+    assert not (decided / "rose").exists()
+
+
+@pytest.mark.parametrize("how", ["copy", "link"])
+def test_copies_and_links_lie_in_a_folder_that_trains(how: str, decided: Path) -> None:
+    apply_to(decided, how)
+    made = {file.relative_to(decided).as_posix() for file in (decided / "sorted").rglob("*.png")}
+    assert made == {"sorted/rose/0.png", "sorted/rose/0-2.png", "sorted/tulip/1.png"}
+    assert all((decided / name).is_symlink() == (how == "link") for name in made)
+    assert len(find_photos(decided).paths) == 4, "what otx made is no photo of the pile"
+    assert apply_to(decided, how)[0][1] == "sorted/rose/0-3.png"
+    apply_to(decided, "undo")
+    apply_to(decided, "undo")
+    assert not (decided / "sorted").exists()
+
+
+def test_a_table_for_other_programs_is_never_written_over(decided: Path) -> None:
+    apply_to(decided, "table")
+    with (decided / "sorted.csv").open() as file:
+        rows = list(csv.reader(file))
+    assert rows[0] == ["path", "label"]
+    assert ["2024-01-01/1.png", "tulip"] in rows
+    assert len(rows) == 4
+    with pytest.raises(UsageError, match=r"sorted\.csv is there already"):
+        apply_to(decided, "table")
+
+
+def test_a_move_that_was_killed_is_found_again(decided: Path) -> None:
+    before = contents(decided)
+    journal = (decided / JOURNAL).read_text()
+    apply_to(decided, "move")
+    # as if the process had been killed before it wrote the new paths, and before it removed an old name
+    (decided / JOURNAL).write_text(journal)
+    os.link(decided / "rose" / "0.png", decided / "2024-01-01" / "0.png")
+    assert apply_to(decided, "move") == []
+    assert contents(decided) == before
+    assert set(read_journal(decided / JOURNAL)) == {"rose/0.png", "rose/0-2.png", "tulip/1.png", "left_out/1.png"}
+
+
+def test_features_are_kept_by_content_and_a_renamed_photo_is_not_computed_again(tmp_path: Path) -> None:
+    root = write_classes(tmp_path / "photos", {"a": 6})
+    computed: list[int] = []
+
+    def compute(images: list[np.ndarray]) -> np.ndarray:
+        computed.append(len(images))
+        return THUMBNAILS.compute(images)
+
+    source = type(THUMBNAILS)("test", "test", compute, THUMBNAILS.shrink)  # type: ignore[arg-type]
+    for _ in range(2):
+        paths = sorted(str(file.relative_to(root)) for file in root.rglob("*.png"))
+        table = FeatureTable(len(paths))
+        list(fill(table, root, paths, FeatureCache(tmp_path / "features.sqlite", "test"), source))
+        assert table.done == 6
+        shutil.move(root / "a" / "000.png", root / "renamed.png") if (root / "a" / "000.png").exists() else None
+    assert sum(computed) == 6
+
+
+def test_groups_are_of_one_colour_and_suggestions_come_surest_first(tmp_path: Path) -> None:
+    root = write_classes(tmp_path, {"blue": 30, "green": 30, "red": 30})
+    paths = sorted(str(file.relative_to(root)) for file in root.rglob("*.png"))
+    table = FeatureTable(90)
+    list(fill(table, root, paths, FeatureCache(tmp_path / "f.sqlite", "t"), THUMBNAILS))
+    assert table.rows is not None
+    left = np.ones(90, bool)
+    groups = alike_groups(cluster(table.rows, table.ready), left)
+    assert all(len({paths[number].partition("/")[0] for number in group.numbers}) == 1 for group in groups)
+    confidence = np.linspace(0.7, 1, 90).astype(np.float32)
+    suggested = suggested_groups(np.repeat([0, 1], 45), confidence, left)
+    assert [group.label for group in suggested[:2]] == [1, 1]
+    assert suggested[0].numbers[0] == 89
+
+
+def test_accuracy_is_cross_validated_and_says_how_many_labels_more_would_help() -> None:
+    rng = np.random.default_rng(0)
+    labels = np.repeat(np.arange(3), 20)
+    features = (4 * np.eye(3)[labels] + rng.normal(0, 2.5, (60, 3))).astype(np.float32)
+    found = cross_validate(features, labels)
+    assert found is not None
+    assert 0.4 < found.low < found.right / found.total < found.high <= 1
+    assert cross_validate(features[:4], labels[:4]) is None
+    assert labels_more(100, 40, 20) == 34
+    assert labels_more(100, 20, 20) is None
+
+
+def test_a_picture_is_turned_as_the_camera_was(tmp_path: Path) -> None:
+    import io
+
+    from PIL import Image
+
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    Image.new("RGB", (400, 100)).save(tmp_path / "photo.jpg", exif=turned)
+    with Image.open(io.BytesIO(picture(tmp_path / "photo.jpg", 320, THUMBNAILS.reading))) as image:
+        assert image.size == (80, 320)
+
+
+def test_the_columns_are_those_of_a_table_of_labels() -> None:
+    assert COLUMNS[:3] == ("path", "label", "split")
