@@ -53,10 +53,9 @@ def next_to_label(features: Features, labels: Labels, count: int, *, seed: int =
     """
     if len(features) != len(labels):
         raise ValueError(f"{len(features)} rows of features and {len(labels)} labels")
-    rng = np.random.default_rng(seed)
     known, unknown = np.flatnonzero(labels != UNLABELLED), np.flatnonzero(labels == UNLABELLED)
     if len(unknown) > MOST:
-        unknown = np.sort(rng.choice(unknown, MOST, replace=False))
+        unknown = np.sort(np.random.default_rng(seed).choice(unknown, MOST, replace=False))
     count = min(count, len(unknown))
     if count <= 0:
         return []
