@@ -143,6 +143,7 @@ def test_a_resumed_run_that_finds_nothing_better_is_not_calibrated_twice(
     assert_calibrated_once(copy, digits)
 
 
+@pytest.mark.slow
 def test_a_resumed_run_that_finds_a_better_model_calibrates_that(run: RunFolder, digits: Path, tmp_path: Path) -> None:
     copy = RunFolder(Path(shutil.copytree(run.path, tmp_path / "ws" / "run")))
     resumed = Engine(checkpoint=copy.last_checkpoint).train(resume=True, max_epochs=8)

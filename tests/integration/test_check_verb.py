@@ -124,6 +124,7 @@ def test_a_wrong_label_is_named_with_a_model_of_any_kind(trained: Engine, photos
 
 
 # graphs round differently when they resize: only the picture of the network's input size is exactly the same
+@pytest.mark.slow
 @pytest.mark.parametrize("preprocessing", ["modelapi", "embedded"])
 def test_features_are_the_same_whatever_runs_the_network(
     trained: Engine, pictures: list[np.ndarray], preprocessing: str, tmp_path: Path

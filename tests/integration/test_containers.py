@@ -73,6 +73,7 @@ def within(before: str, command: list[str]) -> list[str]:
     return [*ROOT, "sh", "-c", f'{before}exec "$@"', "sh", *command]
 
 
+@pytest.mark.slow
 def test_eight_workers_with_64_mb_of_shared_memory(tmp_path: Path) -> None:
     mounts()
     data = photos(tmp_path / "data", 96, 256)

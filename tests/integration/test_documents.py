@@ -158,6 +158,7 @@ def short(command: str) -> str:
     return f"{command} --data.input_size 32" if " train " in command else command
 
 
+@pytest.mark.slow
 def test_the_sample_output_of_the_readme_is_todays(tmp_path: Path) -> None:
     (tmp_path / "examples").symlink_to(ROOT / "examples")
     for session in sessions((ROOT / "README.md").read_text(encoding="utf-8")):
@@ -283,11 +284,13 @@ def example(name: str) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.slow
 def test_the_example_in_python_works(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     example("python_api.py")["main"]("my_photos", "ws", {**SMALL, "max_epochs": 1})
     assert "optimized_model.xml" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_the_notebook_runs_from_top_to_bottom(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cells = json.loads((ROOT / "examples" / "notebook.ipynb").read_text(encoding="utf-8"))["cells"]
     names: dict[str, Any] = {"__name__": "notebook"}

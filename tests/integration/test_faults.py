@@ -200,6 +200,7 @@ def test_validation_images_that_are_all_gone_are_an_error(data: Path, tmp_path: 
         tiny(data, tmp_path / "ws", At(0, remove), max_epochs=3, **UNKEPT).train()
 
 
+@pytest.mark.slow
 def test_two_runs_at_once_in_one_work_directory(data: Path, tmp_path: Path) -> None:
     alone = [tiny(data, tmp_path / f"alone{seed}", seed=seed, max_epochs=2) for seed in (0, 1)]
     for engine in alone:

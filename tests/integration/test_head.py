@@ -183,6 +183,7 @@ def test_what_is_kept_is_the_average_that_was_measured(photos: Path, weights: Pa
     assert accuracy_on_val(tmp_path, photos) == pytest.approx(result.best_accuracy)
 
 
+@pytest.mark.slow
 def test_two_processes_keep_what_they_have_measured(photos: Path, weights: Path, tmp_path: Path) -> None:
     asked = {
         **SMALL,
@@ -209,6 +210,7 @@ def test_a_head_of_another_kind_is_left_alone() -> None:
     assert not has_linear_head(build_network("deit_tiny_distilled_patch16_224", 3, 32, 32))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("freezes_statistics", [True, False])
 def test_frozen_stages_keep_weights_and_statistics(
     freezes_statistics: bool, photos: Path, weights: Path, tmp_path: Path

@@ -129,6 +129,7 @@ def test_halves_of_two_exports_are_not_taken_for_one(files: Path, trained: Engin
         load_predictor(tmp_path / "exported_model.xml")
 
 
+@pytest.mark.slow
 def test_an_export_killed_between_its_two_files_is_completed(files: Path, trained: Engine, tmp_path: Path) -> None:
     """Two files cannot be replaced in one step; the test sets up a kill in between, which timing would never hit."""
     shutil.copy(files / "exported_model.xml", tmp_path)

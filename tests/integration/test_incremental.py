@@ -118,6 +118,7 @@ def test_the_command_line_prints_old_and_new(
     assert "forgetting" in printed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", ["new", "all"])
 def test_a_stopped_run_goes_on_with_the_same_classes_and_the_same_lesson(
     part: str, old: Engine, colours: Path, tmp_path: Path
@@ -134,6 +135,7 @@ def test_a_stopped_run_goes_on_with_the_same_classes_and_the_same_lesson(
     assert whole.test().num_images
 
 
+@pytest.mark.slow
 def test_more_photos_of_the_same_classes_and_of_some_of_them(old: Engine, colours: Path, tmp_path: Path) -> None:
     same, _ = further(old, colours / "old", tmp_path / "same")
     assert read_card(latest_run(same.work_dir).model).num_old == 0

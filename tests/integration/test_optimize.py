@@ -251,6 +251,7 @@ def test_modelapi_gives_the_labels_of_the_int8_file(small: Engine, optimized: An
     assert {kind for kind, is_free in kinds if not is_free} >= {"Convolution", "FullyConnected"}
 
 
+@pytest.mark.slow
 def test_no_test_image_is_read_and_no_validation_image_calibrates(
     small: Engine, optimized: Any, tmp_path: Path
 ) -> None:
@@ -275,6 +276,7 @@ def test_no_test_image_is_read_and_no_validation_image_calibrates(
     assert again.variants[2].top1 == optimized.variants[2].top1
 
 
+@pytest.mark.slow
 def test_accuracy_control_keeps_the_limit(small: Engine, tmp_path: Path) -> None:
     result = small.optimize(max_drop=0.0, subset_size=10, output=tmp_path)
     assert result.drop <= 0.0
@@ -298,6 +300,7 @@ def test_a_drop_is_said_with_the_option_that_limits_it(
     assert said is None or said in recorder.warnings[0]
 
 
+@pytest.mark.slow
 def test_the_last_export_is_what_is_optimized(small: Engine, recorder: Recorder, tmp_path: Path) -> None:
     exported = small.export(export_precision="FP16", output=tmp_path / "fp16").path
     exported.replace(exported.with_name("exported_model.xml"))
@@ -356,6 +359,7 @@ def test_two_classes_and_three_hundred_keep_their_names(count: int, trained: Eng
     )
 
 
+@pytest.mark.slow
 def test_a_deploy_folder_runs_with_its_own_packages_alone(trained: Engine, tmp_path: Path) -> None:
     folder = tmp_path / "to go"
     trained.export(output=tmp_path, deploy=folder)

@@ -176,6 +176,7 @@ def ended(tasks: list[subprocess.Popen[str]]) -> tuple[list[int], list[str]]:
     return [task.returncode for task in tasks], said
 
 
+@pytest.mark.slow
 def test_the_tasks_of_srun_train_one_model(data: Path, tmp_path: Path) -> None:
     codes, said = ended(srun(arguments(data, tmp_path / "ws")))
     assert codes == [0, 0], said

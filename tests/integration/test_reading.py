@@ -106,6 +106,7 @@ def test_every_runtime_sees_the_whole_range(deep: tuple[Engine, Recorder], xray:
             assert labels == [int(value <= 0.5) for value in expected]
 
 
+@pytest.mark.slow
 def test_int8_explain_and_check_read_the_range(deep: tuple[Engine, Recorder], xray: Path, tmp_path: Path) -> None:
     engine, _ = deep
     engine.export()

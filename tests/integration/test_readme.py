@@ -51,6 +51,7 @@ def quick(arguments: list[str]) -> list[str]:
     return [*arguments, *(f"--{key}={value}" for key, value in small.items())]
 
 
+@pytest.mark.slow
 def test_the_commands_of_the_readme_lead_from_photos_to_a_deployed_model(folder: Path) -> None:
     (block,) = re.findall(r"deployed model:\n\n```sh\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     lines = block.splitlines()

@@ -103,6 +103,7 @@ def test_beside_busy_programs_a_training_says_once_that_it_uses_fewer_threads(
     assert torch.get_num_threads() == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("why", ["deterministic", "chosen"])
 def test_threads_that_must_not_change_do_not(
     why: str, photos: Path, tmp_path: Path, two_threads: None, monkeypatch: pytest.MonkeyPatch

@@ -120,6 +120,7 @@ def test_the_number_of_workers_does_not_change_the_figures(trained: Engine, phot
     assert figures(engine) == figures(trained)
 
 
+@pytest.mark.slow
 def test_workers_start_in_a_process_that_has_used_opencv_on_several_threads(photos: Path, tmp_path: Path) -> None:
     program = (
         "import sys, cv2, numpy; from otx import Engine; cv2.setNumThreads(2)\n"
@@ -182,6 +183,7 @@ def test_a_finished_run_is_not_resumed_without_more_epochs(trained: Engine) -> N
     assert "--max_epochs 13" in caught.value.fix
 
 
+@pytest.mark.slow
 def test_a_run_that_early_stopping_ended_goes_on_only_when_more_is_asked_for(photos: Path, tmp_path: Path) -> None:
     changes = {"max_epochs": 30, "optimizer.lr": 0.0, "training.early_stopping.patience": 2}
     assert small(photos, tmp_path, **changes).train().stop is StopReason.EARLY_STOPPING

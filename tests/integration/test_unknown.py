@@ -99,6 +99,7 @@ def test_a_deploy_folder_says_it_too(trained: Engine, others: Path, tmp_path: Pa
     assert done.stdout.endswith("%), but probably not one of the classes it knows\n")
 
 
+@pytest.mark.slow
 def test_an_int8_file_has_a_limit_of_its_own(trained: Engine, tmp_path: Path) -> None:
     file = trained.optimize(output=tmp_path, subset_size=20).path
     assert read_card(file).unknown_limit != read_card(latest_run(trained.work_dir).model).unknown_limit
