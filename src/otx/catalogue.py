@@ -29,7 +29,8 @@ def load_recipe(reference: str | Path) -> Recipe:
         if path.suffix in (".yaml", ".yml") or "/" in str(reference):
             raise RecipeError(f"no such recipe file: {reference}", fix="`otx find` lists the recipes there are")
         names = recipe_names()
-        raise RecipeError(f"unknown recipe '{reference}'{nearest(str(reference), names)}", allowed=names)
+        fix = f"a network of timm is called timm/NAME: timm/{reference}"
+        raise RecipeError(f"unknown recipe '{reference}'{nearest(str(reference), names)}", allowed=names, fix=fix)
     return from_dict(read_yaml(path), str(reference))
 
 

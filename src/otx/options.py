@@ -222,16 +222,23 @@ def checked(method: Callable[..., Any], given: Mapping[str, Any]) -> dict[str, A
     for parameter in options_of(method):
         value = given[parameter.name]
         if value is not None:
+            value = _as_spelt(parameter.option.choices, value)
             _check(parameter, value)
             value = Path(value) if parameter.kind is Path else value
         values[parameter.name] = value
     return values
 
 
+def _as_spelt(choices: tuple[str, ...], value: Any) -> Any:
+    """The choice that differs from a text by capitals alone, else the value itself."""
+    return next((choice for choice in choices if isinstance(value, str) and choice.lower() == value.lower()), value)
+
+
 def _check(parameter: Parameter, value: Any) -> None:
     known = parameter.option
     if known.choices and value not in known.choices:
-        raise UsageError(f"{parameter.flag} {value}", allowed=known.choices)
+        fix = "`otx optimize` makes an INT8 file" if str(value).upper() == "INT8" else ""
+        raise UsageError(f"{parameter.flag} {value}", allowed=known.choices, fix=fix)
     if known.low is None and known.high is None:
         return
     # written so that NaN is outside of every range

@@ -276,7 +276,7 @@ def from_dict(data: Mapping[str, Any], source: str) -> Recipe:
         RecipeError: keys are unknown or values wrong; the error names all of them.
     """
     problems: list[str] = []
-    recipe = build(Recipe, data, problems)
+    recipe = build(Recipe, _with_device(data), problems)
     if recipe is not None:
         problems += _relations(recipe)
     if problems or recipe is None:
@@ -285,6 +285,14 @@ def from_dict(data: Mapping[str, Any], source: str) -> Recipe:
             "\n  ".join([f"{count} in {source}:", *problems]), fix="`otx train --print_config` shows every setting"
         )
     return recipe
+
+
+def _with_device(data: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The data with `gpu` where PyTorch's name of the device is given."""
+    engine = data.get("engine")
+    if isinstance(engine, Mapping) and str(engine.get("device")).lower() in ("cuda", "cuda:0"):
+        return {**data, "engine": {**engine, "device": "gpu"}}
+    return data
 
 
 def _relations(recipe: Recipe) -> list[str]:

@@ -103,6 +103,8 @@ def _check(value: Any, kind: Any, limits: Mapping[str, Any], key: str, problems:
     except (TypeError, ValueError):
         problems.append(f"'{key}' must be {_wanted(kind, limits)}, got {shown(value)}")
         return value
+    if isinstance(checked, str):  # capitals do not count
+        checked = next((choice for choice in limits["choices"] if choice.lower() == checked.lower()), checked)
     if limits["choices"] and isinstance(checked, str) and checked not in limits["choices"]:
         allowed = _wanted(kind, limits)
         problems.append(f"'{key}' must be {allowed}, got {shown(value)}{nearest(str(value), limits['choices'])}")

@@ -28,6 +28,9 @@ UNKNOWN = "unknown"
 PROBABILITIES_KEPT = 100
 
 
+VIDEOS = {".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv"}
+
+
 def find_images(sources: Iterable[str | Path]) -> Iterator[str]:
     """The images in files, folders (with their sub-folders) and globs, sorted within each.
 
@@ -42,6 +45,12 @@ def find_images(sources: Iterable[str | Path]) -> Iterator[str]:
 
 
 def _expand(source: str) -> Iterator[str]:
+    if "://" in source:
+        raise UsageError(f"{source} is an address", fix="download the image and name the file")
+    if Path(source).suffix.lower() in VIDEOS:
+        raise UsageError(
+            f"{source} is a video", fix=f"take images from it: ffmpeg -i {source} -vf fps=1 frames/%05d.jpg"
+        )
     if Path(source).is_dir():
         found = sorted(_walk(source))
         if not found:

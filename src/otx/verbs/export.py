@@ -32,6 +32,10 @@ def run(
     deploy: Path | None,
 ) -> ExportResult:
     """Write the file, compare its answers with PyTorch's, and put it into the run folder."""
+    if input_color != "RGB" and preprocessing != "embedded":
+        raise UsageError(
+            f"--input_color {input_color} is for graphs that hold the preprocessing", fix="add --preprocessing embedded"
+        )
     if deploy is not None:
         check_deploy(deploy, export_format, preprocessing)
     maps = algorithm if explain else ""
