@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from otx.engine import Engine
@@ -36,3 +38,9 @@ def test_addresses_and_videos_are_refused_with_what_to_do(source: str, what: str
         list(find_images([source]))
     assert what in caught.value.what
     assert fix in caught.value.fix
+
+
+def test_a_run_folder_stands_for_its_model(tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").touch()
+    given = {"data_root": None, "checkpoint": str(tmp_path), "output": None}
+    assert checked(Engine.check, given)["checkpoint"] == tmp_path / "model.safetensors"
