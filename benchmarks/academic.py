@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
+from cells import read
 
 from otx import Engine
 from otx.errors import OtxError
@@ -133,10 +134,6 @@ def measure(cell: Cell, folder: Path, options: argparse.Namespace) -> dict[str, 
         "seconds": seconds,
         "settings": dict(options.settings),
     }
-
-
-def read(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
 
 
 def show(rows: list[dict[str, Any]]) -> None:

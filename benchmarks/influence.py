@@ -21,17 +21,16 @@ import itertools
 import json
 import random
 import statistics
-import sys
 import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from multiprocessing import get_context, set_start_method
+from multiprocessing import set_start_method
 from pathlib import Path
 from typing import Any
 
 import torch
+from cells import computed, read
 from defaults import settings_of
 
 from otx import Engine
@@ -147,10 +146,6 @@ def finish(
     return (long_tail if "long_tail" in cell else add_classes)(cell, folder, weights, options)
 
 
-def read(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
-
-
 def table(rows: list[dict[str, Any]]) -> None:
     found = defaultdict(list)
     for row in rows:
@@ -182,17 +177,12 @@ def main() -> None:
     keys = ("folder", "model", "seed", "epochs", "size", "first", "old", "long_tail", "loss", "sampler")
     done = [{key: row[key] for key in keys if key in row} for row in read(options.out)]
     left = [each for each in cells(options) if not any(each[0].items() <= row.items() for row in done)]
-    with ProcessPoolExecutor(options.jobs, get_context("spawn")) as pool:
-        until = time.time() + 60 * options.minutes
-        started = {pool.submit(finish, *each, options, until): each[0] for each in left}
-        for future in as_completed(started):
-            if (error := future.exception()) is not None:
-                print(*started[future].values(), f"failed: {error}", file=sys.stderr, flush=True)
-                continue
-            with options.out.open("a") as file:
-                file.writelines(json.dumps(row) + "\n" for row in future.result())
-            for row in future.result():
-                print(*row.values(), flush=True)
+    until = time.time() + 60 * options.minutes
+    for rows in computed(finish, [(*each, options, until) for each in left], options.jobs):
+        with options.out.open("a") as file:
+            file.writelines(json.dumps(row) + "\n" for row in rows)
+        for row in rows:
+            print(*row.values(), flush=True)
     table(read(options.out))
 
 

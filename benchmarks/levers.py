@@ -33,17 +33,16 @@ import json
 import os
 import random
 import statistics
-import sys
 import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from multiprocessing import get_context, set_start_method
+from multiprocessing import set_start_method
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from cells import computed, read
 from defaults import settings_of
 from lever_trials import drop_paths, sharpness_aware_step, tried
 from torch.nn import functional
@@ -305,10 +304,6 @@ def finish(
     return {**cell, **train(source, weights, options, cell)}
 
 
-def read(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
-
-
 def table(rows: list[dict[str, Any]]) -> None:
     """Print top-1 of each lever in each folder, and the gain over today's default over all cells."""
     plain = {place_of(row): row["levers"]["raw"] for row in rows if row["variant"] == "plain"}
@@ -358,15 +353,11 @@ def main() -> None:
     done = [{key: row[key] for key in (*PLACE, "variant")} for row in read(options.out)]
     until = time.time() + 60 * options.minutes
     left = [(*each, options, until) for each in cells(options) if each[0] not in done]
-    with ProcessPoolExecutor(options.jobs, get_context("spawn")) as pool:
-        started = {pool.submit(finish, *each): each[0] for each in left}
-        for future in as_completed(started):
-            if (error := future.exception()) is not None:
-                print(*started[future].values(), f"failed: {error}", file=sys.stderr, flush=True)
-            elif (row := future.result()) is not None:
-                with options.out.open("a") as file:
-                    file.write(json.dumps(row) + "\n")
-                tell(row)
+    for row in computed(finish, left, options.jobs):
+        if row is not None:
+            with options.out.open("a") as file:
+                file.write(json.dumps(row) + "\n")
+            tell(row)
     table(read(options.out))
 
 

@@ -137,4 +137,4 @@ def check_exists(path: Path | None) -> None:
     if path is not None and not path.exists():
         raise UsageError(f"no such file: {path}", fix="`ls otx-workspace/.latest/train/` shows the newest run")
     if path is not None and path.is_dir():
-        raise UsageError(f"{path} is a folder", fix=f"--checkpoint {path / 'model.safetensors'}")
+        raise UsageError(f"{path} is a folder without model.safetensors", fix="give a model file or a run folder")
