@@ -18,7 +18,9 @@ on in proportion to `plain`.
 
 Levers: `kept`: the model file; `probe`: the fitted classifier, before the first epoch; SERIES: best epoch by accuracy,
 then by loss; `SERIES:loss`: by loss; `SERIES:wise`: that, blended with the weights of the start, the share by
-validation loss; `SERIES:wise_half`: half of each; `SERIES:soft`: epoch by the mean probability of the true class;
+validation loss; `SERIES:wise_half`: half of each; `SERIES:proven`: the smallest share whose validation loss is at most
+a standard error (of the difference, image by image) above the lowest; `SERIES:proven_half`: the same of half and all;
+`SERIES:soft`: epoch by the mean probability of the true class;
 `SERIES:error`: epoch by loss, of those whose accuracy is at most a standard error below the best; `SERIES:last`: the
 last epoch. A SERIES is `raw`, the weights after each epoch, `emaN`, their moving average over N epochs, or `topN`, the
 mean of the best N epochs by loss.
@@ -117,6 +119,7 @@ class Ruler:
             for name, part in (("val", val), ("test", test))
         }
         self.known: dict[tuple[str, int, float, str], Figures] = {}
+        self.losses: dict[tuple[str, int, float, str], torch.Tensor] = {}
 
     def __call__(self, series: str, epoch: int, share: float, part: str = "val") -> Figures:
         """What a share of an epoch's weights and the rest of the start's reach; epoch -1: the start."""
@@ -128,22 +131,39 @@ class Ruler:
             if epoch >= 0:
                 blend_into(weights, self.loop.series[series][epoch], share)
             self.known[key] = self.measure(weights, part)
+            self.losses[key] = self.each
         return self.known[key]
+
+    def least_proven(self, series: str, epoch: int, shares: tuple[float, ...]) -> float:
+        """The smallest share whose loss is at most one standard error of the difference above the lowest."""
+        losses = {}
+        for share in shares:
+            self(series, epoch, share)
+            place = (series, epoch, share, "val") if epoch >= 0 and share > 0 else ("start", -1, 0.0, "val")
+            losses[share] = self.losses[place]
+        best = min(losses.values(), key=lambda each: float(each.mean()))
+        for share in sorted(shares):
+            more = losses[share] - best
+            if float(more.mean()) <= float(more.std()) / len(more) ** 0.5:
+                return share
+        return max(shares)
 
     @torch.no_grad()
     def measure(self, weights: Weights, part: str) -> Figures:
         """Accuracy, loss (nats), and the mean probability of the true class."""
         self.module.network.load_state_dict(weights)
         self.module.eval()
-        hits = loss = truth = images = 0.0
+        hits = truth = images = 0.0
+        losses = []
         for batch in self.batches[part]:
             with self.loop.fabric.autocast():
                 logits = self.module(batch.images)
             hits += (logits.argmax(1) == batch.labels).sum().item()
-            loss += functional.cross_entropy(logits, batch.labels, reduction="sum").item()
+            losses.append(functional.cross_entropy(logits, batch.labels, reduction="none").float().cpu())
             truth += logits.softmax(1).gather(1, batch.labels[:, None]).sum().item()
             images += len(batch.labels)
-        return hits / images, loss / images, truth / images
+        self.each = torch.cat(losses)
+        return hits / images, float(self.each.mean()), truth / images
 
 
 def by_accuracy(figures: Figures) -> tuple[float, float]:
@@ -165,6 +185,8 @@ def choose(loop: Watched, ruler: Ruler) -> dict[str, tuple[str, int, float]]:
         share = min((0.0, *SHARES, 1.0), key=lambda share: ruler(name, best, share)[1])
         levers[f"{name}:wise"] = (name, best, share)
         levers[f"{name}:wise_half"] = (name, best, 0.5)
+        levers[f"{name}:proven"] = (name, best, ruler.least_proven(name, best, (0.0, *SHARES, 1.0)))
+        levers[f"{name}:proven_half"] = (name, best, ruler.least_proven(name, best, (0.5, 1.0)))
         levers[f"{name}:soft"] = (name, max(epochs, key=lambda epoch: ruler(name, epoch, 1)[2]), 1.0)
         levers[f"{name}:error"] = (name, within_error(loop, [ruler(name, epoch, 1) for epoch in epochs]) - 1, 1.0)
         levers[f"{name}:last"] = (name, len(states) - 1, 1.0)
@@ -218,11 +240,6 @@ def measured(loop: Watched, test: ImageSubset) -> dict[str, Any]:
     levers["kept"] = {"epoch": best.epoch, "share": 1.0, "val": val, "top1": top1, "loss": loss}
     return {
         "levers": levers,
-        "history": {
-            name: [(*ruler(name, epoch, 1), *ruler(name, epoch, 1, "test")) for epoch in range(-1, len(states))]
-            for name, states in loop.series.items()
-            if name in ("raw", "ema1")
-        },
         "reported": best.val_accuracy,
         "epochs": len(loop.series["raw"]),
         "steps": loop.state.steps,
