@@ -9,7 +9,7 @@ from typing import Any
 
 from otx.errors import RecipeError, UsageError, nearest
 from otx.networks.table import TIMM_PREFIX
-from otx.recipe import DEFAULT_RECIPE, TASK, Recipe, from_dict
+from otx.recipe import AUTO, DEFAULT_RECIPE, TASK, Recipe, from_dict
 from otx.schema import all_settings
 from otx.yaml_text import read_yaml
 
@@ -83,12 +83,13 @@ def _words(name: str) -> tuple[str, str]:
 
 
 def choose_recipe(recipe: Recipe | None, model: str | None) -> Recipe:
-    """The recipe to use. `model` alone names a recipe; with a recipe, or as `timm/NAME`, it sets the network only."""
+    """The recipe to use. `model` alone names a recipe; with one, or as timm/NAME or auto, it sets the network only."""
     if model is None:
         return recipe or load_recipe(DEFAULT_RECIPE)
-    if model.startswith(TIMM_PREFIX) or recipe is not None:
+    is_network = model.startswith(TIMM_PREFIX) or model == AUTO
+    if is_network or recipe is not None:
         base = recipe or load_recipe(DEFAULT_RECIPE)
-        return with_model(base, model if model.startswith(TIMM_PREFIX) else load_recipe(model).model.name)
+        return with_model(base, model if is_network else load_recipe(model).model.name)
     return load_recipe(model)
 
 

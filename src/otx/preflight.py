@@ -15,8 +15,8 @@ from otx.events import heartbeat
 from otx.files import check_folder
 from otx.model.modelfile import read_card
 from otx.networks.table import network_of
-from otx.networks.weights_file import check_weights_file, check_weights_fit
-from otx.recipe import Recipe
+from otx.networks.weights_file import check_weights_file, check_weights_fit, weights_in
+from otx.recipe import AUTO, Recipe
 from otx.spawn import NO_WORKERS, can_start_workers, check_script
 from otx.training.class_mapping import rename_classes
 from otx.verbs.session import Session, check_exists
@@ -85,7 +85,13 @@ def check_data_root(recipe: Recipe, *, min_classes: int) -> None:
 
 
 def check_weights(path: Path, model: str) -> None:
-    """Raise ModelError if a file holds no weights, or those of another network than the recipe's `model`."""
+    """Raise ModelError if a file holds no weights, or those of another network than the recipe's `model`.
+
+    With the model `auto` it is a folder of such files.
+    """
+    if model == AUTO:
+        weights_in(path)
+        return
     check_weights_file(path)
     check_weights_fit(path, network_of(model))
 

@@ -30,9 +30,9 @@ class EngineSettings:
 
 @dataclass(frozen=True)
 class ModelSettings:
-    name: str = setting(DEFAULT_RECIPE, "a network of `otx find`, or timm/NAME for any network of timm")
+    name: str = setting(DEFAULT_RECIPE, "a network of `otx find`, timm/NAME, or auto: the best for these images")
     pretrained: bool = setting(True, "begin from weights of the Hugging Face hub")
-    weights: str | None = setting(None, "begin from this file instead (safetensors or state dict, timm's names)")
+    weights: str | None = setting(None, "begin from this file instead (timm's names); model auto: a folder of them")
 
 
 @dataclass(frozen=True)
@@ -313,7 +313,7 @@ def _relations(recipe: Recipe) -> list[str]:
         )
     if not 0 < scale[1] <= 1:
         problems.append(f"'data.train_subset.augmentation.scale' must end between 0 and 1, got {list(scale)}")
-    if not recipe.model.name.startswith(TIMM_PREFIX) and recipe.model.name not in MODELS:
+    if not recipe.model.name.startswith(TIMM_PREFIX) and recipe.model.name not in (AUTO, *MODELS):
         known = ", ".join(MODELS)
         problems.append(
             f"unknown model '{recipe.model.name}'{nearest(recipe.model.name, MODELS)} (known: {known}, and timm/NAME)"

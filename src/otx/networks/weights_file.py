@@ -21,6 +21,7 @@ WEIGHTS_FIX = "give a .safetensors file, or a .pth file that holds nothing but t
 OTHER_FIX = "give the weights of this very network, named as timm names them"
 HEADS = ("classifier.", "head.", "fc.")
 COUNTER = ".num_batches_tracked"  # of batch norm: some files lack it, and no code that we run reads it
+SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
 RESIZABLE = "patch_embed."
 KNOWN = "unknown."  # what a model file of otx holds beside the weights, see otx.model.unknown
 
@@ -67,6 +68,39 @@ def check_weights_fit(path: Path, network: str) -> None:
         f"{path} does not fit {network}: it holds the weights of {others[0]}",
         fix=f"train with --model {models[0] if models else TIMM_PREFIX + others[0]}, or {OTHER_FIX}",
     )
+
+
+def weights_in(folder: Path) -> list[tuple[Path, str]]:
+    """The files of weights in a folder, and the network of each as a recipe names it (`timm/NETWORK`).
+
+    The network is known by the tensors of a safetensors file, or else by the name of the file: NETWORK.anything. Files
+    that tell neither are left out.
+
+    Raises:
+        ModelError: it is no folder, or there is no such file in it.
+    """
+    import timm
+
+    fix = "give a folder with files of weights, each named NETWORK.safetensors after its network in timm"
+    if not folder.is_dir():
+        raise ModelError(f"--model auto takes its weights from a folder, and {folder} is none", fix=fix)
+    found = []
+    for path in sorted(folder.iterdir()):
+        if path.suffix in SUFFIXES and path.is_file():
+            check_weights_file(path)
+            name = _network_of_file(path) or path.name.partition(".")[0]
+            found += [(path, f"{TIMM_PREFIX}{name}")] if timm.is_model(name) else []
+    if not found:
+        raise ModelError(f"no file in {folder} is named after a network of timm", fix=fix)
+    return found
+
+
+def _network_of_file(path: Path) -> str | None:
+    """timm's name of the network whose weights a safetensors file holds, if it is in FINGERPRINTS."""
+    if path.suffix != ".safetensors":
+        return None
+    found = fingerprint({name.removeprefix("module."): shape for name, shape in _read_shapes(path).items()})
+    return next((name for name, known in FINGERPRINTS.items() if known == found), None)
 
 
 def fingerprint(shapes: Mapping[str, list[int]]) -> str:

@@ -11,7 +11,7 @@ from enum import StrEnum
 from otx.errors import UsageError
 from otx.recipe import EngineSettings
 
-RUN_VARIABLE = "OTX_RUN_DIR"
+RUN_VARIABLE, NETWORK_VARIABLE = "OTX_RUN_DIR", "OTX_NETWORK"
 INTERACTIVE = ("bash", "interactive")
 FIRST_PORT, PORTS = 15000, 10000
 
@@ -115,20 +115,21 @@ def check_processes(shard: Shard, asked: EngineSettings) -> None:
         )
 
 
-def share(text: str, shard: Shard, device: str) -> str:
+def share(text: str, shard: Shard, device: str, variable: str = RUN_VARIABLE) -> str:
     """Share the main process's text with all processes and return it; the text of the others is ignored.
 
-    Processes that Lightning starts later read it from their environment; those of torchrun and srun get a broadcast.
+    Processes that Lightning starts later read it from this variable of their environment; those of torchrun and srun
+    get a broadcast.
     """
     if shard.launcher is Launcher.OTX:
         if shard.is_main:
-            os.environ[RUN_VARIABLE] = text
-        elif RUN_VARIABLE not in os.environ:
+            os.environ[variable] = text
+        elif variable not in os.environ:
             raise UsageError(
                 f"the environment says LOCAL_RANK={shard.local_rank}, but otx did not start this process",
                 fix="unset LOCAL_RANK",
             )
-        return os.environ[RUN_VARIABLE]
+        return os.environ[variable]
     if shard.world_size == 1:
         return text
     import torch

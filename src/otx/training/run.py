@@ -33,6 +33,7 @@ from otx.training.acceleration.threads import KeptThreads
 from otx.training.batch_size import as_decided, fill_memory, is_measured
 from otx.training.budget import Budget
 from otx.training.calibrate import calibrate_model
+from otx.training.candidates import with_chosen_network
 from otx.training.compute import find_shard, share
 from otx.training.devices import Compute
 from otx.training.fit import Outcome, fit
@@ -93,6 +94,8 @@ def _train(request: TrainingRequest, budget: Budget, reporter: Reporter) -> Trai
     request = replace(request, recipe=_with_known_batch_size(request, compute))
     base = load_base(request)
     dataset = load_images(request.recipe, request.run, reporter, min_classes=1 if base else 2)
+    chosen = with_chosen_network(request.recipe, base, dataset, compute, budget, reporter)
+    request = replace(request, recipe=chosen)
     with heartbeat(reporter, "loading the network"):
         start = choose_start(request, base, dataset, reporter)
     start = with_intensity(start, dataset, request.recipe, reporter)

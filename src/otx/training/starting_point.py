@@ -19,7 +19,7 @@ from otx.model.modelfile import load_model, read_card
 from otx.networks.build import build_network, check_network, model_info
 from otx.networks.table import ModelInfo
 from otx.networks.weights import initial_model
-from otx.recipe import Recipe
+from otx.recipe import AUTO, Recipe
 from otx.training.class_mapping import ClassMapping, map_classes
 from otx.training.incremental import carry_over
 from otx.workspace import RunFolder
@@ -110,6 +110,8 @@ def load_base(request: TrainingRequest) -> BaseModel | None:
             raise UsageError("--rename renames classes of a model", fix="give --checkpoint MODEL")
         return None
     network, card = load_model(path)
+    if request.recipe.model.name == AUTO:
+        return BaseModel(network, card, path)
     wanted = model_info(request.recipe.model.name).network
     if card.network != wanted:
         raise ModelError(
