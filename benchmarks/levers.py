@@ -2,7 +2,7 @@
 
     python benchmarks/levers.py FOLDER[:TRAIN[:TEST[:SIZE]]]... --out RESULTS.jsonl --weights NAME=FILE.safetensors...
         [--seeds 0 1 2] [--size 128] [--epochs 90] [--minutes 11] [--device cpu] [--jobs 1] [--workers N] [--threads 2]
-        [--variants plain default KEY=VALUE,KEY=VALUE try.NAME=VALUE]
+        [--series raw ema1] [--variants plain default KEY=VALUE,KEY=VALUE try.NAME=VALUE]
     python benchmarks/levers.py --out RESULTS.jsonl
 
 FOLDER holds class folders, or train/ and test/ (or val/) with class folders. TRAIN random images of each class are
@@ -23,7 +23,7 @@ a standard error (of the difference, image by image) above the lowest; `SERIES:p
 `SERIES:soft`: epoch by the mean probability of the true class;
 `SERIES:error`: epoch by loss, of those whose accuracy is at most a standard error below the best; `SERIES:last`: the
 last epoch. A SERIES is `raw`, the weights after each epoch, `emaN`, their moving average over N epochs, or `topN`, the
-mean of the best N epochs by loss.
+mean of the best N epochs by loss; `--series` measures only some of them.
 """
 
 from __future__ import annotations
@@ -71,6 +71,7 @@ class Watched(Loop):
 
     seen: Watched
     trials: dict[str, Any] = {}  # noqa: RUF012
+    series_only: tuple[str, ...] = ()
 
     def begin(self) -> None:
         super().begin()
@@ -178,6 +179,8 @@ def choose(loop: Watched, ruler: Ruler) -> dict[str, tuple[str, int, float]]:
         loop.series[f"top{size}"] = [mean([loop.series["raw"][epoch] for epoch in by_loss[:size]])]
     levers = {"probe": ("raw", -1, 0.0)}
     for name, states in loop.series.items():
+        if loop.series_only and name not in loop.series_only:
+            continue
         epochs = range(-1, len(states))
         levers[name] = (name, max(epochs, key=lambda epoch: by_accuracy(ruler(name, epoch, 1))), 1.0)
         best = min(epochs, key=lambda epoch: ruler(name, epoch, 1)[1])
@@ -292,7 +295,7 @@ def train(source: Source, weights: Path, options: argparse.Namespace, cell: dict
     trials = {key.removeprefix("try."): settings.pop(key) for key in list(settings) if key.startswith("try.")}
     settings = {"data.input_size": source.size, **settings}
     seen: dict[str, Any] = {}
-    Watched.trials = trials
+    Watched.trials, Watched.series_only = trials, tuple(options.series)
     with tempfile.TemporaryDirectory() as scratch, watched(seen), tried(trials):
         data = take(source, Path(scratch) / "data", seed)
         started = time.perf_counter()
@@ -365,6 +368,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=90)
     parser.add_argument("--minutes", type=float, default=11)
     parser.add_argument("--variants", nargs="+", default=["plain", "default"])
+    parser.add_argument("--series", nargs="*", default=[])
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     options = parser.parse_args()
     done = [{key: row[key] for key in (*PLACE, "variant")} for row in read(options.out)]

@@ -48,6 +48,7 @@ class Budget:
     is_used_up: bool = False
     ending: float = 0.0
     _validation: float = 0.0
+    _expected: float = 0.0
     _epochs: list[float] = field(default_factory=list)
 
     @classmethod
@@ -70,8 +71,8 @@ class Budget:
 
     @property
     def epoch_seconds(self) -> float:
-        """How long an epoch takes with its validation, from the slower of the last two; 0 if none was measured."""
-        return max(self._epochs[-2:], default=0.0)
+        """How long an epoch takes with its validation: the slower of the last two, before them what is expected."""
+        return max(self._epochs[-2:], default=self._expected)
 
     def affords(self, seconds: float, share: float) -> bool:
         """Whether something that takes `seconds` is within a share of the limit, and before its end."""
@@ -80,7 +81,7 @@ class Budget:
     def expect(self, epoch: float, validation: float) -> None:
         """Estimate an epoch and a validation before the first one."""
         if not self._epochs:
-            self._epochs, self._validation = [epoch], validation
+            self._expected, self._validation = epoch, validation
 
     def measured(self, epoch: float, validation: float) -> None:
         """Add the seconds of an epoch, and of its validation."""
