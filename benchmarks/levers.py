@@ -61,7 +61,7 @@ from otx.training.loop import Loop
 EMA_EPOCHS = (1, 3)
 SHARES = (0.25, 0.5, 0.75)
 # the default that everything is compared with
-BEFORE = {"training.best_by": "accuracy"}
+BEFORE = {"training.best_by": "accuracy", "training.average_epochs": 0.0}
 Weights = dict[str, torch.Tensor]
 Figures = tuple[float, float, float]
 
@@ -175,7 +175,7 @@ def choose(loop: Watched, ruler: Ruler) -> dict[str, tuple[str, int, float]]:
     """Series, epoch and share of each lever, by the validation images alone."""
     count = len(loop.series["raw"])
     by_loss = sorted(range(count), key=lambda epoch: ruler("raw", epoch, 1)[1])
-    for size in (3, 5):
+    for size in (3, 5) if count else ():
         loop.series[f"top{size}"] = [mean([loop.series["raw"][epoch] for epoch in by_loss[:size]])]
     levers = {"probe": ("raw", -1, 0.0)}
     for name, states in loop.series.items():
@@ -335,7 +335,7 @@ def table(rows: list[dict[str, Any]]) -> None:
             before = plain.get(place_of(row))
             if before is not None:
                 gains = 100 * (lever["top1"] - before["top1"]), lever["loss"] - before["loss"]
-                share = row["trained_on"] / work[place_of(row)]
+                share = row["trained_on"] / max(1, work[place_of(row)])
                 found[row["variant"], name].append(((row["folder"], row["model"]), lever["top1"], *gains, share))
     print(
         "variant | lever | gain, points | error | loss | images | cells |", " | ".join(f"{a} {b}" for a, b in columns)
@@ -385,7 +385,9 @@ def main() -> None:
 def tell(row: dict[str, Any]) -> None:
     levers = row["levers"]
     shown = ", ".join(
-        f"{name} {levers[name]['top1']:.4f}" for name in ("probe", "kept", "raw", "raw:loss", "ema1:loss")
+        f"{name} {levers[name]['top1']:.4f}"
+        for name in ("probe", "kept", "raw", "raw:loss", "ema1:loss")
+        if name in levers
     )
     place = [row[key] for key in (*PLACE, "variant")]
     print(*place, f"{row['seconds']:.0f} s, {row['epochs']} epochs: {shown}", flush=True)

@@ -150,7 +150,7 @@ class TrainingSettings:
         True, "with pretrained weights: begin with a classifier fitted to features computed once (logistic regression)"
     )
     best_by: str = setting(
-        "accuracy",
+        AUTO,
         "which validation figure chooses the epoch that is kept; auto: loss after `head_first` with fewer than 500 "
         "validation images, as few images make accuracy coarse, else accuracy; a resumed run keeps its own",
         choices=(AUTO, "accuracy", "loss"),
@@ -160,10 +160,10 @@ class TrainingSettings:
         "which validation figure lowers the learning rate on a plateau and stops early; a resumed run keeps its own",
         choices=("accuracy", "loss"),
     )
-    average_epochs: float = setting(
-        0.0,
+    average_epochs: float | None = setting(
+        None,
         "measure and keep a moving average of the weights over this many epochs, which begins with the weights before "
-        "the training; 0: those of the last step",
+        "the training; 0: those of the last step; default: 1 after `head_first`, else 0",
         low=0.0,
     )
     freeze_statistics: bool | None = setting(

@@ -171,7 +171,7 @@ def accuracy_on_val(work_dir: Path, photos: Path) -> float:
 
 
 def test_what_is_kept_is_the_average_that_was_measured(photos: Path, weights: Path, tmp_path: Path) -> None:
-    result, _ = train(photos, weights, tmp_path, max_epochs=2, **{"training.average_epochs": 0.5})
+    result, _ = train(photos, weights, tmp_path, max_epochs=2)
     last = torch.load(latest_run(tmp_path).last_checkpoint, weights_only=True)
     averaged, name = last["average"], "conv_stem.weight"
     kept, read = (
@@ -190,7 +190,6 @@ def test_two_processes_keep_what_they_have_measured(photos: Path, weights: Path,
         "optimizer.lr": 0.002,
         "engine.num_devices": 2,
         "model.weights": weights,
-        "training.average_epochs": 0.5,
     }
     options = [f"--{key}={value}" for key, value in asked.items()]
     fixed = ["--data_root", str(photos), "--model", SMALL_MODEL, "--work_dir", str(tmp_path)]
@@ -200,7 +199,7 @@ def test_two_processes_keep_what_they_have_measured(photos: Path, weights: Path,
 
 
 def test_few_validation_images_choose_by_their_loss(photos: Path, weights: Path, tmp_path: Path) -> None:
-    result, said = train(photos, weights, tmp_path, max_epochs=3, **{"training.best_by": "auto"})
+    result, said = train(photos, weights, tmp_path, max_epochs=3)
     assert result.best_epoch == min(result.epochs, key=lambda epoch: epoch.val_loss).epoch
     assert any(note.startswith("The epoch with the lowest val/loss on the ") for note in said.notes)
 

@@ -23,6 +23,9 @@ from otx.training.losses import distillation_loss
 from otx.training.objective import Objective
 from otx.training.starting_point import StartingPoint
 
+# epochs over which weights are averaged after a fitted classifier; measured in docs/accuracy.md
+FITTED_AVERAGE = 1.0
+
 
 class Classifier(nn.Module):
     """Trains a network that maps images (N, 3, H, W) to logits (N, C).
@@ -181,6 +184,12 @@ class Classifier(nn.Module):
         """The most that the norm of the gradients may be."""
         # a fitted classifier has larger weights than a fresh one, and hands larger gradients down by as much
         return self.recipe.optimizer.clip_norm or (1.0 if self.is_fitted else None)
+
+    @property
+    def average_epochs(self) -> float:
+        """Over how many epochs the weights are averaged; 0: not at all."""
+        own = self.recipe.training.average_epochs
+        return own if own is not None else FITTED_AVERAGE if self.is_fitted else 0.0
 
     def make_optimizer(self, *, fused: bool) -> torch.optim.Optimizer:
         """The optimizer; the network learns slowly and the classifier fast where old answers are kept."""

@@ -92,7 +92,7 @@ class State:
     average: Average = field(init=False)
 
     def __post_init__(self) -> None:
-        self.average = Average(self.module.network, self.module.recipe.training.average_epochs)
+        self.average = Average(self.module.network, self.module.average_epochs)
 
     def save(self, path: Path) -> None:
         """Write a checkpoint atomically."""
