@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from otx import options as o
 from otx import results as r
 from otx import results_machine as m
-from otx.catalogue import choose_recipe, load_recipe
+from otx.catalogue import choose_recipe, load_recipe, note_of
 from otx.events import LogReporter, Reporter, heartbeat
 from otx.findings import CheckResult
 from otx.options import File, checked
@@ -69,6 +69,8 @@ class Engine:
         self.checkpoint = self._start = None if checkpoint is None else Path(checkpoint)
         prepare_places(find_work_dir(self.recipe.work_dir))
         self.reporter: Reporter = reporter or LogReporter()
+        if note := note_of(self.recipe, model, asked.get("model.name")):
+            self.reporter.note(note)
         self._asked, self._has_recipe = asked, recipe is not None or model is not None
 
     @classmethod
