@@ -145,10 +145,10 @@ class Parser(argparse.ArgumentParser):
 
     def add_find(self) -> None:
         group = self.group_of("pattern")
-        group.add_argument("text", nargs="?", metavar="TEXT", help="the same as --pattern")
-        group.add_argument("--task", metavar="TASK", help=f"only recipes of this task ({TASK})")
         text = "only names and recipe IDs that contain it; * and ? are wildcards"
-        group.add_argument("--pattern", metavar="TEXT", help=text)
+        group.add_argument("text", nargs="?", metavar="TEXT", help=text)
+        group.add_argument("--task", metavar="TASK", help=f"only recipes of this task ({TASK})")
+        group.add_argument("--pattern", metavar="TEXT", help="the same as TEXT")
 
     def add_config(self, help: str) -> None:
         self.group_of("config").add_argument("-c", "--config", metavar="RECIPE", help=help)
