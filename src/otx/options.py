@@ -15,6 +15,7 @@ from types import NoneType, UnionType
 from typing import Annotated, Any
 
 from otx.errors import UsageError
+from otx.workspace import model_of
 
 TARGETS = "--explain_config.targets"
 ALGORITHM = "--explain_config.algorithm"
@@ -227,16 +228,9 @@ def checked(method: Callable[..., Any], given: Mapping[str, Any]) -> dict[str, A
             value = _as_spelt(parameter.option.choices, value)
             _check(parameter, value)
             value = Path(value) if parameter.kind is Path else value
-            if parameter.name == "checkpoint" and not given.get("resume"):
-                value = _model_of(value)
+            value = model_of(value) if parameter.name == "checkpoint" else value
         values[parameter.name] = value
     return values
-
-
-def _model_of(path: Path) -> Path:
-    """The model file of a run folder, else the path itself."""
-    inside = path / "model.safetensors"
-    return inside if inside.is_file() else path
 
 
 def _as_spelt(choices: tuple[str, ...], value: Any) -> Any:

@@ -122,3 +122,11 @@ def test_a_run_folder_stands_for_its_model(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").touch()
     given = {"data_root": None, "checkpoint": str(tmp_path), "output": None}
     assert checked(Engine.check, given)["checkpoint"] == tmp_path / "model.safetensors"
+    assert Engine(checkpoint=tmp_path).checkpoint == tmp_path / "model.safetensors"
+
+
+def test_a_run_that_has_no_model_yet_stands_for_its_checkpoint(tmp_path: Path) -> None:
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "last.ckpt").touch()
+    given = {"checkpoint": tmp_path, "rename": None, "resume": True}
+    assert checked(Engine.train, given)["checkpoint"] == tmp_path / "checkpoints" / "last.ckpt"
