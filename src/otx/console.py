@@ -126,10 +126,11 @@ def show_models(entries: Sequence[ModelEntry]) -> None:
 
 
 def show_training(result: TrainResult) -> None:
+    origin = result.origin.partition(" (")[0]
     lines = [
         f"The training ended: {result.stop_reason}.",
         f"Best: {_epoch(result.best_epoch)}, top-1 {result.best_accuracy:.4f} on the validation images.",
-        f"Model: {result.model_path} (from {result.origin})",
+        f"Model: {result.model_path} (from {origin})",
     ]
     if result.learning_curve is not None:
         lines.append(result.learning_curve.sentence)
