@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NoReturn
 
 from otx.commands import Verb
+from otx.elsewhere import elsewhere
 from otx.errors import UsageError, nearest
 from otx.options import Parameter, options_of
 from otx.recipe import TASK, Recipe
@@ -41,25 +42,6 @@ PLACES = {
     "device": "Hardware", "port": "Hardware",
 }  # fmt: skip
 WIDEST = 120
-# what other tools call an option, by its name here
-ELSEWHERE = {
-    "--optimizer.lr": ("lr", "lr0", "learning_rate"),
-    "--optimizer.name": ("optimizer", "opt"),
-    "--data.train_subset.batch_size": ("batch_size", "batch", "bs", "b"),
-    "--max_epochs": ("epochs", "num_epochs", "n_epochs"),
-    "--data_root": ("data", "dataset", "data_dir", "root", "source"),
-    "--data.input_size": ("imgsz", "img_size", "image_size", "size", "input_size", "resolution"),
-    "--data.num_workers": ("workers", "num_workers", "j"),
-    "--engine.device": ("device", "gpu", "gpus", "accelerator"),
-    "--engine.num_devices": ("num_devices", "devices"),
-    "--model": ("arch", "network", "net"),
-    "--model.weights": ("weights", "initial_checkpoint"),
-    "--model.pretrained": ("pretrained",),
-    "--training.early_stopping.patience": ("patience",),
-    "--work_dir": ("output_dir", "project", "save_dir"),
-    "--export_format": ("format",),
-    "--export_precision": ("half", "precision"),
-}
 
 
 class Help(argparse.Action):
@@ -151,7 +133,9 @@ class Parser(argparse.ArgumentParser):
         if unknown:
             word = unknown[0].split("=")[0]
             options = [option for action in self._actions for option in action.option_strings]
-            self.error(f"unknown argument {word!r}{_meant(word, options) or nearest(word, options)}")
+            here = elsewhere(word, [option.removeprefix("--") for option in options])
+            meant = f": here it is '--{here}'" if here else nearest(word, options)
+            self.error(f"unknown argument {word!r}{meant}")
         return vars(known)
 
     def add_flag(self, flag: str, help: str) -> None:
@@ -161,10 +145,10 @@ class Parser(argparse.ArgumentParser):
 
     def add_find(self) -> None:
         group = self.group_of("pattern")
-        group.add_argument("text", nargs="?", metavar="TEXT", help="the same as --pattern")
-        group.add_argument("--task", metavar="TASK", help=f"only recipes of this task ({TASK})")
         text = "only names and recipe IDs that contain it; * and ? are wildcards"
-        group.add_argument("--pattern", metavar="TEXT", help=text)
+        group.add_argument("text", nargs="?", metavar="TEXT", help=text)
+        group.add_argument("--task", metavar="TASK", help=f"only recipes of this task ({TASK})")
+        group.add_argument("--pattern", metavar="TEXT", help="the same as TEXT")
 
     def add_config(self, help: str) -> None:
         self.group_of("config").add_argument("-c", "--config", metavar="RECIPE", help=help)
@@ -232,14 +216,6 @@ def _name_of(action: argparse.Action) -> str:
 def _metavar_of(action: argparse.Action) -> str:
     dots = " ..." if action.nargs in ("+", "*") else ""
     return f"{action.metavar}{dots}"
-
-
-def _meant(word: str, options: Collection[str]) -> str:
-    """The end of a message if other tools have such an option: `: here it is '--max_epochs'`."""
-    name = word.lstrip("-").replace("-", "_")
-    return next(
-        (f": here it is '{flag}'" for flag, names in ELSEWHERE.items() if name in names and flag in options), ""
-    )
 
 
 def _alternatives(choices: Sequence[str]) -> str:

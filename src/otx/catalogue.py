@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from otx.errors import RecipeError, UsageError, nearest
-from otx.networks.table import TIMM_PREFIX
+from otx.networks.table import TIMM_PREFIX, full_name, similar
 from otx.recipe import AUTO, DEFAULT_RECIPE, TASK, Recipe, from_dict
 from otx.schema import all_settings
 from otx.yaml_text import read_yaml
@@ -18,19 +18,21 @@ RECIPES = Path(__file__).resolve().parent / "recipes"
 
 
 def load_recipe(reference: str | Path) -> Recipe:
-    """Load a recipe by its name, its ID or the path of a YAML file.
+    """Load a recipe by its name, its ID or the path of a YAML file; the default one for the name of a network of timm.
 
     Raises:
         RecipeError: there is no such recipe, or the file has errors.
     """
     shipped = _shipped(str(reference))
     path = shipped or Path(reference)
+    if not path.is_file() and full_name(str(reference)).startswith(TIMM_PREFIX):
+        return with_model(load_recipe(DEFAULT_RECIPE), full_name(str(reference)))
     if not path.is_file():
         if path.suffix in (".yaml", ".yml") or "/" in str(reference):
             raise RecipeError(f"no such recipe file: {reference}", fix="`otx find` lists the recipes there are")
         names = recipe_names()
-        fix = f"a network of timm is called timm/NAME: timm/{reference}"
-        raise RecipeError(f"unknown recipe '{reference}'{nearest(str(reference), names)}", allowed=names, fix=fix)
+        fix = "`otx find` lists the recipes; timm/NAME is any network of timm"
+        raise RecipeError(f"unknown recipe '{reference}'{similar(str(reference))}", allowed=names, fix=fix)
     return from_dict(read_yaml(path), str(reference))
 
 
@@ -60,6 +62,13 @@ def _shipped(reference: str) -> Path | None:
 def with_model(recipe: Recipe, name: str) -> Recipe:
     """The same recipe for another network."""
     return replace(recipe, name=name, recipe_id="", model=replace(recipe.model, name=name))
+
+
+def note_of(recipe: Recipe, *names: object) -> str:
+    """What to say if a recipe has the network of timm that one of these names is short for; else an empty text."""
+    taken = recipe.model.name
+    short = [name for name in names if name is not None and str(name) != taken and full_name(str(name)) == taken]
+    return f"{short[0]} is a network of timm: taken as --model {taken}." if short else ""
 
 
 def list_models(task: str | None = TASK, pattern: str | None = None) -> list[str]:

@@ -9,15 +9,18 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from otx.catalogue import load_recipe
+from otx.catalogue import load_recipe, note_of
 from otx.commands import VERBS
 from otx.errors import OtxError, StoppedError, UsageError, nearest
 from otx.limits import limit_blas
+from otx.networks.table import timm_networks
 from otx.recipe import DEFAULT_RECIPE, Recipe
 from otx.signals import name_of, signal_of, terminable
 from otx.training.compute import find_shard
 
 CONFIG_HELP = "take data_root and work_dir from this recipe; a model brings the rest"
+FIND = "`otx find` lists all of them"
+NAMED = 5
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -143,7 +146,9 @@ def _find(arguments: list[str]) -> int:
     pattern = given.get("pattern") or given.get("text")
     entries = find_models(given.get("task"), pattern)
     if not entries:
-        raise UsageError(f"no recipe matches --pattern {pattern}", fix="`otx find` lists all of them")
+        others = [name for name in sorted(timm_networks(), key=len) if str(pattern).lower() in name][:NAMED]
+        fix = f"timm has {', '.join(others)}: `otx train FOLDER --model {others[0]}`" if others else FIND
+        raise UsageError(f"no recipe matches --pattern {pattern}", fix=fix)
     return _show("find", entries, given)
 
 
@@ -160,6 +165,8 @@ def _train(arguments: list[str]) -> int:
         checkpoint=given.pop("checkpoint", None),
         reporter=_reporter(given),
     )
+    if note := note_of(engine.recipe, given.get("config")):
+        engine.reporter.note(note)
     if given.get("print_config"):
         from otx.yaml_text import dump_yaml
 

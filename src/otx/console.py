@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -125,10 +126,11 @@ def show_models(entries: Sequence[ModelEntry]) -> None:
 
 
 def show_training(result: TrainResult) -> None:
+    origin = result.origin.partition(" (")[0]
     lines = [
         f"The training ended: {result.stop_reason}.",
         f"Best: {_epoch(result.best_epoch)}, top-1 {result.best_accuracy:.4f} on the validation images.",
-        f"Model: {result.model_path} (from {result.origin})",
+        f"Model: {result.model_path} (from {origin})",
     ]
     if result.learning_curve is not None:
         lines.append(result.learning_curve.sentence)
@@ -204,7 +206,10 @@ def _figures(result: TestResult) -> list[tuple[str, str]]:
 
 
 def _span(low: float | None, high: float | None) -> str:
-    return "" if low is None or high is None else f"{low:.2f} to {high:.2f}"
+    """An interval, rounded outwards as in the report."""
+    if low is None or high is None:
+        return ""
+    return f"{math.floor(100 * low) / 100:.2f} to {math.ceil(100 * high) / 100:.2f}"
 
 
 def _show_old_and_new(out: Console, figures: OldAndNew) -> None:
@@ -238,7 +243,7 @@ def show_predictions(predictions: Iterator[Prediction], limit: int | None) -> bo
     rows = zip(*(cells for _, _, cells in shown), strict=True)
     console().print(table("", [(name, side) for name, side, _ in shown], rows))
     if more:
-        print(f"... and {more} more: all of them are in the file.")
+        print(f"... and {more} more.")
     return worked
 
 
@@ -280,7 +285,8 @@ def show_explanations(result: ExplainResult) -> None:
     for explanation in result.explanations:
         if explanation.error is not None:
             print(f"left out, cannot be decoded: {explanation.path}: {explanation.error}", file=sys.stderr)
-    print(f"{len(done)} saliency maps in {result.folder}: *.overlay.png, *.map.png, explanations.csv")
+    maps = "1 saliency map" if len(done) == 1 else f"{len(done)} saliency maps"
+    print(f"{maps} in {result.folder}: *.overlay.png, *.map.png, explanations.csv")
 
 
 def show_demo(url: str, *, browser: bool) -> None:

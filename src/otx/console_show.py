@@ -11,6 +11,8 @@ from typing import Any
 from otx import console, console_machine
 from otx.results import Prediction
 
+WRITERS = ("predict", "check", "test", "benchmark", "env")
+
 
 def show(name: str, result: Any, given: Mapping[str, Any]) -> int:
     """Show the result of a verb; returns the exit code.
@@ -19,7 +21,9 @@ def show(name: str, result: Any, given: Mapping[str, Any]) -> int:
         given: the arguments of the command.
     """
     if name == "predict":
-        return 0 if console.show_predictions(result, console.ROWS_SHOWN if given.get("output") else None) else 1
+        worked = console.show_predictions(result, console.ROWS_SHOWN if given.get("output") else None)
+        _name_output(name, given)
+        return 0 if worked else 1
     if name == "demo":
         # Ctrl-C ends a demo, even while the browser is starting
         with result as demo, contextlib.suppress(KeyboardInterrupt):
@@ -40,9 +44,16 @@ def show(name: str, result: Any, given: Mapping[str, Any]) -> int:
         "env": console_machine.show_environment,
     }
     shows[name](result)
+    _name_output(name, given)
     if "deploy" in given:
         print(f"To run elsewhere: {given['deploy']} (see its README.md)")
     return exit_code(name, result)
+
+
+def _name_output(name: str, given: Mapping[str, Any]) -> None:
+    """Say which file was written, for the verbs that do not show it anyway."""
+    if name in WRITERS and given.get("output"):
+        print(f"Written: {given['output']}")
 
 
 def exit_code(name: str, result: Any) -> int:

@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from otx import options as o
 from otx import results as r
 from otx import results_machine as m
-from otx.catalogue import choose_recipe, load_recipe
+from otx.catalogue import choose_recipe, load_recipe, note_of
 from otx.events import LogReporter, Reporter, heartbeat
 from otx.findings import CheckResult
 from otx.options import File, checked
 from otx.places import prepare_places
 from otx.recipe import TASK, Recipe
 from otx.results_label import LabelTable
-from otx.workspace import find_work_dir
+from otx.workspace import find_work_dir, model_of
 
 if TYPE_CHECKING:
     from otx.demo.server import Demo
@@ -66,9 +66,11 @@ class Engine:
                 asked[key] = str(value)
         base = choose_recipe(recipe, None if model is None else str(model))
         self.recipe = base.override({**asked, "task": task})
-        self.checkpoint = self._start = None if checkpoint is None else Path(checkpoint)
+        self.checkpoint = self._start = None if checkpoint is None else model_of(checkpoint)
         prepare_places(find_work_dir(self.recipe.work_dir))
         self.reporter: Reporter = reporter or LogReporter()
+        if note := note_of(self.recipe, model, asked.get("model.name")):
+            self.reporter.note(note)
         self._asked, self._has_recipe = asked, recipe is not None or model is not None
 
     @classmethod

@@ -15,6 +15,7 @@ from types import NoneType, UnionType
 from typing import Annotated, Any
 
 from otx.errors import UsageError
+from otx.workspace import model_of
 
 TARGETS = "--explain_config.targets"
 ALGORITHM = "--explain_config.algorithm"
@@ -98,7 +99,9 @@ CheckModel = Annotated[
 ]
 StartModel = Annotated[File, Option("begin from this model; with --resume: the run to go on with", "FILE")]
 SourceModel = Annotated[File, Option("an IR, a model file or a checkpoint (default: the last export)", "FILE")]
-CheckRoot = Annotated[File, Option("the same as --data_root", "DATA_ROOT", positional=True)]
+CheckRoot = Annotated[
+    File, Option("folder of photos, a table or an archive; the same as --data_root", "FOLDER", positional=True)
+]
 LabelModel = Annotated[
     File, Option("go through what the check finds with the features of this model (any model file)", "FILE")
 ]
@@ -158,13 +161,13 @@ UnknownFolder = Annotated[
     File, Option("also measure how well images of other things, in this folder, are told apart", "FOLDER")
 ]
 ExportFormat = Annotated[str, Option("kind of file", "FORMAT", choices=EXPORT_FORMATS)]
-ExportPrecision = Annotated[str, Option("of the weights", "PRECISION", choices=EXPORT_PRECISIONS)]
+ExportPrecision = Annotated[str, Option("number format of the weights", "PRECISION", choices=EXPORT_PRECISIONS)]
 Where = Annotated[
     str, Option("modelapi: described in the file; embedded: in the graph", "WHERE", choices=PREPROCESSINGS)
 ]
 InputColor = Annotated[str, Option("order of the colours that an embedded graph takes", "ORDER", choices=COLORS)]
 WithMaps = Annotated[bool, Option("let the file also give saliency maps and feature vectors", "BOOL")]
-Algorithm = Annotated[str, Option("of the saliency maps", "NAME", flag=ALGORITHM, choices=ALGORITHMS)]
+Algorithm = Annotated[str, Option("how the saliency maps are made", "NAME", flag=ALGORITHM, choices=ALGORITHMS)]
 Targets = Annotated[str, Option("predicted, true (test split), all, or the name of a class", "WHICH", flag=TARGETS)]
 MaxDrop = Annotated[
     float | None, Option("accuracy it may lose, 0 to 1: turns layers back until that holds", "X", low=0, high=1)
@@ -190,7 +193,7 @@ PhotosToDecode = Annotated[
 Memory = Annotated[bool, Option("also measure the memory that each file takes (default: true)", "BOOL")]
 FiguresOutput = Annotated[File, Option("also write the figures to this JSON file", "FILE")]
 EnvironmentOutput = Annotated[File, Option("also write it to this JSON file", "FILE")]
-Port = Annotated[int, Option("of 127.0.0.1; 0: one that is free", "N")]
+Port = Annotated[int, Option("port of 127.0.0.1 for the page; 0: one that is free", "N")]
 
 
 def options_of(method: Callable[..., Any]) -> list[Parameter]:
@@ -225,16 +228,9 @@ def checked(method: Callable[..., Any], given: Mapping[str, Any]) -> dict[str, A
             value = _as_spelt(parameter.option.choices, value)
             _check(parameter, value)
             value = Path(value) if parameter.kind is Path else value
-            if parameter.name == "checkpoint" and not given.get("resume"):
-                value = _model_of(value)
+            value = model_of(value) if parameter.name == "checkpoint" else value
         values[parameter.name] = value
     return values
-
-
-def _model_of(path: Path) -> Path:
-    """The model file of a run folder, else the path itself."""
-    inside = path / "model.safetensors"
-    return inside if inside.is_file() else path
 
 
 def _as_spelt(choices: tuple[str, ...], value: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,11 @@ from otx.data.digits import is_digits, resolve_data_root
 from otx.data.layout import glimpse
 from otx.data.load import check_classes
 from otx.data.split_file import check_split_file
-from otx.errors import UsageError
+from otx.errors import ModelError, UsageError, nearest
 from otx.events import heartbeat
 from otx.files import check_folder
 from otx.model.modelfile import read_card
-from otx.networks.table import network_of
+from otx.networks.table import network_of, timm_networks
 from otx.networks.weights_file import check_weights_file, check_weights_fit, weights_in
 from otx.recipe import AUTO, Recipe
 from otx.spawn import NO_WORKERS, can_start_workers, check_script
@@ -64,6 +65,7 @@ def check_training(recipe: Recipe, checkpoint: Path | None, renames: Mapping[str
         StorageError: the disk is full.
     """
     check_data_root(recipe, min_classes=1 if checkpoint else 2)
+    check_name(recipe.model.name)
     check_folder(Path(recipe.work_dir), "choose another --work_dir")
     if checkpoint is None and recipe.model.weights is not None:
         check_weights(Path(recipe.model.weights), recipe.model.name)
@@ -82,6 +84,16 @@ def check_data_root(recipe: Recipe, *, min_classes: int) -> None:
     folder = glimpse(resolve_data_root(recipe.data_root))
     if recipe.data.split_file is None:
         check_classes(folder, folder.splits.get("train", folder.splits.get("all", {})), min_classes)
+
+
+def check_name(model: str) -> None:
+    """Raise ModelError if timm has no such network; where timm is loaded a script may have added one, checked later."""
+    network = "" if model == AUTO else network_of(model).partition(".")[0]
+    if network and "timm" not in sys.modules and network not in timm_networks():
+        raise ModelError(
+            f"timm has no network '{network}'{nearest(network, sorted(timm_networks()))}",
+            fix="`python -c 'import timm; print(timm.list_models())'` lists them",
+        )
 
 
 def check_weights(path: Path, model: str) -> None:

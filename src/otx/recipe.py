@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from otx.errors import RecipeError, nearest
-from otx.networks.table import MODELS, TIMM_PREFIX
+from otx.errors import RecipeError
+from otx.networks.table import MODELS, TIMM_PREFIX, full_name, similar
 from otx.schema import build, setting, to_plain
 
 TASK = "MULTI_CLASS_CLS"
@@ -23,7 +23,9 @@ STANDARD, LETTERBOX, CROP = RESIZE_TYPES = ("standard", "letterbox", "crop")
 
 @dataclass(frozen=True)
 class EngineSettings:
-    device: str = setting("auto", "where to compute", choices=("auto", "cpu", "gpu"))
+    device: str = setting(
+        "auto", "where to compute", choices=("auto", "cpu", "gpu"), also={"cuda": "gpu", "cuda:0": "gpu", "0": "gpu"}
+    )
     num_devices: int = setting(1, "processes on this machine, one a device", low=1)
     num_nodes: int = setting(1, "machines, each started with torchrun", low=1)
 
@@ -214,7 +216,10 @@ class Recipe:
     report: bool = setting(True, "measure the best model on the validation images and write report.html")
     deterministic: bool = setting(False, "use only algorithms that give the same result twice (slower on a GPU)")
     precision: str = setting(
-        "auto", "number format of the training; auto: bf16 where it is native", choices=("auto", "32", "bf16", "16")
+        "auto",
+        "number format of the training; auto: bf16 where it is native",
+        choices=("auto", "32", "bf16", "16"),
+        also={"fp32": "32", "32-true": "32", "bf16-mixed": "bf16", "fp16": "16", "16-mixed": "16"},
     )
     engine: EngineSettings = field(default_factory=EngineSettings)
     model: ModelSettings = field(default_factory=ModelSettings)
@@ -276,8 +281,9 @@ def from_dict(data: Mapping[str, Any], source: str) -> Recipe:
         RecipeError: keys are unknown or values wrong; the error names all of them.
     """
     problems: list[str] = []
-    recipe = build(Recipe, _with_device(data), problems)
+    recipe = build(Recipe, data, problems)
     if recipe is not None:
+        recipe = replace(recipe, model=replace(recipe.model, name=full_name(recipe.model.name)))
         problems += _relations(recipe)
     if problems or recipe is None:
         count = "a problem" if len(problems) == 1 else f"{len(problems)} problems"
@@ -285,14 +291,6 @@ def from_dict(data: Mapping[str, Any], source: str) -> Recipe:
             "\n  ".join([f"{count} in {source}:", *problems]), fix="`otx train --print_config` shows every setting"
         )
     return recipe
-
-
-def _with_device(data: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The data with `gpu` where PyTorch's name of the device is given."""
-    engine = data.get("engine")
-    if isinstance(engine, Mapping) and str(engine.get("device")).lower() in ("cuda", "cuda:0"):
-        return {**data, "engine": {**engine, "device": "gpu"}}
-    return data
 
 
 def _relations(recipe: Recipe) -> list[str]:
@@ -316,7 +314,7 @@ def _relations(recipe: Recipe) -> list[str]:
     if not recipe.model.name.startswith(TIMM_PREFIX) and recipe.model.name not in (AUTO, *MODELS):
         known = ", ".join(MODELS)
         problems.append(
-            f"unknown model '{recipe.model.name}'{nearest(recipe.model.name, MODELS)} (known: {known}, and timm/NAME)"
+            f"unknown model '{recipe.model.name}'{similar(recipe.model.name)} (known: {known}, and timm/NAME)"
         )
     return problems
 

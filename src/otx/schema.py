@@ -14,6 +14,7 @@ from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from otx.elsewhere import elsewhere
 from otx.errors import nearest
 
 NAMED_AT_MOST = 20
@@ -21,14 +22,22 @@ Section = TypeVar("Section")
 
 
 def setting(
-    default: Any, help: str, *, choices: tuple[str, ...] = (), low: float | None = None, high: float | None = None
+    default: Any,
+    help: str,
+    *,
+    choices: tuple[str, ...] = (),
+    also: Mapping[str, str] | None = None,
+    low: float | None = None,
+    high: float | None = None,
 ) -> Any:
     """A field of the schema, with its one line of documentation and what it may hold (`low` to `high`, inclusive).
 
     Args:
         choices: the allowed texts; for a setting that is a number or text, those allowed besides numbers.
+        also: other names of choices, which are taken as these: `{"cuda": "gpu"}`.
     """
-    return field(default=default, metadata={"help": help, "choices": choices, "low": low, "high": high})
+    limits = {"help": help, "choices": choices, "also": also or {}, "low": low, "high": high}
+    return field(default=default, metadata=limits)
 
 
 def to_plain(value: Any) -> Any:
@@ -72,8 +81,7 @@ def build(
     known = {item.name: item for item in fields(schema)}  # type: ignore[arg-type]
     hints = typing.get_type_hints(schema)
     unknown = [f"{prefix}{key}" for key in data if key not in known]
-    keys = [item.key for item in all_settings(root)]
-    problems += [f"unknown key {shown(key)}{nearest(key, keys)}" for key in unknown[:NAMED_AT_MOST]]
+    problems += [f"unknown key {shown(key)}{_meant(key, root)}" for key in unknown[:NAMED_AT_MOST]]
     if len(unknown) > NAMED_AT_MOST:
         problems.append(f"{len(unknown) - NAMED_AT_MOST} more unknown keys")
     values: dict[str, Any] = {}
@@ -85,6 +93,14 @@ def build(
             else:
                 values[name] = _check(data[name], kind, item.metadata, f"{prefix}{name}", problems)
     return None if problems else schema(**values)
+
+
+def _meant(key: str, root: type) -> str:
+    """The end of a message about an unknown key: the setting that other tools call so, else the nearest one."""
+    keys = [item.key for item in all_settings(root)]
+    here = elsewhere(key, keys)
+    sections = {key.rpartition(".")[0] for key in keys} - {""}
+    return f": here it is '{here}'" if here else nearest(key, [*keys, *sorted(sections)])
 
 
 def shown(value: Any) -> str:
@@ -103,8 +119,8 @@ def _check(value: Any, kind: Any, limits: Mapping[str, Any], key: str, problems:
     except (TypeError, ValueError):
         problems.append(f"'{key}' must be {_wanted(kind, limits)}, got {shown(value)}")
         return value
-    if isinstance(checked, str):  # capitals do not count
-        checked = next((choice for choice in limits["choices"] if choice.lower() == checked.lower()), checked)
+    if isinstance(checked, str):
+        checked = _choice(checked, limits)
     if limits["choices"] and isinstance(checked, str) and checked not in limits["choices"]:
         allowed = _wanted(kind, limits)
         problems.append(f"'{key}' must be {allowed}, got {shown(value)}{nearest(str(value), limits['choices'])}")
@@ -114,6 +130,12 @@ def _check(value: Any, kind: Any, limits: Mapping[str, Any], key: str, problems:
             problems.append(f"'{key}' must be {_range(limits)}, got {shown(value)}")
             break
     return checked
+
+
+def _choice(text: str, limits: Mapping[str, Any]) -> str:
+    """The choice that a text names, by another name or in other capitals; else the text itself."""
+    names = {**{choice.lower(): choice for choice in limits["choices"]}, **limits["also"]}
+    return str(names.get(text.lower(), text))
 
 
 def _wanted(kind: Any, limits: Mapping[str, Any]) -> str:

@@ -254,6 +254,12 @@ def latest_run(work_dir: Path) -> RunFolder:
     return RunFolder(newest.resolve())
 
 
+def model_of(path: str | Path) -> Path:
+    """The model of a run folder, or the checkpoint of a run that has none yet; else the path itself."""
+    inside = [Path(path, name) for name in ("model.safetensors", "checkpoints/last.ckpt")]
+    return next((file for file in inside if file.is_file()), Path(path))
+
+
 def run_of(file: Path) -> RunFolder | None:
     """The run folder that a model, checkpoint or exported file lies in, if it lies in one."""
     for folder in list(file.resolve().parents)[:3]:

@@ -226,8 +226,8 @@ def test_files_that_cannot_be_measured_are_refused(files: Path, tmp_path: Path) 
         quick(files, "exported_model.xml", f"../{files.name}/exported_model.xml")
     with pytest.raises(ModelError, match=r"no such model file: .*gone\.onnx"):
         quick(files, "gone.onnx")
-    with pytest.raises(UsageError, match="is a folder"):
-        quick(files, ".")
+    with pytest.raises(UsageError, match="is a folder without model.safetensors"):
+        quick(tmp_path, ".")
     with pytest.raises(UsageError, match="there is no file to measure"):
         quick(files)
     (tmp_path / "weights.txt").write_text("no model")

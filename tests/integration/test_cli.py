@@ -100,6 +100,16 @@ def test_quiet_says_nothing_but_results_and_warnings(
     assert all(line.startswith("warning: ") for line in shown.err.splitlines())
 
 
+def test_a_verb_says_which_file_it_wrote(
+    files: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, found, table = files / "model.safetensors", tmp_path / "found.json", tmp_path / "predictions.csv"
+    assert main(["check", str(photos), "--output", str(found)]) == 0
+    assert capsys.readouterr().out.endswith(f"\nWritten: {found}\n")
+    assert main(["predict", str(photos / "cat"), "--checkpoint", str(model), "--output", str(table)]) == 0
+    assert capsys.readouterr().out.endswith(f"\nWritten: {table}\n")
+
+
 COMPLETES = {
     "otx tr": ["train"],
     "otx train --config efficientnet_v": ["efficientnet_v2"],

@@ -6,13 +6,11 @@ Blocks of `sh` and `python` are run here, in the order of a page. Those of `bash
 from __future__ import annotations
 
 import ast
-import importlib.util
 import json
 import os
 import re
 import shlex
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -26,8 +24,6 @@ from otx import errors
 from otx.cli import main, parser_of
 from otx.commands import VERBS
 from otx.data.digits import resolve_data_root
-from otx.recipe import Recipe
-from otx.schema import all_settings
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -229,44 +225,6 @@ def test_an_error_names_the_section_that_explains_it(tmp_path: Path, capsys: pyt
     sections = {heading.lower().replace(" ", "-") for heading in re.findall(r"^## (.*)", text, re.MULTILINE)}
     kinds = [each for each in vars(errors).values() if isinstance(each, type) and issubclass(each, errors.OtxError)]
     assert {each.section for each in kinds} - {""} <= sections
-
-
-@pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The site, built strictly: a link that leads nowhere is an error."""
-    if importlib.util.find_spec("mkdocs") is None or importlib.util.find_spec("mkdocstrings") is None:
-        pytest.skip("needs mkdocs: pip install 'otx[docs]'")
-    folder = tmp_path_factory.mktemp("site")
-    done = subprocess.run(
-        [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(folder)],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT / "src"), "NO_MKDOCS_2_WARNING": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr + done.stdout
-    return folder
-
-
-def test_the_site_loads_nothing_from_elsewhere(site: Path) -> None:
-    loaded = re.compile(r"""<(?:script|link|img|iframe)\b[^>]*?\b(?:src|href)=["']?(https?:)?//""")
-    pages = sorted(site.rglob("*.html"))
-    assert len(pages) > 25
-    assert [page for page in pages if loaded.search(page.read_text(encoding="utf-8"))] == []
-    styles = [
-        path for path in site.rglob("*.css") if re.search(r"url\(['\"]?https?:", path.read_text(encoding="utf-8"))
-    ]
-    assert styles == []
-
-
-def test_the_reference_has_every_setting_verb_and_method(site: Path) -> None:
-    settings = (site / "reference" / "settings.html").read_text(encoding="utf-8")
-    assert [each.key for each in all_settings(Recipe) if f"<code>{each.key}</code>" not in settings] == []
-    commands = (site / "reference" / "command-line.html").read_text(encoding="utf-8")
-    assert [verb for verb in VERBS if f'id="otx-{verb}"' not in commands] == []
-    python = (site / "reference" / "python.html").read_text(encoding="utf-8")
-    assert [name for name in ("train", "test", "iter_predict") if f'id="otx.Engine.{name}"' not in python] == []
 
 
 @pytest.mark.parametrize("name", sorted(path.name for path in (ROOT / "examples").glob("*.yaml")))

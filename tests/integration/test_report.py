@@ -182,9 +182,9 @@ def test_every_cell_and_every_threshold_follows_from_the_predictions(run: Path, 
     for step, (threshold, covered, right) in enumerate(data["thresholds"]):
         kept = [row for row in rows if float(row["probability"]) >= step / 100]
         hits = sum(row["label"] == row["predicted"] for row in kept)
-        assert threshold == f"{step / 100:.2f}"
-        assert covered == f"{len(kept) / 50:.1%} ({len(kept)} of 50)"
-        assert right == (f"{hits / len(kept):.1%} ({hits} of {len(kept)})" if kept else "none")
+        assert threshold == f"{step} %"
+        assert covered == f"{percent(len(kept), 50)} ({len(kept)} of 50)"
+        assert right == (f"{percent(hits, len(kept))} ({hits} of {len(kept)})" if kept else "none")
 
 
 def test_curves_and_sizes_follow_from_the_files_of_the_run(run: Path, page: str) -> None:
@@ -411,9 +411,9 @@ def test_the_slider_shows_the_figures_of_python(opened: Any, run: Path) -> None:
         opened.execute_script(SLIDE, step)
         kept = [row for row in answers(run) if float(row["probability"]) >= step / 100]
         hits = sum(row["label"] == row["predicted"] for row in kept)
-        assert texts(opened, "#threshold-value") == [f"{step / 100:.2f}"]
-        assert texts(opened, "#covered") == [f"{len(kept) / 50:.1%} ({len(kept)} of 50)"]
-        assert texts(opened, "#accuracy") == [f"{hits / len(kept):.1%} ({hits} of {len(kept)})" if kept else "none"]
+        assert texts(opened, "#threshold-value") == [f"{step} %"]
+        assert texts(opened, "#covered") == [f"{percent(len(kept), 50)} ({len(kept)} of 50)"]
+        assert texts(opened, "#accuracy") == [f"{percent(hits, len(kept))} ({hits} of {len(kept)})" if kept else "none"]
 
 
 def test_a_column_is_sorted_with_the_keyboard(opened: Any) -> None:

@@ -125,9 +125,9 @@ def test_override_takes_dotted_keys_and_names_wrong_ones() -> None:
     recipe = Recipe().override({"data.train_subset.batch_size": 4, "max_epochs": 2})
     assert (recipe.data.train_subset.batch_size, recipe.max_epochs) == (4, 2)
     with pytest.raises(
-        RecipeError, match="unknown key 'data.train_subset.batch'.*did you mean 'data.train_subset.batch_size'"
+        RecipeError, match="unknown key 'data.train_subset.batchsize'.*did you mean 'data.train_subset.batch_size'"
     ):
-        Recipe().override({"data.train_subset.batch": 4})
+        Recipe().override({"data.train_subset.batchsize": 4})
     with pytest.raises(RecipeError, match="'seed.x' is not a setting: 'seed' has no parts"):
         Recipe().override({"seed.x": 4})
 

@@ -13,6 +13,7 @@ from scipy.stats import binomtest
 from otx.evaluation.evaluate import image_results
 from otx.evaluation.intervals import images_needed, mcnemar, wilson
 from otx.evaluation.metrics import Answers, measure
+from otx.findings import CurvePoint, LearningCurve
 from otx.report.compare import _difference
 from otx.report.figures import confident_mistakes, hesitant_hits, reliability, threshold_table
 from otx.report.record import Measurement, Record
@@ -105,6 +106,15 @@ def test_a_class_with_few_photos_that_is_recognised_less_would_gain_most() -> No
     assert said.sentences[2] == "The photos of “daisy” are few: 37 more would help most."
     assert "“daisy” has 58 training photos, the middle one of the other classes 95;" in said.grounds
     assert "recognised on 40 of 50, all classes together on 93 of 100" in said.grounds
+
+
+@pytest.mark.parametrize(("class_", "says"), [("daisy", "more would help most"), ("rose", "it has photos enough")])
+def test_no_class_is_said_to_gain_most_where_the_learning_curve_names_another(class_: str, says: str) -> None:
+    points = (CurvePoint(100, 0.8), CurvePoint(200, 0.9))
+    curve = LearningCurve(249, points, points, 0.01, 0.0, 0.02, (), class_, "Twice as many would bring 1 point.")
+    figures = measured([[50, 0, 0], [0, 50, 0], [5, 5, 40]], ("rose", "tulip", "daisy"))
+    run = replace(record(figures, {"rose": 90, "tulip": 101, "daisy": 58}), learning_curve=curve)
+    assert says in summarise(run).sentences[2]
 
 
 def test_a_weak_class_that_is_not_small_is_to_be_looked_at() -> None:

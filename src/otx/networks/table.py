@@ -7,12 +7,19 @@ needs no torch; `tests/integration/test_models.py` computes them again.
 
 from __future__ import annotations
 
+import functools
+import importlib.util
+import re
 from dataclasses import dataclass, replace
+from pathlib import Path
+
+from otx.errors import nearest
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 HALF = (0.5, 0.5, 0.5)
 TIMM_PREFIX = "timm/"
+REGISTERED = re.compile(r"^@register_model\s*\ndef (\w+)\(", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -98,6 +105,26 @@ MODELS = {entry.name: replace(entry, good_for=_GOOD_FOR[entry.name]) for entry i
 def network_of(name: str) -> str:
     """timm's name of the network that a recipe calls `name`: an entry of the table, or `timm/NETWORK`."""
     return name.removeprefix(TIMM_PREFIX) if name.startswith(TIMM_PREFIX) else MODELS[name].network
+
+
+@functools.cache
+def timm_networks() -> frozenset[str]:
+    """The names of timm's networks, from its source: importing it takes seconds, which a wrong name should not cost."""
+    timm = importlib.util.find_spec("timm")
+    sources = Path(timm.origin).parent.glob("models/*.py") if timm is not None and timm.origin is not None else ()
+    return frozenset(name for source in sources for name in REGISTERED.findall(source.read_text(encoding="utf-8")))
+
+
+def full_name(name: str) -> str:
+    """`timm/NAME` where a name that is not in the table is exactly a network of timm, with or without a weights tag."""
+    if name in MODELS or name.startswith(TIMM_PREFIX) or name.partition(".")[0] not in timm_networks():
+        return name
+    return f"{TIMM_PREFIX}{name}"
+
+
+def similar(name: str) -> str:
+    """The end of a message about an unknown network: the nearest one of the table, else of timm."""
+    return nearest(name, MODELS) or nearest(name, sorted(timm_networks()))
 
 
 # `weights_file.fingerprint` of each network: tells whose weights a file holds before timm is imported

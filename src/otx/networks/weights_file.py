@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from otx.errors import ModelError, first_line
-from otx.networks.table import FINGERPRINTS, MODELS, TIMM_PREFIX
+from otx.networks.table import FINGERPRINTS, MODELS, TIMM_PREFIX, timm_networks
 
 if TYPE_CHECKING:
     import torch
@@ -79,8 +79,6 @@ def weights_in(folder: Path) -> list[tuple[Path, str]]:
     Raises:
         ModelError: it is no folder, or there is no such file in it.
     """
-    import timm
-
     fix = "give a folder with files of weights, each named NETWORK.safetensors after its network in timm"
     if not folder.is_dir():
         raise ModelError(f"--model auto takes its weights from a folder, and {folder} is none", fix=fix)
@@ -89,7 +87,7 @@ def weights_in(folder: Path) -> list[tuple[Path, str]]:
         if path.suffix in SUFFIXES and path.is_file():
             check_weights_file(path)
             name = _network_of_file(path) or path.name.partition(".")[0]
-            found += [(path, f"{TIMM_PREFIX}{name}")] if timm.is_model(name) else []
+            found += [(path, f"{TIMM_PREFIX}{name}")] if name in timm_networks() else []
     if not found:
         raise ModelError(f"no file in {folder} is named after a network of timm", fix=fix)
     return found

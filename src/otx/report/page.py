@@ -190,8 +190,8 @@ def _measured(record: Record, measured: Measurement, *, quick: bool) -> dict[str
 
 def threshold_words(row: ThresholdRow, total: int) -> list[str]:
     """The texts of a row of the threshold table: threshold, answered, right of these."""
-    right = f"{row.right / row.covered:.1%} ({row.right:,} of {row.covered:,})" if row.covered else "none"
-    return [f"{row.threshold:.2f}", f"{row.covered / total:.1%} ({row.covered:,} of {total:,})", right]
+    right = f"{percent(row.right, row.covered)} ({row.right:,} of {row.covered:,})" if row.covered else "none"
+    return [percent_of(row.threshold), f"{percent(row.covered, total)} ({row.covered:,} of {total:,})", right]
 
 
 def _names(measured: Measurement, cells: Iterable[tuple[int, int]]) -> Sequence[str] | dict[int, str]:

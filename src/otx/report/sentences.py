@@ -110,7 +110,7 @@ def _advice(record: Record, measured: Measurement) -> tuple[str, str]:
     sizes = _training_sizes(record)
     weak = _weakest(measured)
     return (
-        _few(weak, sizes, measured)
+        _few([item for item in weak if _may_gain_most(record, item.name)], sizes, measured)
         or _about_training(record)
         or _weak(weak, sizes, measured)
         or _handed_over(measured)
@@ -149,6 +149,12 @@ def _few(weak: list[ClassResult], sizes: Mapping[str, int], measured: Measuremen
                 f"{_share(num_right(measured.result), measured.result.num_images)}.",
             )
     return None
+
+
+def _may_gain_most(record: Record, name: str) -> bool:
+    """Whether more photos of a class would help most, as far as the learning curve can tell."""
+    curve = record.learning_curve
+    return curve is None or not curve.points or curve.helps_most == name
 
 
 def _median_without(ordered: Sequence[int], own: int) -> float:

@@ -152,4 +152,5 @@ def _reason(recipe: Recipe, patience: EarlyStopping, recorder: EpochRecorder) ->
         )
     if recipe.max_epochs == 0:
         return StopReason.CLASSIFIER_ONLY, "only the classifier was to be fitted (--max_epochs 0)"
-    return StopReason.ALL_EPOCHS, f"all {recipe.max_epochs} epochs are done"
+    count = recipe.max_epochs
+    return StopReason.ALL_EPOCHS, "the only epoch is done" if count == 1 else f"all {count} epochs are done"

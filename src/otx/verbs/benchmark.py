@@ -29,6 +29,7 @@ from otx.verbs.env import processor_name
 from otx.verbs.predict import Sources, as_list
 from otx.verbs.probe import Crashed, NoAnswer, ask
 from otx.verbs.session import Session
+from otx.workspace import model_of
 
 NUM_PHOTOS = 64
 MEMORY_SECONDS = 300.0
@@ -93,7 +94,7 @@ def run(
         check_output(output, "benchmarks", (".json",), "benchmark.json")
     if images is not None and not decode:
         raise UsageError("--images is of use with --decode true only", fix="--decode true")
-    paths = [Path(file) for file in as_list(files)]
+    paths = [model_of(file) for file in as_list(files)]
     check_files(paths, device)
     photos: list[Path] = []
     if decode and images is not None:
@@ -114,7 +115,7 @@ def check_files(paths: Sequence[Path], device: str) -> None:
         if path.resolve() in {other.resolve() for other in paths[:number]}:
             raise UsageError(f"{path} is given twice", fix="give each file once")
         if path.is_dir():
-            raise UsageError(f"{path} is a folder", fix=f"give the files in it: {path / 'model.safetensors'}")
+            raise UsageError(f"{path} is a folder without model.safetensors", fix="give model files or run folders")
         read_card(path)
     for path in paths:
         check_device(path, device)
