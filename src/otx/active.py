@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import warnings
-
 import numpy as np
 from numpy.typing import NDArray
 
 from otx.limits import limited_blas
-from otx.model.regression import UNSEEN, Regression
+from otx.model.regression import Regression, fit_regression
 
 UNLABELLED = -1
 # labels a class, from which on a classifier says what is uncertain
 FEW = 2
 # of 0.01 to 0.2, which are equally accurate on flowers and trash, the one whose probabilities mean what they say
 PENALTY = 0.05
-STEPS = 50
 DIMENSIONS = 64
 NEIGHBOURS = 20
 # images that are compared at a time, of larger sets a random part
@@ -77,8 +74,8 @@ def uncertainty_of(rows: Features, known: Features, labels: Labels) -> NDArray[n
     names, own = np.unique(labels, return_inverse=True)
     if len(names) < 2 or len(known) < FEW * len(names):
         return np.ones(len(rows), np.float32)
-    probabilities = np.sort(probabilities_of(fit_few(known, own.astype(np.int64), len(names)).logits(rows)), axis=1)
-    return 1 - probabilities[:, -1] + probabilities[:, -2]
+    probabilities = np.sort(fit(known, own.astype(np.int64), len(names)).probabilities(rows), axis=1)
+    return np.asarray(1 - probabilities[:, -1] + probabilities[:, -2], np.float32)
 
 
 def typical(places: Features, uncertainty: NDArray[np.float32], cluster: Labels, known_clusters: Labels) -> list[int]:
@@ -108,46 +105,15 @@ def _typicality(rows: Features) -> Features:
     return np.asarray(1 / np.maximum(np.sort(distances, axis=1)[:, :near].mean(axis=1), 1e-6), np.float32)
 
 
-def fit_few(rows: Features, labels: Labels, num_classes: int) -> Regression:
-    """A multinomial logistic regression on rows (n, D), in a second for some hundred rows.
-
-    Fewer rows than columns are fitted in the space that they span, which gives the same answer: the best weights lie in
-    it (Kimeldorf and Wahba 1971, Some results on Tchebycheffian spline functions). A class without rows is never
-    the answer.
-    """
-    from sklearn.linear_model import LogisticRegression
-
-    basis, places = np.linalg.qr(rows.T) if len(rows) < rows.shape[1] else (None, rows.T)
-    scale = max(float(np.sqrt(np.square(rows).mean())), 1e-9)
-    names = np.unique(labels)
-    weight, bias = np.zeros((num_classes, rows.shape[1]), np.float32), np.full(num_classes, -UNSEEN, np.float32)
-    if len(names) > 1:
-        # two classes share one row of weights, whose square is then twice that of two
-        strength = (2 if len(names) == 2 else 1) / (PENALTY * len(rows))
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the last digits of the weights change no answer
-            found = LogisticRegression(C=strength, max_iter=STEPS, tol=1e-3).fit(places.T / scale, labels)
-        own = found.coef_ / scale
-        own = own if basis is None else own @ basis.T
-        weight[names] = np.concatenate([-own, own]) / 2 if len(names) == 2 else own
-        offset = found.intercept_
-        bias[names] = [-offset[0] / 2, offset[0] / 2] if len(names) == 2 else offset
-        bias[np.isin(np.arange(num_classes), names, invert=True)] = bias[names].min() - UNSEEN
-    else:
-        bias[names] = 0
-    return Regression(weight, bias)
+def fit(rows: Features, labels: Labels, num_classes: int) -> Regression:
+    """A multinomial logistic regression on scaled rows (n, D), in a second for some hundred rows."""
+    return fit_regression(rows, labels, num_classes, penalty=PENALTY)
 
 
 def scaled(features: Features) -> Features:
     """Rows (N, D) of length 1, with single strong features dampened by a square root (Perronnin et al., ECCV 2010)."""
     rows = np.sign(features) * np.sqrt(np.abs(features))
     return np.asarray(rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-9), np.float32)
-
-
-def probabilities_of(logits: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Softmax (N, C) of logits (N, C)."""
-    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return np.asarray(powers / powers.sum(axis=1, keepdims=True), np.float32)
 
 
 def principal(rows: Features, seed: int) -> Features:
