@@ -31,6 +31,7 @@ from cells import read
 
 from otx import Engine
 from otx.active import fit, scaled
+from otx.data.journal import JOURNAL, Row, write_journal
 
 LABELS_A_CLASS = (5, 10, 25)
 FOLDS = 5
@@ -76,12 +77,10 @@ def laid_out(folder: Path, root: Path, count: int, seed: int) -> Path:
     test, rest = order[: len(order) // 5], order[len(order) // 5 :]
     train = [path for name in sorted({path.parts[0] for path in paths})
              for path in [each for each in rest if each.parts[0] == name][:count]]  # fmt: skip
-    with (root / "labels.csv").open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(("path", "label", "split"))
-        writer.writerows(
-            (path, path.parts[0], name) for name, part in (("test", test), ("train", train)) for path in part
-        )
+    rows = {
+        path.as_posix(): Row(path.parts[0], name) for name, part in (("test", test), ("train", train)) for path in part
+    }
+    write_journal(root / JOURNAL, rows)
     return root
 
 

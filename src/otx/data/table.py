@@ -209,12 +209,10 @@ def read_rows(path: Path) -> list[Row]:
         raise DataError(f"{path} cannot be read: {error.strerror}") from error
     if b"\0" in data:
         raise DataError(f"{path} is not text in UTF-8", fix="save it as CSV in UTF-8")
-    text = _decode(data)
-    lines = text.splitlines()
-    head = lines[:20]
+    lines = _decode(data).splitlines()
     try:
         delimiters = f"{DELIMITERS} " if path.suffix.lower() == LIST else DELIMITERS
-        delimiter = max(delimiters, key=lambda mark: _width(head, mark))
+        delimiter = max(delimiters, key=lambda mark: _width(lines[:20], mark))
         rows = [
             row
             for row in csv.reader(lines, delimiter=delimiter, skipinitialspace=True)
@@ -257,14 +255,16 @@ def find_columns(rows: Sequence[Row], images: Images) -> Columns | None:
     if has_header and any(name.strip().lower() in ANSWERS for name in rows[0]):
         return None
     names = rows[0] if has_header else [f"column {place + 1}" for place in places]
-    split = next((place for place in places if _is_split(names[place], [row[place] for row in some])), None)
+    split = next((place for place in places if _is_split(names[place], {row[place].strip() for row in rows[1:]})), None)
     rest = [place for place in places if place not in (image, split)]
     return Columns(names, image, _label_columns(names, rest, some), split, has_header)
 
 
-def _is_split(name: str, values: Sequence[str]) -> bool:
-    is_named = name.strip().lower() in SPLIT_NAMES or name.startswith("column ")
-    return is_named and all(split_of(value.strip()) is not None for value in values)
+def _is_split(name: str, values: set[str]) -> bool:
+    is_named = name.strip().lower() in SPLIT_NAMES
+    # in a column of that name, an empty value is a photo that was added later
+    given = values - {""} if is_named else values
+    return (is_named or name.startswith("column ")) and bool(given) and None not in map(split_of, given)
 
 
 def _label_columns(names: Row, rest: Sequence[int], some: Sequence[Row]) -> tuple[int, ...]:
