@@ -1,7 +1,7 @@
 """Do photos without labels help?
 
     python benchmarks/pseudo_labels.py FOLDER --weights WEIGHTS [--seeds 3]
-    python benchmarks/pseudo_labels.py FOLDER --weights WEIGHTS --out RESULTS.jsonl --epochs 0 [--size 96] [--minutes 4]
+    python benchmarks/pseudo_labels.py FOLDER --weights WEIGHTS --out RESULTS.jsonl --epochs 0 [--size 96] [--most N]
 
 FOLDER holds class folders of photos, WEIGHTS (timm's names, without a classifier) give the features. A fifth of the
 photos is the test set; of the others 5, 10 and 25 of each class keep their labels. A logistic regression on these is
@@ -67,9 +67,10 @@ def compare(rows: Features, labels: Labels, count: int, seed: int) -> tuple[floa
     return right[0], right[1], int(sure.sum())
 
 
-def laid_out(folder: Path, root: Path, count: int, seed: int) -> Path:
-    """A folder of links to all photos, and a table with the labels of a fifth to test and of `count` of each class."""
-    paths = sorted(path.relative_to(folder) for path in folder.glob("*/*"))
+def laid_out(folder: Path, root: Path, count: int, seed: int, most: int) -> Path:
+    """A folder of links to at most so many photos of each class, and a table with the labels of a fifth to test and of `count` of each class."""
+    classes = sorted(folder.iterdir())
+    paths = [path.relative_to(folder) for each in classes for path in sorted(each.iterdir())[:most]]
     order = [paths[place] for place in np.random.default_rng(seed).permutation(len(paths))]
     for path in paths:
         (root / path).parent.mkdir(parents=True, exist_ok=True)
@@ -87,7 +88,7 @@ def laid_out(folder: Path, root: Path, count: int, seed: int) -> Path:
 def trained(cell: dict[str, Any], options: argparse.Namespace) -> dict[str, Any]:
     """The test accuracy of one training, and how many pseudo-labels it had, right ones and all."""
     with tempfile.TemporaryDirectory() as scratch:
-        root = laid_out(options.folder, Path(scratch, "photos"), cell["labels"], cell["seed"])
+        root = laid_out(options.folder, Path(scratch, "photos"), cell["labels"], cell["seed"], options.most)
         settings = {
             "model.weights": str(options.weights),
             "data.input_size": options.size,
@@ -142,6 +143,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int)
     parser.add_argument("--size", type=int, default=96)
     parser.add_argument("--minutes", type=float, default=60)
+    parser.add_argument("--most", type=int, default=10_000, help="photos of each class")
     options = parser.parse_args()
     if options.epochs is not None:
         train_all(options)
