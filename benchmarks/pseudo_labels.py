@@ -68,7 +68,7 @@ def compare(rows: Features, labels: Labels, count: int, seed: int) -> tuple[floa
 
 
 def laid_out(folder: Path, root: Path, count: int, seed: int, most: int) -> Path:
-    """A folder of links to at most so many photos of each class, and a table with the labels of a fifth to test and of `count` of each class."""
+    """Links to `most` photos of each class, and a table with labels of a fifth to test and of `count` of each class."""
     classes = sorted(folder.iterdir())
     paths = [path.relative_to(folder) for each in classes for path in sorted(each.iterdir())[:most]]
     order = [paths[place] for place in np.random.default_rng(seed).permutation(len(paths))]
