@@ -5,8 +5,8 @@
 
 FOLDER holds class folders of photos, WEIGHTS (timm's names, without a classifier) give the features. A fifth of the
 photos is the test set; of the others 5, 10 and 25 of each class keep their labels. A logistic regression on these is
-compared with one that also gets the photos without labels whose suggested class it is sure of: above the confidence at
-which 95 % of the suggestions were right, by cross-validation on the labelled photos. Features are kept in --cache.
+compared with one that also gets the photos without labels whose class it is sure of, by the rule of
+`--training.unlabelled` (`otx.training.pseudo_labels`). Features are kept in --cache.
 
 With --epochs, whole trainings are compared, with `--training.unlabelled true` and without, of so many epochs at most
 (0: the fitted classifier alone), on a folder whose labels.csv gives only these labels; a tenth of them validates.
@@ -30,41 +30,33 @@ from active import Features, Labels, features_of
 from cells import read
 
 from otx import Engine
-from otx.active import fit, scaled
 from otx.data.journal import JOURNAL, Row, write_journal
+from otx.model.regression import Regression, fit_regression
+from otx.training.pseudo_labels import answers_of, choose_limit
 
 LABELS_A_CLASS = (5, 10, 25)
-FOLDS = 5
-RIGHT = 0.95
 
 
-def limit_of(rows: Features, labels: Labels, num_classes: int) -> float:
-    """The confidence from which on 95 % of the suggestions are right, by cross-validation; 2 if there is none."""
-    fold, answers = np.arange(len(labels)) % FOLDS, np.zeros((len(labels), num_classes))
-    for number in range(FOLDS):
-        fitted = fit(rows[fold != number], labels[fold != number], num_classes)
-        answers[fold == number] = fitted.probabilities(rows[fold == number])
-    order = np.argsort(-answers.max(axis=1))
-    shares = np.cumsum(answers.argmax(axis=1)[order] == labels[order]) / np.arange(1, len(order) + 1)
-    enough = np.flatnonzero(shares >= RIGHT)
-    return float(answers.max(axis=1)[order][enough[-1]]) if len(enough) else 2.0
-
-
-def compare(rows: Features, labels: Labels, count: int, seed: int) -> tuple[float, float, int]:
-    """Test accuracy without and with pseudo-labels, and how many there were."""
+def compare(rows: Features, labels: Labels, count: int, seed: int) -> tuple[float, float, int, int]:
+    """Test accuracy without and with pseudo-labels, how many there were, and how many of them were right."""
     num_classes = int(labels.max()) + 1
     order = np.random.default_rng(seed).permutation(len(labels))
     test, train = order[: len(order) // 5], order[len(order) // 5 :]
-    # class after class, so that the folds have equally many of each
     known = np.concatenate([train[labels[train] == each][:count] for each in range(num_classes)])
     rest = np.setdiff1d(train, known)
-    plain = fit(rows[known], labels[known], num_classes)
-    answers = plain.probabilities(rows[rest])
-    sure = answers.max(axis=1) >= limit_of(rows[known], labels[known], num_classes)
-    more = np.concatenate([rows[known], rows[rest[sure]]]), np.concatenate([labels[known], answers.argmax(1)[sure]])
-    helped = fit(*more, num_classes)
-    right = [float((each.logits(rows[test]).argmax(axis=1) == labels[test]).mean()) for each in (plain, helped)]
-    return right[0], right[1], int(sure.sum())
+    penalty, limit = choose_limit(rows[known], labels[known], num_classes)
+
+    def fitted(inputs: Features, targets: Labels) -> Regression:
+        return fit_regression(inputs, targets, num_classes, penalty=penalty, balanced=True)
+
+    plain = fitted(rows[known], labels[known])
+    guessed, sure = answers_of(plain, rows[rest])
+    joins = sure >= (2 if limit is None else limit)
+    helped = fitted(np.concatenate([rows[known], rows[rest[joins]]]), np.concatenate([labels[known], guessed[joins]]))
+    without, with_them = (
+        float((each.logits(rows[test]).argmax(axis=1) == labels[test]).mean()) for each in (plain, helped)
+    )
+    return without, with_them, int(joins.sum()), int((guessed == labels[rest])[joins].sum())
 
 
 def laid_out(folder: Path, root: Path, count: int, seed: int, most: int) -> Path:
@@ -150,12 +142,13 @@ def main() -> None:
         return
     features, labels = features_of(options.folder, options.network, options.weights, options.cache)
     for count in LABELS_A_CLASS:
-        found = [compare(scaled(features), labels, count, seed) for seed in range(options.seeds)]
-        without, helped, used = (list(each) for each in zip(*found, strict=True))
+        found = [compare(features, labels, count, seed) for seed in range(options.seeds)]
+        without, helped, used, right = (list(each) for each in zip(*found, strict=True))
         gains = [b - a for a, b in zip(without, helped, strict=True)]
         print(
             f"{count:>3} labels a class: without {statistics.mean(without):.3f}, with {statistics.mean(helped):.3f}, "
-            f"gain {statistics.mean(gains):+.3f} +-{statistics.stdev(gains):.3f} ({used} pseudo-labels)",
+            f"gain {statistics.mean(gains):+.3f} +-{statistics.stdev(gains):.3f}; right pseudo-labels "
+            + ", ".join(f"{good} of {count}" for good, count in zip(right, used, strict=True)),
             flush=True,
         )
 

@@ -77,10 +77,11 @@ def test_a_resumed_run_keeps_its_pseudo_labels_and_a_test_knows_the_photos(
 ) -> None:
     run, _ = train(pile, tmp_path / "ws", **{"model.weights": str(weights)})
     before = (run / "split.csv").read_text(), (run / "pseudo_labels.csv").read_text()
-    engine = Engine(work_dir=tmp_path / "ws")
+    engine = Engine(work_dir=tmp_path / "ws", overrides={"report": True})
     resumed = engine.train(resume=True, max_epochs=2)
     assert resumed.run_dir.resolve() == run.resolve()
     assert ((run / "split.csv").read_text(), (run / "pseudo_labels.csv").read_text()) == before
+    assert f"{before[1].count(chr(10)) - 1} of the training photos had no label" in (run / "report.html").read_text()
     (tmp_path / "new" / "red").mkdir(parents=True)
     for path in ("red/039.png", *(row["path"] for row in rows_of(run / "pseudo_labels.csv")[-5:])):
         shutil.copy(pile / path, tmp_path / "new" / "red")
