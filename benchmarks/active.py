@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from planted import untrained
 
-from otx.active import UNLABELLED, fit_few, next_to_label, scaled
+from otx.active import UNLABELLED, fit, next_to_label, scaled
 from otx.data.load import load_dataset
 from otx.inference.classify import run_over
 from otx.inference.predictor import load_predictor
@@ -62,7 +62,7 @@ def chosen(features: Features, labels: Labels, count: int, seed: int) -> list[in
 
 def accuracy(train: tuple[Features, Labels], test: tuple[Features, Labels], num_classes: int) -> float:
     known = train[1] != UNLABELLED
-    fitted = fit_few(scaled(train[0][known]), train[1][known], num_classes)
+    fitted = fit(scaled(train[0][known]), train[1][known], num_classes)
     return float((fitted.logits(scaled(test[0])).argmax(axis=1) == test[1]).mean())
 
 

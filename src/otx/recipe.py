@@ -186,11 +186,10 @@ class TrainingSettings:
         "keep a model's old classes by its own answers (learning without forgetting); default: where they lack images",
     )
     distillation_weight: float = setting(1.0, "weight of the old model's answers", low=0.0)
-    calibrate: bool = setting(
-        True, "at the end, fit a temperature on the validation images, so that probabilities mean what they say"
-    )
-    known_share: float = setting(
-        0.95, "share of the validation images that `otx predict` is to call known", low=0.5, high=1.0
+    calibrate: bool = setting(True, "at the end, fit a temperature, so that probabilities mean what they say")
+    known_share: float = setting(0.95, "share of validation images that `otx predict` calls known", low=0.5, high=1.0)
+    unlabelled: bool = setting(
+        False, "photos to which the table gives no label join the training where a classifier is sure of their class"
     )
     early_stopping: EarlyStoppingSettings = field(default_factory=EarlyStoppingSettings)
 

@@ -7,6 +7,7 @@ otx-workspace/                 --work_dir
         base.safetensors       the model that classes were added to, if any
         configs.yaml           the resolved recipe; `otx train --config` takes it
         split.csv              path, class, subset of every image
+        pseudo_labels.csv      path, class, confidence of the training images without a label (training.unlabelled)
         bad_images.csv         images left out because they cannot be decoded
         known_images.bin       digests of the training and validation images, by which a test knows them
         learning_curve.json    what twice as many training images would add
@@ -70,6 +71,10 @@ class RunFolder:
     @property
     def bad_images(self) -> Path:
         return self.path / "bad_images.csv"
+
+    @property
+    def pseudo_labels(self) -> Path:
+        return self.path / "pseudo_labels.csv"
 
     @property
     def known(self) -> Path:

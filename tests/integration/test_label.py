@@ -11,19 +11,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from selenium.webdriver import Chrome
-from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
-from selenium.webdriver.support.ui import WebDriverWait
 
 from browser import (
     AXE,
@@ -39,15 +34,27 @@ from browser import (
 )
 from conftest import SMALL
 from images import write_classes, write_image
+from label_page import (
+    THUMBNAILS,
+    ask,
+    label_some,
+    labelled,
+    open_page,
+    page_of,
+    press,
+    process_of,
+    state_of,
+    until,
+    wait,
+)
 from otx import Engine
 from otx.cli import main
-from otx.data.journal import JOURNAL, read_journal
+from otx.data.journal import JOURNAL, Row, read_journal, write_journal
 from otx.errors import UsageError
 from otx.local_server import HEADERS
-from otx.verbs.label import LabelPage, serve
+from otx.verbs.label import LabelPage
 
 COLOURS = ("blue", "green", "red")
-THUMBNAILS = {"model.pretrained": False}
 needs_chromium = pytest.mark.skipif(not (CHROMIUM and CHROMEDRIVER), reason=NO_BROWSER)
 
 
@@ -62,87 +69,6 @@ def pile(tmp_path: Path) -> Path:
     for number, file in enumerate(files):
         shutil.copy(file, pile / f"IMG_{number:03}_{file.parent.name}.png")
     return pile
-
-
-@contextmanager
-def page_of(folder: Path, checkpoint: Path | None = None) -> Iterator[LabelPage]:
-    with serve(Engine(overrides=THUMBNAILS)._session(), folder, checkpoint) as page:
-        yield page
-
-
-@contextmanager
-def process_of(folder: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """The command in a process of its own, and the address it prints."""
-    command = [sys.executable, "-m", "otx", "label", str(folder), "--model.pretrained", "false", "--open", "false"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
-        assert process.stdout is not None
-        try:
-            found = next(match for line in process.stdout if (match := re.search(r"http://\S+/", line)))
-            yield process, found[0]
-        finally:
-            process.kill()
-
-
-def ask(
-    page: LabelPage, method: str, path: str, body: Any = None, *, token: str | None = None, **headers: str
-) -> tuple[int, dict[str, str], bytes]:
-    host, own = page.url.removeprefix("http://").split("/")[:2]
-    with closing(http.client.HTTPConnection(host, timeout=20)) as connection:
-        data = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
-        connection.request(method, f"/{own if token is None else token}{path}", data, headers)
-        response = connection.getresponse()
-        return response.status, dict(response.getheaders()), response.read()
-
-
-def state_of(page: LabelPage) -> dict[str, Any]:
-    return dict(json.loads(ask(page, "GET", "/state")[2]))
-
-
-def until(page: LabelPage, check: Any, seconds: float = 60) -> dict[str, Any]:
-    end = time.monotonic() + seconds
-    while not check(state := state_of(page)):
-        assert time.monotonic() < end, state
-        time.sleep(0.1)
-    return state
-
-
-def press(browser: Chrome, *keys: str) -> None:
-    ActionChains(browser).send_keys(*keys).perform()
-
-
-def wait(browser: Chrome, check: Any) -> None:
-    WebDriverWait(browser, 60).until(lambda page: check(page.find_element(By.TAG_NAME, "body")))
-
-
-def open_page(browser: Chrome, url: str) -> None:
-    browser.get(url)
-    wait(browser, lambda body: body.get_attribute("data-ready"))
-
-
-def labelled(browser: Chrome) -> int:
-    return int(browser.find_element(By.ID, "count").text.split()[0])
-
-
-def colour_shown(browser: Chrome) -> str:
-    """The true colour of the photo that is shown alone, from its name."""
-    wait(browser, lambda _: browser.find_elements(By.CSS_SELECTOR, "figcaption"))
-    name = str(browser.execute_script("return document.querySelector('figcaption').textContent"))
-    return name.partition(".png")[0].rpartition("_")[2]
-
-
-def label_some(browser: Chrome, count: int) -> None:
-    """Label photos one by one with the keyboard alone, by their true colours."""
-    for _ in range(count):
-        colour = colour_shown(browser)
-        names = browser.execute_script(
-            "return [...document.querySelectorAll('#classes .name')].map((e) => e.textContent)"
-        )
-        if colour in names:
-            press(browser, str(names.index(colour) + 1))
-        else:
-            if browser.switch_to.active_element.get_attribute("id") != "name":
-                press(browser, "n")
-            press(browser, colour, Keys.ENTER)
 
 
 @needs_chromium
@@ -276,6 +202,24 @@ def test_what_is_confirmed_is_not_asked_again(tmp_path: Path) -> None:
     with page_of(folder) as page:
         assert until(page, lambda state: state["review"] is not None)["review"] == 0
     assert engine.check().copies == ()
+
+
+def test_copies_and_broken_photos_without_a_label_are_found_once_others_have_one(pile: Path) -> None:
+    images = sorted(pile.glob("*.png"))
+    shutil.copy(images[80], pile / "IMG_990_again.png")
+    shutil.copy(images[0], pile / "IMG_991_again.png")
+    (pile / "IMG_992_broken.png").write_bytes(b"no image")
+    rows = {file.name: Row(file.stem.rpartition("_")[2]) for file in images[:60]}
+    write_journal(pile / JOURNAL, rows)
+    with page_of(pile) as page:
+        until(page, lambda state: state["review"] is not None and not state["progress"]["what"])
+        cards = [json.loads(ask(page, "GET", f"/review?skip={number}")[2])["card"] for number in range(3)]
+    found = {(card["kind"], frozenset(photo["path"] for photo in card["photos"])) for card in cards}
+    assert found == {
+        ("broken", frozenset({"IMG_992_broken.png"})),
+        ("copies", frozenset({images[80].name, "IMG_990_again.png"})),
+        ("copies", frozenset({images[0].name, "IMG_991_again.png"})),
+    }
 
 
 def test_a_leak_in_class_folders_is_put_into_one_split(tmp_path: Path) -> None:

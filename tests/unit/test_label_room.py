@@ -54,6 +54,19 @@ def test_a_training_reads_the_journal_even_beside_class_folders(tmp_path: Path) 
     assert (labels["a/0.png"], "a/1.png" in labels, len(labels)) == ("b", False, 19)
 
 
+def test_a_photo_that_was_added_later_has_no_split_and_the_others_keep_theirs(tmp_path: Path) -> None:
+    write_folders(tmp_path, {"a": 12, "b": 12})
+    splits = ["train"] * 6 + ["val"] * 2 + ["test"] * 2
+    rows = {f"{name}/{number}.png": Row(name, split) for name in "ab" for number, split in enumerate(splits)}
+    write_journal(
+        tmp_path / JOURNAL, {**rows, "a/10.png": Row("a"), "b/10.png": Row("b"), "b/11.png": Row(left_out="x")}
+    )
+    dataset = load_dataset(tmp_path)
+    assert set(dataset.test.paths) == {f"{name}/{number}.png" for name in "ab" for number in (8, 9)}
+    assert "a/10.png" in dataset.train.paths
+    assert len(dataset.train) == 14
+
+
 @pytest.mark.parametrize(
     ("name", "reason"),
     [("", "needs a name"), ("a/b", "cannot hold '/'"), ("..", "cannot be called"), ("x" * 81, "80 characters"),

@@ -82,7 +82,10 @@ class DataRequest:
 
 @dataclass(frozen=True)
 class Dataset:
-    """Images sorted into subsets. `layout` says how the folder was laid out, `notes` what the user should know."""
+    """Images sorted into subsets. `layout` says how the folder was laid out, `notes` what the user should know.
+
+    `unlabelled` are images of a folder whose table gives them no label; no subset has them.
+    """
 
     root: Path
     classes: tuple[str, ...]
@@ -91,6 +94,7 @@ class Dataset:
     val: Subset
     test: Subset
     notes: tuple[str, ...] = ()
+    unlabelled: Sequence[str] = ()
 
     def with_classes(self, classes: tuple[str, ...]) -> Dataset:
         """The same images, labelled by the index of their class in `classes`, which must have all of them."""

@@ -76,6 +76,11 @@ def read_journal(path: Path) -> dict[str, Row]:
     return {row[0]: Row.of_cells(row[1], row[2], row[3], row[4]) for row in rows if len(row) == len(COLUMNS)}
 
 
+def left_out_in(path: Path) -> set[str]:
+    """The paths that a journal leaves out of the data set; none if the file is no journal."""
+    return {name for name, row in read_journal(path).items() if row.left_out} if is_journal(path) else set()
+
+
 def write_journal(path: Path, rows: Mapping[str, Row]) -> None:
     """Write a journal whole or not at all, sorted by path.
 

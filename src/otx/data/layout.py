@@ -39,6 +39,7 @@ class Folder:
         folder_names: the folder of each split, relative to the root.
         notes: sentences on how the folder was understood, if that is not obvious.
         table: the name of the table that the classes come from, if they do not come from folders.
+        unlabelled: the images to which the table gives no label.
     """
 
     root: Path
@@ -47,6 +48,7 @@ class Folder:
     left_out: LeftOut = field(default_factory=LeftOut)
     notes: tuple[str, ...] = ()
     table: str = ""
+    unlabelled: Sequence[str] = ()
 
     @property
     def layout(self) -> str:
@@ -159,7 +161,7 @@ def scan_folders(given: Path, find: FindImages = all_images) -> Folder:
 
 def _of_table(table: Table) -> Folder:
     names = {split: split for split in table.splits if split != "all"}
-    return Folder(table.path.parent, table.splits, names, LeftOut(), table.notes, table.path.name)
+    return Folder(table.path.parent, table.splits, names, LeftOut(), table.notes, table.path.name, table.unlabelled)
 
 
 def _refuse_if_folders_may_be_meant(table: Table) -> None:

@@ -60,7 +60,7 @@ def load_dataset(
     notes += [*lacking(classes, subsets), *few_photos(classes, subsets)]
     if not subsets["val"]:
         raise DataError(f"no image of {root} is left to validate on", fix="add images, or raise --data.val_share")
-    return Dataset(root, classes, folder.layout, subsets["train"], subsets["val"], subsets["test"], tuple(notes))
+    return Dataset(root, classes, folder.layout, **subsets, notes=tuple(notes), unlabelled=folder.unlabelled)
 
 
 def _make_subsets(

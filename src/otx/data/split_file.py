@@ -80,8 +80,10 @@ def dataset_of_split_file(folder: Folder, split_file: Path, min_classes: int) ->
     """
     rows = read_split(split_file)
     known = {path for classes in folder.splits.values() for paths in classes.values() for path in paths}
+    # a run that gave them labels lists them in its split file
+    unlabelled = frozenset(folder.unlabelled)
     for line, path, _, _ in rows:
-        if path not in known:
+        if path not in known and path not in unlabelled:
             raise DataError(
                 f"{split_file}, line {line}: {folder.root} has no image {path!r}",
                 fix="give the --data_root it was made for",

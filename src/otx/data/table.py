@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 
 from otx.data.dataset import SUBSETS
 from otx.data.folder import LeftOut, all_images, entries, images_in_words, is_image, shorten
-from otx.data.journal import JOURNAL, is_journal
+from otx.data.journal import JOURNAL, is_journal, left_out_in
 from otx.data.paths import Paths
 from otx.data.split_names import split_of
 from otx.errors import DataError
@@ -45,6 +45,7 @@ class Table:
         notes: sentences that the user should know about it.
         is_journal: `otx label` wrote it, so it is meant even beside class folders.
         share: share of the images in its folder that it lists, 0 to 1.
+        unlabelled: the images in its folder to which it gives no label, but for those that were left out.
     """
 
     path: Path
@@ -52,6 +53,7 @@ class Table:
     notes: tuple[str, ...]
     share: float = 1.0
     is_journal: bool = False
+    unlabelled: Sequence[str] = ()
 
     def below(self, folder: str) -> Table:
         """The same table with paths relative to the parent folder; `folder` is the name of the table's own folder."""
@@ -59,7 +61,7 @@ class Table:
             split: {name: Paths([f"{folder}/{path}" for path in paths]) for name, paths in classes.items()}
             for split, classes in self.splits.items()
         }
-        return replace(self, splits=splits)
+        return replace(self, splits=splits, unlabelled=())
 
     def agrees_with_folders(self) -> bool:
         """Whether every label is the name of the folder that its image lies in."""
@@ -207,12 +209,10 @@ def read_rows(path: Path) -> list[Row]:
         raise DataError(f"{path} cannot be read: {error.strerror}") from error
     if b"\0" in data:
         raise DataError(f"{path} is not text in UTF-8", fix="save it as CSV in UTF-8")
-    text = _decode(data)
-    lines = text.splitlines()
-    head = lines[:20]
+    lines = _decode(data).splitlines()
     try:
         delimiters = f"{DELIMITERS} " if path.suffix.lower() == LIST else DELIMITERS
-        delimiter = max(delimiters, key=lambda mark: _width(head, mark))
+        delimiter = max(delimiters, key=lambda mark: _width(lines[:20], mark))
         rows = [
             row
             for row in csv.reader(lines, delimiter=delimiter, skipinitialspace=True)
@@ -255,14 +255,16 @@ def find_columns(rows: Sequence[Row], images: Images) -> Columns | None:
     if has_header and any(name.strip().lower() in ANSWERS for name in rows[0]):
         return None
     names = rows[0] if has_header else [f"column {place + 1}" for place in places]
-    split = next((place for place in places if _is_split(names[place], [row[place] for row in some])), None)
+    split = next((place for place in places if _is_split(names[place], {row[place].strip() for row in rows[1:]})), None)
     rest = [place for place in places if place not in (image, split)]
     return Columns(names, image, _label_columns(names, rest, some), split, has_header)
 
 
-def _is_split(name: str, values: Sequence[str]) -> bool:
-    is_named = name.strip().lower() in SPLIT_NAMES or name.startswith("column ")
-    return is_named and all(split_of(value.strip()) is not None for value in values)
+def _is_split(name: str, values: set[str]) -> bool:
+    is_named = name.strip().lower() in SPLIT_NAMES
+    # in a column of that name, an empty value is a photo that was added later
+    given = values - {""} if is_named else values
+    return (is_named or name.startswith("column ")) and bool(given) and None not in map(split_of, given)
 
 
 def _label_columns(names: Row, rest: Sequence[int], some: Sequence[Row]) -> tuple[int, ...]:
@@ -291,10 +293,11 @@ def _table(path: Path, rows: Sequence[Row], columns: Columns, images: Images) ->
         raise DataError(
             f"{path} has images with two labels or splits: {shorten(dict.fromkeys(twice))}", fix="leave one row of each"
         )
-    counts = Counter(label for label, _ in labelled.values())
-    _refuse_alike(path, counts)
+    _refuse_alike(path, counts := Counter(label for label, _ in labelled.values()))
     notes = list(_notes(path, counts, missing, without, len(images.paths) - len(labelled)))
-    return Table(path, _by_split(labelled), tuple(notes), len(labelled) / len(images.paths), is_journal(path))
+    unlabelled = Paths(sorted(set(images.paths) - set(labelled) - left_out_in(path)))
+    share = len(labelled) / len(images.paths)
+    return Table(path, _by_split(labelled), tuple(notes), share, is_journal(path), unlabelled)
 
 
 def _by_split(labelled: Mapping[str, tuple[str, str]]) -> dict[str, dict[str, Paths]]:

@@ -7,12 +7,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from otx.active import DIMENSIONS, MOST, scaled
+from otx.active import scaled
 from otx.limits import limited_blas
 
 HAND = 24
 PER_CLUSTER = 15
 MOST_CLUSTERS = 200
+# principal directions and centres are those of so many photos
+MOST, DIMENSIONS = 10_000, 64
 SMALLEST, SMALL = 3, 6
 SURE = 0.7
 CHUNK = 4096

@@ -80,10 +80,11 @@ def _kind_of(group: CopyGroup, found: CheckResult) -> str:
 
 def _copies(kind: str, group: CopyGroup, numbers: tuple[int, ...]) -> Card:
     subsets = tuple(place.subset for place in group.images)
+    labels = dict.fromkeys(place.label for place in group.images if place.label)
     what = "The same file" if group.exact else "The same picture"
     where = {
-        LEAK: f"is in {' and in '.join(dict.fromkeys(subsets))}: a test on it means little",
-        CONFLICT: f"has two labels: {' and '.join(dict.fromkeys(place.label for place in group.images))}",
+        LEAK: f"is in {' and in '.join(dict.fromkeys(filter(None, subsets)))}: a test on it means little",
+        CONFLICT: f"has two labels: {' and '.join(labels)}",
         COPIES: f"is there {len(numbers)} times",
     }
     return Card(kind, numbers, f"{what} {where[kind]}.", subsets=subsets)

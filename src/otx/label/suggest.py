@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from otx.active import fit_few, probabilities_of, scaled
+from otx import active
+from otx.active import scaled
 from otx.evaluation.intervals import wilson
 from otx.limits import limited_blas
 from otx.model.regression import Regression
@@ -53,14 +54,14 @@ def fit(features: Features, labels: Labels, num_classes: int, *, seed: int = 0) 
         some = np.random.default_rng(seed).choice(len(labels), MOST_FITTED, replace=False)
         features, labels = features[some], labels[some]
     with limited_blas():
-        return fit_few(scaled(features), labels, num_classes)
+        return active.fit(scaled(features), labels, num_classes)
 
 
 def suggest(regression: Regression, features: Features) -> tuple[Labels, NDArray[np.float32]]:
     """The likeliest class (N,) of each photo, and its probability (N,)."""
     with limited_blas():
-        probabilities = probabilities_of(regression.logits(scaled(features)))
-    return probabilities.argmax(axis=1), probabilities.max(axis=1)
+        probabilities = regression.probabilities(scaled(features))
+    return probabilities.argmax(axis=1), probabilities.max(axis=1).astype(np.float32)
 
 
 def cross_validate(features: Features, labels: Labels, *, seed: int = 0) -> Accuracy | None:
@@ -83,7 +84,7 @@ def cross_validate(features: Features, labels: Labels, *, seed: int = 0) -> Accu
         for number in range(FOLDS):
             inside, held = np.flatnonzero(fold != number), fold == number
             for some in (inside, inside[::2]):
-                fitted = fit_few(rows[some], own[some], len(names))
+                fitted = active.fit(rows[some], own[some], len(names))
                 found = int((fitted.logits(rows[held]).argmax(axis=1) == own[held]).sum())
                 right, half_right = (right + found, half_right) if some is inside else (right, half_right + found)
     low, high = wilson(right, len(own))

@@ -35,6 +35,12 @@ class Regression:
         """Logits (N, C) of features (N, D)."""
         return features @ self.weight.T + self.bias
 
+    def probabilities(self, features: Features) -> NDArray[np.float64]:
+        """Probabilities (N, C) of features (N, D)."""
+        logits = self.logits(features).astype(np.float64)
+        powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+        return np.asarray(powers / powers.sum(axis=1, keepdims=True))
+
     def measure(self, features: Features, labels: Labels) -> tuple[float, float]:
         """Cross-entropy in nats, and top-1 accuracy, 0 to 1."""
         rows = max(1, MAX_LOGITS // len(self.bias))

@@ -229,6 +229,7 @@ def _sizes(record: Record) -> dict[str, Any]:
         "plot": plots.class_sizes(record.sizes, shown, subsets),
         "left_out": len(names) - len(shown),
         "num_classes": len(names),
+        "guessed": (record.summary or {}).get("pseudo_labels", 0),
     }
 
 

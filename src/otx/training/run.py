@@ -6,7 +6,7 @@ import json
 import os
 import platform
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -46,6 +46,7 @@ from otx.training.loop import Job
 from otx.training.module import Classifier
 from otx.training.objective import choose_objective
 from otx.training.prepare import prepare_network, prepare_process
+from otx.training.pseudo_labels import PseudoLabel, PseudoLabels, count_pseudo_labels, write_pseudo_labels
 from otx.training.starting_point import StartingPoint, TrainingRequest, choose_start, load_base, with_intensity
 from otx.training.usable_images import leave_out_unreadable, load_images
 from otx.workspace import RunFolder, new_folder, set_latest, stamp
@@ -101,6 +102,7 @@ def _train(request: TrainingRequest, budget: Budget, reporter: Reporter) -> Trai
     start = with_intensity(start, dataset, request.recipe, reporter)
     # the last check, since it takes longest
     dataset = dataset.with_classes(start.classes)
+    dataset, guessed = PseudoLabels(start, request.recipe, compute, budget, reporter).join(dataset)
     dataset, found = leave_out_unreadable(dataset, start.preprocessing, request.recipe, reporter, budget)
     reporter.note(f"Network {start.info.network} from {start.origin}; training in {compute.why}, on {compute.device}.")
     if start.warning:
@@ -117,7 +119,7 @@ def _train(request: TrainingRequest, budget: Budget, reporter: Reporter) -> Trai
         module = Classifier(start, objective, request.recipe, card=card.to_json(), is_fitted=is_fitted)
         if request.recipe.data.train_subset.batch_size == AUTO and compute.is_main:
             request = replace(request, recipe=fill_memory(module, len(dataset.train), compute, reporter))
-        run = request.run or _create_run(request.recipe, dataset, found, compute)
+        run = request.run or _create_run(request.recipe, dataset, found, compute, guessed)
         recipe = request.recipe if compute.is_main else as_decided(request.recipe, load_recipe(run.config))
         card = replace(card, recipe=_plain(recipe, dataset))
         module.recipe, module.card = recipe, card.to_json()
@@ -126,7 +128,8 @@ def _train(request: TrainingRequest, budget: Budget, reporter: Reporter) -> Trai
             _write_beginning(run, request, recipe, start, card)
             with heartbeat(reporter, "reading the images once more"):
                 write_known(dataset, run.known)
-            if probed is not None:
+            # what more labels would add cannot be told from labels that are no person's
+            if probed is not None and not guessed:
                 with heartbeat(reporter, "looking whether more images would help"):
                     look_ahead(probed, start.classes, len(dataset.train), run, recipe.seed)
         reporter.note(f"Run folder: {run.path}")
@@ -137,7 +140,7 @@ def _train(request: TrainingRequest, budget: Budget, reporter: Reporter) -> Trai
             _complete_model(job, outcome, probed)
     result = _result(run, outcome, start, compute, read_curve(run))
     if compute.is_main:
-        _write_summary(run, {**result.to_dict(), **provenance, **_facts(recipe, card, compute), **clock.read()})
+        _write_summary(run, {**result.to_dict(), **provenance, **_facts(run, recipe, card, compute), **clock.read()})
     return result
 
 
@@ -205,7 +208,13 @@ def _card(start: StartingPoint, dataset: Dataset, recipe: Recipe, *, num_old: in
     )
 
 
-def _create_run(recipe: Recipe, dataset: Dataset, found: CheckResult | None, compute: Compute) -> RunFolder:
+def _create_run(
+    recipe: Recipe,
+    dataset: Dataset,
+    found: CheckResult | None,
+    compute: Compute,
+    guessed: Sequence[PseudoLabel],
+) -> RunFolder:
     """Create the run folder on rank 0, and share its path with the other ranks."""
     if not compute.is_main:
         return RunFolder(Path(share("", compute.shard, compute.device)))
@@ -217,6 +226,7 @@ def _create_run(recipe: Recipe, dataset: Dataset, found: CheckResult | None, com
     if found is not None:
         write_check(found, run.suspicions)
     write_split(dataset, run.split)
+    write_pseudo_labels(guessed, dataset.classes, run)
     set_latest(work_dir, "train", run.path)
     share(str(run.path.resolve()), compute.shard, compute.device)
     return run
@@ -245,8 +255,9 @@ def _provenance(request: TrainingRequest) -> dict[str, Any]:
     return {"checkpoint": checkpoint, "renames": dict(request.renames)}
 
 
-def _facts(recipe: Recipe, card: ModelCard, compute: Compute) -> dict[str, Any]:
+def _facts(run: RunFolder, recipe: Recipe, card: ModelCard, compute: Compute) -> dict[str, Any]:
     return {
+        "pseudo_labels": count_pseudo_labels(run),
         "max_epochs": recipe.max_epochs,
         "patience": recipe.training.early_stopping.patience,
         "versions": card.versions,

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from otx.data.check import check_dataset
+from otx.data.check import ScanResult, check_dataset, image_refs, scan_images, suspect
 from otx.data.dataset import Dataset, Subset
 from otx.data.decode import digest_of
-from otx.data.journal import without_confirmed
+from otx.data.journal import SINGLE, without_confirmed
 from otx.data.load import load_dataset, split_options
 from otx.data.preprocessing import Preprocessing
+from otx.data.reading import Reading
 from otx.errors import InputError
 from otx.evaluation.mislabelled import find_mislabelled
-from otx.findings import CheckResult, Mislabelled
+from otx.findings import CheckResult, ImageRef, Mislabelled
 from otx.inference.predictor import load_predictor
 from otx.label.background import Checked
 from otx.label.board import Board
@@ -75,7 +77,7 @@ def _digest(path: Path) -> str:
 def check_photos(session: Session, board: Board, features: FeatureTable) -> Checked:
     """What `otx check` finds in the folder, and what is probably mislabelled by the features of the page.
 
-    The photos of a pile are only compared with each other.
+    Photos without a label are only looked at and compared with the others.
     """
     root = board.photos.root
     try:
@@ -83,13 +85,39 @@ def check_photos(session: Session, board: Board, features: FeatureTable) -> Chec
     except InputError:
         dataset = Dataset(root, ("",), "photos", _all_of(board), NO_IMAGES, NO_IMAGES)
     size = Preprocessing.of(session.recipe.data, *NO_COLOURS)
-    found = check_dataset(dataset, size, size.reading(session.max_pixels))
+    found = _with_unlabelled(dataset, size, size.reading(session.max_pixels))
     below = dataset.root.resolve().relative_to(root.resolve()).as_posix()
     prefix = "" if below == "." else f"{below}/"
     found = replace(found, mislabelled=_mislabelled(dataset, found, board, features, prefix))
     rows = {path.removeprefix(prefix): row for path, row in board.rows.items() if path.startswith(prefix)}
     subsets = {prefix + path: name for name, part in dataset.parts.items() for path in part.paths}
     return Checked(without_confirmed(found, rows), prefix, subsets if len(dataset.classes) > 1 else {})
+
+
+def _with_unlabelled(dataset: Dataset, size: Preprocessing, reading: Reading) -> CheckResult:
+    """The findings of a data set, and those about photos of its folder that have no label yet; each is read once."""
+    if not len(dataset.unlabelled):
+        return check_dataset(dataset, size, reading)
+    refs, new = {place.path: place for place in image_refs(dataset)}, set(dataset.unlabelled)
+    paths = sorted({*refs, *new})
+    seen = scan_images(dataset.root, paths, reading=reading)
+    labelled = ScanResult({path: seen.looks[path] for path in refs if path in seen.looks},
+                          tuple(each for each in seen.bad if each.path in refs))  # fmt: skip
+    found = suspect(dataset, labelled, size)
+    pile = Dataset(dataset.root, ("",), "photos", Subset.of([(path, 0) for path in paths]), NO_IMAGES, NO_IMAGES)
+    every = suspect(pile, seen, size)
+    mixed = [group for group in every.copies if any(place.path in new for place in group.images)]
+    known = {place.path for group in mixed for place in group.images}
+    copies = [
+        replace(group, images=tuple(refs.get(place.path, ImageRef(place.path, "", "")) for place in group.images))
+        for group in mixed
+    ]
+    single: dict[str, Any] = {
+        kind: (*getattr(found, kind), *(each for each in getattr(every, kind) if each.path in new)) for kind in SINGLE
+    }
+    # a group with new photos holds its labelled ones too
+    own = (group for group in found.copies if group.images[0].path not in known)
+    return replace(found, copies=(*own, *copies), **single)
 
 
 def _all_of(board: Board) -> Subset:
