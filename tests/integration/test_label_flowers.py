@@ -99,7 +99,7 @@ def test_ten_wrong_labels_and_five_leaks_of_flowers_are_mended_and_the_check_is_
     engine = Engine(folder, work_dir=tmp_path / "ws", overrides={**SETTINGS, "max_epochs": 0, "report": False})
     assert {Path(leak.first.path).name for leak in engine.check().leaks} >= set(leaks)
     with page_of(folder, **SETTINGS) as page, chromium() as browser:
-        until(page, lambda state: state["review"] is not None and not state["progress"]["what"])
+        until(page, lambda state: state["review"] is not None and not state["progress"]["what"], 300)
         open_page(browser, page.url)
         for again in range(2):
             while (card := ask_card(page)) is not None:
@@ -110,7 +110,7 @@ def test_ten_wrong_labels_and_five_leaks_of_flowers_are_mended_and_the_check_is_
                 wait(browser, lambda body, left=left: int(body.get_attribute("data-review")) != left)
             if not again:
                 press(browser, "l")
-                until(page, lambda state: not state["progress"]["what"])
+                until(page, lambda state: not state["progress"]["what"], 300)
         assert console_errors(browser) == []
         rows = page.board.rows
     mended = [path for path, row in rows.items() if Path(path).name in wrong and Path(path).name.startswith(row.label)]

@@ -83,13 +83,15 @@ class PseudoLabels:
             return dataset, ()
         self._refuse_without_features(dataset)
         found = self._sure(dataset)
-        kept = found and self._without_copies(dataset, found)
-        if found:
-            left_out = f"; {len(found) - len(kept)} more are copies of images to validate or to test" * (found != kept)
-            self.reporter.note(
-                f"{OPTION}: {len(kept)} of {len(dataset.unlabelled)} photos without a label join the "
-                f"{len(dataset.train)} training images{left_out}: see pseudo_labels.csv in the run folder."
-            )
+        if found is None:
+            return dataset, ()
+        kept = self._without_copies(dataset, found) if found else ()
+        copies = f"; {len(found) - len(kept)} more are copies of images to validate or to test" * (found != kept)
+        where = ": see pseudo_labels.csv in the run folder" * bool(kept)
+        self.reporter.note(
+            f"{OPTION}: {len(kept)} of {len(dataset.unlabelled)} photos without a label join the "
+            f"{len(dataset.train)} training images{copies}{where}."
+        )
         return with_pseudo_labels(dataset, kept), kept
 
     def _refuse_without_features(self, dataset: Dataset) -> None:
@@ -107,8 +109,8 @@ class PseudoLabels:
         if engine.num_devices * engine.num_nodes > 1:
             raise UsageError(f"{OPTION} works in one process", fix="--engine.num_devices 1 --engine.num_nodes 1")
 
-    def _sure(self, dataset: Dataset) -> tuple[PseudoLabel, ...]:
-        """The photos whose class the classifier is sure of, without those that cannot be decoded."""
+    def _sure(self, dataset: Dataset) -> tuple[PseudoLabel, ...] | None:
+        """The photos whose class the classifier is sure of and that can be decoded; None if it said why it has none."""
         numbers = pick_numbers(dataset.train, MOST_FITTED, self.recipe.seed)
         labels = [dataset.train.labels[number] for number in numbers]
         began = self.budget.clock()
@@ -120,7 +122,7 @@ class PseudoLabels:
                 f"--max_time: {len(dataset.unlabelled)} photos without a label are not looked at, which would take "
                 f"about {seconds:.0f} s."
             )
-            return ()
+            return None
         with heartbeat(self.reporter, "looking how sure the classifier must be"), limited_blas():
             penalty, limit = choose_limit(known[0], own, len(dataset.classes))
         if limit is None:
@@ -128,7 +130,7 @@ class PseudoLabels:
                 f"{OPTION}: no photo without a label joins: the classifier is right on {RIGHT:.0%} of no part of the "
                 f"{len(own)} labelled images, by cross-validation."
             )
-            return ()
+            return None
         fitted = fit_regression(known[0], own, len(dataset.classes), penalty=penalty, balanced=True)
         return self._above(dataset, fitted, limit)
 
