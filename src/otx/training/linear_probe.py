@@ -86,7 +86,7 @@ def _probe(
     num_train = len(fitted)
     train = features(inputs.train, fitted, Progress("features", num_val, num_val + num_train))
     with heartbeat(reporter, "fitting the classifier"):
-        before = fit_linear_probe(network, train, val, len(start.classes))
+        before = fit_linear_probe(network, train, val, len(start.classes), by_class=start.num_old > 0)
     reporter.note(
         f"The classifier alone, fitted to features of {num_train} images: {before.val_accuracy:.4f} on "
         f"{num_val} validation images."
@@ -108,6 +108,11 @@ def _affordable(budget: Budget, seconds: float, inputs: Inputs) -> int:
     budget.ending = seconds * min(MAX_IMAGES, len(inputs.train))
     budget.expect(STEP_PER_FEATURE * seconds * len(inputs.train) + validation, validation)
     return min(MAX_IMAGES, int(PROBE_SHARE * budget.limit / max(seconds, 1e-9)))
+
+
+def mean_recall(answers: NDArray[np.int64], labels: NDArray[np.int64]) -> float:
+    """The share of right answers (N,) for each class of the labels (N,), as the mean over the classes."""
+    return float(np.mean([(answers[labels == each] == each).mean() for each in np.unique(labels)]))
 
 
 def _may_mirror(recipe: Recipe, classes: Sequence[str]) -> bool:
@@ -167,10 +172,15 @@ def compute_features(
     return np.concatenate(rows), np.concatenate(labels)
 
 
-def fit_linear_probe(network: Any, train: Features, val: Features, num_classes: int) -> EpochResult:
+def fit_linear_probe(
+    network: Any, train: Features, val: Features, num_classes: int, *, by_class: bool = False
+) -> EpochResult:
     """Replace the classifier by a logistic regression: of several penalties, the one with the lowest validation loss.
 
     Every class of `train` has the same weight. The result is that of the epoch BEFORE_TRAINING.
+
+    Args:
+        by_class: the accuracy is the mean over the classes that have validation images.
     """
     started = time.perf_counter()
     width = train[0].shape[1]
@@ -179,6 +189,8 @@ def fit_linear_probe(network: Any, train: Features, val: Features, num_classes: 
         best = min(fits, key=lambda fit: fit.measure(*val)[0])
         train_loss, _ = best.measure(*train)
         val_loss, val_accuracy = best.measure(*val)
+        if by_class:
+            val_accuracy = mean_recall(best.logits(val[0]).argmax(axis=1), val[1])
     head = network.get_classifier()
     with torch.no_grad():
         head.weight.copy_(torch.from_numpy(best.weight))

@@ -110,7 +110,8 @@ def _train(request: TrainingRequest, budget: Budget, reporter: Reporter) -> Trai
     objective = choose_objective(start, dataset, request.recipe, reporter)
     prepare_network(start, request.recipe, compute, watch, reporter)
     with open_inputs(dataset, start.preprocessing, request.recipe) as inputs:
-        is_fitted = request.recipe.training.head_first and start.is_pretrained and has_linear_head(start.network)
+        may_fit = request.recipe.training.head_first and has_linear_head(start.network)
+        is_fitted = may_fit and start.has_new_classifier(dataset)
         is_probed = is_fitted and compute.is_main
         # on rank 0; the other ranks get its weights with the network
         before, probed = probe(start, inputs, request.recipe, compute, budget, reporter) if is_probed else (None, None)

@@ -88,6 +88,15 @@ class StartingPoint:
         """How many classes the base model has; they are the first ones. 0 without a base model."""
         return 0 if self.base is None else len(self.base.card.classes)
 
+    def has_new_classifier(self, dataset: Dataset) -> bool:
+        """Whether the classifier is to be fitted to features before the first epoch.
+
+        It is new with pretrained weights, and where classes join a model; unless some of its own have no images, whose
+        rows could not be fitted.
+        """
+        grown = self.run is None and len(self.classes) > self.num_old > 0
+        return self.is_pretrained or (grown and not self.classes_without_images(dataset))
+
     @property
     def teacher(self) -> nn.Module | None:
         return None if self.base is None else self.base.network

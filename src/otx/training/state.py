@@ -120,6 +120,7 @@ class State:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
         self.steps = checkpoint["global_step"]
         self.module.is_fitted = checkpoint.get("is_fitted", False)
+        self.average.epochs = self.module.average_epochs
         set_kernel_choices(self.module.network, checkpoint.get("ways", []))
         self.module.load_state_dict(checkpoint["state_dict"])
         self.average.load_state_dict(checkpoint)
