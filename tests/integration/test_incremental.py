@@ -90,6 +90,15 @@ def test_all_classes_together_use_the_influence_balanced_loss(grown: tuple[Engin
     assert read_card(latest_run(engine.work_dir).base) == read_card(latest_run(old.work_dir).model)
 
 
+def test_new_classes_begin_with_a_classifier_fitted_to_features(grown: tuple[Engine, Recorder]) -> None:
+    engine, said = grown
+    assert any(note.startswith("The classifier alone, fitted to features of ") for note in said.notes)
+    first = said.epochs[0]
+    found = engine.test().old_and_new
+    assert first.epoch == -1 and first.val_accuracy > 0.5
+    assert found is not None and found.new_after > 0.6
+
+
 def test_a_test_shows_old_and_new_before_and_after(grown: tuple[Engine, Recorder], tmp_path: Path) -> None:
     engine, _ = grown
     result = engine.test(output=tmp_path / "figures.json")
