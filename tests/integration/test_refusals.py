@@ -53,7 +53,6 @@ CASES: dict[str, tuple[list[str], str, str]] = {
     "batch-size": ([*TRAIN, "--batch-size", "8"], "here it is '--data.train_subset.batch_size'", "--help-all"),
     "epochs": ([*TRAIN, "--epochs", "3"], "here it is '--max_epochs'", "--help-all"),
     "imgsz": ([*TRAIN, "--imgsz=96"], "here it is '--data.input_size'", "--help-all"),
-    "a network of timm": (["train", "--data_root", "PHOTOS", "--model", "resnet50"], "'resnet50'", "timm/resnet50"),
     "INT8": (["export", "--export_precision", "INT8"], "--export_precision INT8", "otx optimize"),
     "check": (["check", "NOWHERE"], "there is no folder", "takes a folder"),
     "split file": ([*TRAIN, "--data.split_file", "NOWHERE"], "the split file", "path, class, subset"),
