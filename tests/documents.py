@@ -92,6 +92,7 @@ VARIES = (
     (re.compile(r"(Not c|C)alibrated.*"), "Calibrated or not"),
     (re.compile(r"The training ended: .*"), "The training ended"),
     (re.compile(r"Best: .*? top-1"), "Best: EPOCH top-1"),
+    (re.compile(r"Twice as many training photos.*"), "Twice as many training photos"),
     (
         re.compile(r"training in (32, since this processor has no bf16|bf16, which this processor has)"),
         "training in PRECISION",
