@@ -98,6 +98,13 @@ def fit_regression(
     return Regression((weight / scale).detach().numpy(), bias.detach().numpy())
 
 
+def folds_of(labels: Labels, count: int) -> Labels:
+    """The fold (N,) of each image, from 0 to count - 1, in turns within its class."""
+    fold = np.empty(len(labels), np.int64)
+    fold[np.argsort(labels, kind="stable")] = np.arange(len(labels)) % count
+    return fold
+
+
 def _fit_discriminant(features: Features, labels: Labels, num_classes: int, ridge: float) -> Regression:
     """The regularised linear discriminant: Gaussian classes of one covariance, each as probable as the others.
 

@@ -9,7 +9,6 @@ Source: Kornblith, Shlens and Le, Do Better ImageNet Models Transfer Better?, CV
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,7 +19,7 @@ from otx.data.dataset import Dataset, ImageSet, Split, pick_numbers
 from otx.data.loader import ImageSubset
 from otx.errors import UsageError
 from otx.events import Progress, Reporter
-from otx.model.regression import fit_regression
+from otx.model.regression import fit_regression, folds_of
 from otx.networks.build import model_info
 from otx.networks.table import MODELS, TIMM_PREFIX
 from otx.networks.weights import initial_model
@@ -148,24 +147,14 @@ def cross_validated(features: Features, num_classes: int) -> tuple[float, float]
         features: (N, D), and the labels (N,), from 0 to num_classes - 1.
     """
     rows, labels = features
-    parts = []
-    for out in _folds(labels):
+    fold, parts = folds_of(labels, FOLDS), []
+    for number in np.unique(fold):
+        out = fold == number
         penalty = PENALTY / rows.shape[1]
         fitted = fit_regression(rows[~out], labels[~out], num_classes, penalty=penalty, balanced=True)
         parts.append((*fitted.measure(rows[out], labels[out]), int(out.sum())))
     losses, accuracies, counts = zip(*parts, strict=True)
     return float(np.average(losses, weights=counts)), float(np.average(accuracies, weights=counts))
-
-
-def _folds(labels: np.ndarray) -> Iterator[np.ndarray]:
-    """Which images are held out in each turn (N,) bool: equally many of each class."""
-    turn = np.empty(len(labels), np.int64)
-    # the first of each class, then the second of each class, ...
-    by_class = np.argsort(labels, kind="stable")
-    turn[by_class] = np.arange(len(labels)) % FOLDS
-    for number in range(FOLDS):
-        if (turn == number).any() and (turn != number).any():
-            yield turn == number
 
 
 def _with(recipe: Recipe, candidate: Candidate) -> Recipe:

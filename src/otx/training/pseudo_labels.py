@@ -25,7 +25,7 @@ from otx.errors import TrainingError, UsageError
 from otx.events import Progress, Reporter, heartbeat
 from otx.files import write_csv
 from otx.limits import limited_blas
-from otx.model.regression import Regression, fit_regression
+from otx.model.regression import Regression, fit_regression, folds_of
 from otx.recipe import Recipe
 from otx.training.budget import CHECK_SHARE, Budget
 from otx.training.devices import Compute
@@ -214,7 +214,7 @@ def choose_limit(rows: NDArray[np.float32], labels: NDArray[np.int64], num_class
     """
     if len(np.unique(labels)) < 2:
         return PENALTIES[0], None
-    fold = _folds(labels)
+    fold = folds_of(labels, FOLDS)
     tried = []
     for penalty in (each / rows.shape[1] for each in PENALTIES):
         probabilities = np.zeros((len(labels), num_classes))
@@ -234,14 +234,6 @@ def limit_of(confidence: NDArray[np.float64], right: NDArray[np.bool_]) -> float
     shares = np.cumsum(right[order]) / np.arange(1, len(order) + 1)
     enough = np.flatnonzero(shares >= RIGHT)
     return float(confidence[order][enough[-1]]) if len(enough) and enough[-1] + 1 >= FEWEST else None
-
-
-def _folds(labels: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The fold (N,) of each image, in turns within its class."""
-    order = np.argsort(labels, kind="stable")
-    fold = np.zeros(len(labels), np.int64)
-    fold[order] = np.arange(len(labels)) % FOLDS
-    return fold
 
 
 def answers_of(fitted: Regression, rows: NDArray[np.float32]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
