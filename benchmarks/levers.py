@@ -16,7 +16,8 @@ one is begun after `--minutes`. `--jobs` trains so many cells side by side. Prin
 the variant `plain` with its choice (`raw`), in points, its standard error over cells, and the images that were trained
 on in proportion to `plain`.
 
-Levers: `kept`: the model file; `probe`: the fitted classifier, before the first epoch; SERIES: best epoch by accuracy,
+Levers: `kept`: the model file; `probe`: the fitted classifier, before the first epoch; `refit`: with `try.refit=true`,
+a training on training and validation images afterwards; SERIES: best epoch by accuracy,
 then by loss; `SERIES:loss`: by loss; `SERIES:wise`: that, blended with the weights of the start, the share by
 validation loss; `SERIES:wise_half`: half of each; `SERIES:proven`: the smallest share whose validation loss is at most
 a standard error (of the difference, image by image) above the lowest; `SERIES:proven_half`: the same of half and all;
@@ -46,6 +47,7 @@ from typing import Any, NamedTuple
 import torch
 from cells import computed, read
 from defaults import settings_of
+from lever_refit import refitted
 from lever_trials import drop_paths, sharpness_aware_step, tried
 from torch.nn import functional
 
@@ -241,11 +243,14 @@ def measured(loop: Watched, test: ImageSubset) -> dict[str, Any]:
     assert best is not None
     (top1, loss, _), val = ruler.measure(kept, "test"), ruler.measure(kept, "val")
     levers["kept"] = {"epoch": best.epoch, "share": 1.0, "val": val, "top1": top1, "loss": loss}
+    counts = {"epochs": len(loop.series["raw"]), "steps": loop.state.steps}
+    if "refit" in loop.trials:
+        top1, loss, _ = ruler.measure(refitted(loop), "test")
+        levers["refit"] = {"epoch": best.epoch, "share": 1.0, "val": None, "top1": top1, "loss": loss}
     return {
         "levers": levers,
         "reported": best.val_accuracy,
-        "epochs": len(loop.series["raw"]),
-        "steps": loop.state.steps,
+        **counts,
         "images": {"train": len(loop.job.inputs.train), "val": len(loop.job.inputs.val), "test": len(test)},
     }
 

@@ -39,17 +39,19 @@ class ModelSettings:
 
 @dataclass(frozen=True)
 class AugmentationSettings:
-    scale: tuple[float, float] = setting((0.08, 1.0), "share of the image's area that a random crop takes", low=0.0)
+    scale: tuple[float, float] | None = setting(
+        None, "share of the image's area that a random crop takes; default: 0.3 to 1 after `head_first`, else 0.08 to 1"
+    )
     ratio: tuple[float, float] = setting((3 / 4, 4 / 3), "width over height of a random crop", low=0.01, high=100.0)
     flip: float = setting(0.5, "probability of a horizontal flip", low=0.0, high=1.0)
 
 
 @dataclass(frozen=True)
 class TrainSubsetSettings:
-    batch_size: int | str = setting(
-        BATCH_SIZE,
-        "images a step, in each process; auto: as many as fit into a GPU's memory (at most 1024), with the learning "
-        "rate times the root of how many times 64 that is; on a CPU 64",
+    batch_size: int | str | None = setting(
+        None,
+        "images a step, in each process; default: 64, 16 after `head_first` with fewer than 1000 images; auto: as many "
+        "as fit into a GPU's memory (at most 1024), with the learning rate times the root of how many times 64 that is",
         low=1,
         choices=(AUTO,),
     )
@@ -112,8 +114,8 @@ class DataSettings:
 
 @dataclass(frozen=True)
 class OptimizerSettings:
-    name: str = setting("sgd", "the optimizer", choices=("sgd", "adamw"))
-    lr: float = setting(0.0058, "learning rate", low=0.0)
+    name: str = setting(AUTO, "the optimizer; auto: sgd, adamw after `head_first`", choices=(AUTO, "sgd", "adamw"))
+    lr: float = setting(0.0058, "learning rate; adamw in place of `auto` takes a twentieth of it", low=0.0)
     momentum: float = setting(0.9, "momentum of SGD", low=0.0, high=1.0)
     weight_decay: float = setting(1e-4, "weight decay", low=0.0)
     clip_norm: float | None = setting(
@@ -158,9 +160,9 @@ class TrainingSettings:
         choices=(AUTO, "accuracy", "loss"),
     )
     monitor: str = setting(
-        "accuracy",
-        "which validation figure lowers the learning rate on a plateau and stops early; a resumed run keeps its own",
-        choices=("accuracy", "loss"),
+        AUTO,
+        "which validation figure lowers the learning rate on a plateau and stops early; as best_by",
+        choices=(AUTO, "accuracy", "loss"),
     )
     average_epochs: float | None = setting(
         None,
@@ -295,7 +297,8 @@ def from_dict(data: Mapping[str, Any], source: str) -> Recipe:
 def _relations(recipe: Recipe) -> list[str]:
     """Rules that tie several settings together."""
     problems = []
-    scale, ratio = recipe.data.train_subset.augmentation.scale, recipe.data.train_subset.augmentation.ratio
+    augmentation = recipe.data.train_subset.augmentation
+    scale, ratio = augmentation.scale or (0.0, 1.0), augmentation.ratio
     for key, (low, high) in (("scale", scale), ("ratio", ratio)):
         if low > high:
             problems.append(f"'data.train_subset.augmentation.{key}' must rise, got {[low, high]}")

@@ -162,7 +162,7 @@ def convert(value: Any, kind: Any) -> Any:
     Raises:
         TypeError, ValueError: it does not fit.
     """
-    if is_number_or_word(kind):
+    if is_number_or_word(kind) and value is not None:
         return _scalar(value, str if isinstance(value, str) else int)
     options = typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
     if value is None:
@@ -195,7 +195,7 @@ def _scalar(value: Any, kind: type) -> Any:
 
 def is_number_or_word(kind: Any) -> bool:
     """Whether a setting takes a whole number or one of some words."""
-    return bool(kind == (int | str))
+    return bool(kind in (int | str, int | str | None))
 
 
 def describe(kind: Any) -> str:

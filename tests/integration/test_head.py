@@ -110,7 +110,8 @@ def test_after_it_gradients_are_clipped_and_statistics_kept(photos: Path, weight
     train(photos, weights, tmp_path / "own", max_epochs=1, **{"training.freeze_statistics": False})
     assert not torch.equal(statistics_of(tmp_path / "own", name), given[name])
     # a step is at most the learning rate times the norm that gradients are clipped to
-    changes = {"optimizer.clip_norm": 1e-3, "optimizer.lr": 1.0, "optimizer.momentum": 0, "optimizer.weight_decay": 0}
+    changes = {"optimizer.name": "sgd", "optimizer.clip_norm": 1e-3, "optimizer.lr": 1.0}
+    changes |= {"optimizer.momentum": 0, "optimizer.weight_decay": 0}
     train(photos, weights, tmp_path / "clipped", max_epochs=1, **changes, **{"data.train_subset.batch_size": 200})
     moved = statistics_of(tmp_path / "clipped", "conv_stem.weight") - given["conv_stem.weight"]
     assert 0 < float(moved.norm()) < 1e-2

@@ -9,9 +9,11 @@ import torch
 from torchvision.transforms import RandomResizedCrop, v2
 
 from otx.data.preprocessing import Letterbox, Preprocessing
-from otx.recipe import CROP, LETTERBOX
+from otx.recipe import CROP, LETTERBOX, AugmentationSettings
 
 STEP = 32
+# of the area that a crop takes in a training from scratch
+SCALE = (0.08, 1.0)
 
 
 @dataclass(frozen=True)
@@ -21,6 +23,10 @@ class Augmentation:
     scale: tuple[float, float]
     ratio: tuple[float, float]
     flip: float
+
+    @classmethod
+    def of(cls, settings: AugmentationSettings) -> Augmentation:
+        return cls(settings.scale or SCALE, settings.ratio, settings.flip)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from otx.memory import is_out_of_memory
 from otx.recipe import AUTO, BATCH_SIZE, Recipe
 from otx.training.devices import Compute
 from otx.training.frozen import freeze_statistics
-from otx.training.module import Classifier, make_optimizer
+from otx.training.module import Classifier
 
 MOST = 1024
 STEP = 8
@@ -92,7 +92,7 @@ def _step(module: Classifier, count: int, size: tuple[int, int], compute: Comput
     with torch.autocast(compute.place, kind, enabled=compute.precision != "32"):
         loss = module.loss_of(batch)
     torch.autograd.backward(loss)
-    make_optimizer(module.network, module.recipe.optimizer).step()
+    module.make_optimizer(fused=False).step()
 
 
 def free_memory(module: Classifier) -> None:

@@ -24,7 +24,7 @@ from otx.data.loader import (
 from otx.data.preprocessing import Preprocessing
 from otx.data.sampler import epochs_per_pass
 from otx.data.transport import Batch
-from otx.recipe import Recipe
+from otx.recipe import BATCH_SIZE, Recipe
 from otx.training.devices import Compute
 
 
@@ -40,7 +40,7 @@ class Inputs:
         subset = recipe.data.train_subset
         return train_loader(
             self.train,
-            _batching(int(subset.batch_size), self.train, recipe, compute),
+            _batching(int(subset.batch_size or BATCH_SIZE), self.train, recipe, compute),
             balanced=subset.sampler == "balanced",
             efficient=subset.efficient,
             seed=recipe.seed,
@@ -95,7 +95,7 @@ def _inputs(dataset: Dataset, preprocessing: Preprocessing, recipe: Recipe) -> I
     train = ImageSubset(
         ImageSet(dataset.root, dataset.train, Split.TRAIN, data.max_image_pixels),
         preprocessing,
-        augmentation=Augmentation(subset.augmentation.scale, subset.augmentation.ratio, subset.augmentation.flip),
+        augmentation=Augmentation.of(subset.augmentation),
         reduces=subset.reduce_large,
         cache=budget - val_budget,
     )

@@ -17,7 +17,6 @@ from otx.errors import StorageError
 from otx.events import Reporter
 from otx.model.card import ModelCard
 from otx.model.modelfile import save_model
-from otx.recipe import AUTO
 from otx.results import EpochResult
 from otx.training.acceleration.threads import ThreadWatch
 from otx.training.average import Weights
@@ -29,8 +28,6 @@ from otx.training.recorder import EpochRecorder, LiveLine
 from otx.training.state import State
 from otx.training.stopping import GracefulStop
 from otx.workspace import RunFolder
-
-FEW_IMAGES = 500
 
 
 @dataclass(frozen=True)
@@ -57,11 +54,9 @@ class Job:
     budget: Budget
 
     def recorder(self) -> EpochRecorder:
-        """Keeps the epochs; few validation images make accuracy coarse, but not the loss, so that chooses then."""
-        settings, module = self.module.recipe.training, self.module
-        few = module.is_fitted and not module.is_balanced and len(self.inputs.val) < FEW_IMAGES
-        by_loss = few if settings.best_by == AUTO else settings.best_by == "loss"
-        return EpochRecorder(by_loss=by_loss, monitors_loss=settings.monitor == "loss")
+        """Keeps the epochs, and knows the figures that choose among them."""
+        settings = self.module.recipe.training
+        return EpochRecorder(by_loss=settings.best_by == "loss", monitors_loss=settings.monitor == "loss")
 
     def keep(self, result: EpochResult, weights: Weights | None = None) -> None:
         """Write the model file, with these weights of the network, or its own. Called when it is the best so far."""
@@ -144,7 +139,7 @@ class Loop:
             loss: torch.Tensor = self.model.training_step(batch, number)
         self.optimizer.zero_grad()
         self.fabric.backward(loss)
-        if (norm := self.module.clip_norm) is not None:
+        if (norm := self.recipe.optimizer.clip_norm) is not None:
             self.state.precision.unscale_gradients(self.state.optimizer)
             nn.utils.clip_grad_norm_(self.module.network.parameters(), norm)
         self.optimizer.step()

@@ -23,9 +23,6 @@ from otx.training.losses import distillation_loss
 from otx.training.objective import Objective
 from otx.training.starting_point import StartingPoint
 
-# epochs over which weights are averaged after a fitted classifier; measured in docs/accuracy.md
-FITTED_AVERAGE = 1.0
-
 
 class Classifier(nn.Module):
     """Trains a network that maps images (N, 3, H, W) to logits (N, C).
@@ -119,8 +116,7 @@ class Classifier(nn.Module):
         Images of new classes alone would move what normalises those of the old ones; and a few steps move what the
         fitted classifier was fitted to.
         """
-        freezes = self.recipe.training.freeze_statistics
-        return self.distillation is not None or (self.is_fitted if freezes is None else freezes)
+        return self.distillation is not None or bool(self.recipe.training.freeze_statistics)
 
     def _reason(self, number: int) -> str:
         """Why the loss is probably not finite. Images are integers from 0 to 255, so they are not the reason."""
@@ -178,18 +174,6 @@ class Classifier(nn.Module):
         self.bad_images.update(batch.bad)
         if len(batch.labels) == 0:
             raise DataError(f"no image of a whole batch could be decoded: {', '.join(batch.bad[:3])}")
-
-    @property
-    def clip_norm(self) -> float | None:
-        """The most that the norm of the gradients may be."""
-        # a fitted classifier has larger weights than a fresh one, and hands larger gradients down by as much
-        return self.recipe.optimizer.clip_norm or (1.0 if self.is_fitted else None)
-
-    @property
-    def average_epochs(self) -> float:
-        """Over how many epochs the weights are averaged; 0: not at all."""
-        own = self.recipe.training.average_epochs
-        return own if own is not None else FITTED_AVERAGE if self.is_fitted else 0.0
 
     def make_optimizer(self, *, fused: bool) -> torch.optim.Optimizer:
         """The optimizer; the network learns slowly and the classifier fast where old answers are kept."""

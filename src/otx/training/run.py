@@ -35,6 +35,7 @@ from otx.training.budget import Budget
 from otx.training.calibrate import calibrate_model
 from otx.training.candidates import with_chosen_network
 from otx.training.compute import find_shard, share
+from otx.training.defaults import with_defaults
 from otx.training.devices import Compute
 from otx.training.fit import Outcome, fit
 from otx.training.inputs import Inputs, open_inputs
@@ -48,6 +49,7 @@ from otx.training.objective import choose_objective
 from otx.training.prepare import prepare_network, prepare_process
 from otx.training.pseudo_labels import PseudoLabel, PseudoLabels, count_pseudo_labels, write_pseudo_labels
 from otx.training.starting_point import StartingPoint, TrainingRequest, choose_start, load_base, with_intensity
+from otx.training.state import was_fitted
 from otx.training.usable_images import leave_out_unreadable, load_images
 from otx.workspace import RunFolder, new_folder, set_latest, stamp
 from otx.yaml_text import dump_yaml
@@ -108,11 +110,12 @@ def _train(request: TrainingRequest, budget: Budget, reporter: Reporter) -> Trai
     if start.warning:
         reporter.warn(start.warning)
     objective = choose_objective(start, dataset, request.recipe, reporter)
+    is_fitted = _begins_fitted(request, start, dataset)
+    decided = with_defaults(request.recipe, dataset, objective, is_fitted=is_fitted)
+    request = replace(request, recipe=decided)
     prepare_network(start, request.recipe, compute, watch, reporter)
     with open_inputs(dataset, start.preprocessing, request.recipe) as inputs:
-        may_fit = request.recipe.training.head_first and has_linear_head(start.network)
-        is_fitted = may_fit and start.has_new_classifier(dataset)
-        is_probed = is_fitted and compute.is_main
+        is_probed = is_fitted and request.run is None and compute.is_main
         # on rank 0; the other ranks get its weights with the network
         before, probed = probe(start, inputs, request.recipe, compute, budget, reporter) if is_probed else (None, None)
         _check_has_work(request.recipe, before, compute)
@@ -156,7 +159,7 @@ def _complete_model(job: Job, outcome: Outcome, probed: Features | None) -> None
 
 def _note_transport(inputs: Inputs, recipe: Recipe, reporter: Reporter) -> None:
     data, processes = recipe.data, recipe.engine.num_devices
-    if note := loader_note(inputs.train, int(data.train_subset.batch_size), data.num_workers, processes):
+    if note := loader_note(inputs.train, int(data.train_subset.batch_size or BATCH_SIZE), data.num_workers, processes):
         reporter.note(note)
 
 
@@ -183,6 +186,14 @@ def _with_known_batch_size(request: TrainingRequest, compute: Compute) -> Recipe
     if not is_measured(compute.device):
         return as_decided(recipe, recipe.override({"data.train_subset.batch_size": BATCH_SIZE}))
     return recipe
+
+
+def _begins_fitted(request: TrainingRequest, start: StartingPoint, dataset: Dataset) -> bool:
+    """Whether the classifier is fitted before the first epoch; of a resumed run, whether it was."""
+    if request.run is not None:
+        return was_fitted(request.run.last_checkpoint)
+    may_fit = request.recipe.training.head_first and has_linear_head(start.network)
+    return may_fit and start.has_new_classifier(dataset)
 
 
 def _check_has_work(recipe: Recipe, before: EpochResult | None, compute: Compute) -> None:

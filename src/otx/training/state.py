@@ -72,6 +72,11 @@ class Schedule:
         self.plateau.patience = self.patience
 
 
+def was_fitted(path: Path) -> bool:
+    """Whether the training of a checkpoint began with a fitted classifier."""
+    return bool(torch.load(path, map_location="cpu", weights_only=True, mmap=True).get("is_fitted", False))
+
+
 @dataclass
 class State:
     """Everything that changes during a training.
@@ -92,7 +97,7 @@ class State:
     average: Average = field(init=False)
 
     def __post_init__(self) -> None:
-        self.average = Average(self.module.network, self.module.average_epochs)
+        self.average = Average(self.module.network, self.module.recipe.training.average_epochs or 0.0)
 
     def save(self, path: Path) -> None:
         """Write a checkpoint atomically."""
@@ -119,8 +124,6 @@ class State:
         """Read a checkpoint back."""
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
         self.steps = checkpoint["global_step"]
-        self.module.is_fitted = checkpoint.get("is_fitted", False)
-        self.average.epochs = self.module.average_epochs
         set_kernel_choices(self.module.network, checkpoint.get("ways", []))
         self.module.load_state_dict(checkpoint["state_dict"])
         self.average.load_state_dict(checkpoint)

@@ -1,0 +1,69 @@
+"""Fill in the settings that a recipe leaves open: what is best differs between fine tuning and a training from scratch.
+
+Fine tuning begins with a classifier that was fitted to features. Each value was measured in docs/accuracy.md.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from otx.data.augmentation import SCALE
+from otx.data.dataset import Dataset
+from otx.recipe import AUTO, BATCH_SIZE, OptimizerSettings, Recipe, TrainingSettings, TrainSubsetSettings
+from otx.training.objective import Objective
+
+# AdamW in place of SGD: its learning rate in proportion to SGD's
+ADAMW_LR = 0.05
+# with so few images an epoch would have few steps
+FEW_TRAIN, SMALL_BATCH = 1000, 16
+# so few make accuracy coarse, but not the loss
+FEW_VAL = 500
+TUNING_SCALE = (0.3, 1.0)
+
+
+def with_defaults(recipe: Recipe, dataset: Dataset, objective: Objective, *, is_fitted: bool) -> Recipe:
+    """The recipe with a value for each setting that is `auto` or null and depends on the kind of training.
+
+    Args:
+        is_fitted: the classifier is fitted before the first epoch, so this is fine tuning.
+    """
+    # old outputs are kept by SGD at rates of their own (incremental.py)
+    keeps_old = objective.distillation is not None
+    by_loss = is_fitted and not objective.is_balanced and len(dataset.val) < FEW_VAL
+    return replace(
+        recipe,
+        optimizer=_optimizer(recipe.optimizer, is_fitted=is_fitted, keeps_old=keeps_old),
+        training=_training(recipe.training, is_fitted=is_fitted, freezes=is_fitted or keeps_old, by_loss=by_loss),
+        data=replace(recipe.data, train_subset=_subset(recipe.data.train_subset, len(dataset.train), is_fitted)),
+    )
+
+
+def _optimizer(settings: OptimizerSettings, *, is_fitted: bool, keeps_old: bool) -> OptimizerSettings:
+    if settings.name == AUTO:
+        tunes = is_fitted and not keeps_old
+        rate = float(f"{ADAMW_LR * settings.lr:.4g}") if tunes else settings.lr
+        settings = replace(settings, name="adamw" if tunes else "sgd", lr=rate)
+    # a fitted classifier has larger weights than a fresh one, and hands larger gradients down by as much
+    return replace(settings, clip_norm=1.0) if is_fitted and settings.clip_norm is None else settings
+
+
+def _training(settings: TrainingSettings, *, is_fitted: bool, freezes: bool, by_loss: bool) -> TrainingSettings:
+    figure = "loss" if by_loss else "accuracy"
+    average = settings.average_epochs
+    return replace(
+        settings,
+        best_by=figure if settings.best_by == AUTO else settings.best_by,
+        monitor=figure if settings.monitor == AUTO else settings.monitor,
+        average_epochs=float(is_fitted) if average is None else average,
+        freeze_statistics=freezes if settings.freeze_statistics is None else settings.freeze_statistics,
+    )
+
+
+def _subset(settings: TrainSubsetSettings, num_images: int, is_fitted: bool) -> TrainSubsetSettings:
+    small = is_fitted and num_images < FEW_TRAIN
+    scale = settings.augmentation.scale or (TUNING_SCALE if is_fitted else SCALE)
+    return replace(
+        settings,
+        batch_size=(SMALL_BATCH if small else BATCH_SIZE) if settings.batch_size is None else settings.batch_size,
+        augmentation=replace(settings.augmentation, scale=scale),
+    )
