@@ -7,9 +7,9 @@
 
 FOLDER holds class folders, or train/ and test/ (or val/) with class folders. TRAIN random images of each class are
 trained on (at most two thirds of a class), TEST others or all the rest are tested; without these numbers the folder is
-taken as it is. Every cell (folder, network, seed, variant) is one training with the settings of `BEFORE` and the
-variant's; `default` is one with all of today's defaults; `try.NAME` are levers that otx does not have
-(`lever_trials.py`). The weights of each epoch, and moving averages of the weights of each step, are kept, and
+taken as it is. Every cell (folder, network, seed, variant) is one training with the settings of `BEFORE` (the first
+default) and the variant's; `default`, or `default,KEY=VALUE`, is one with all of today's defaults; `try.NAME` are levers
+that otx does not have (`lever_trials.py`). The weights of each epoch, and moving averages of the weights of each step, are kept, and
 afterwards measured on the validation images, which choose, and on the test images, which nothing chooses by: all levers
 of a cell come from the same training. Finished cells are lines of RESULTS.jsonl and are left out the next time; no new
 one is begun after `--minutes`. `--jobs` trains so many cells side by side. Prints top-1 of every lever, the gain over
@@ -63,7 +63,14 @@ from otx.training.loop import Loop
 EMA_EPOCHS = (1, 3)
 SHARES = (0.25, 0.5, 0.75)
 # the default that everything is compared with
-BEFORE = {"training.best_by": "accuracy", "training.average_epochs": 0.0}
+BEFORE = {
+    "training.best_by": "accuracy",
+    "training.monitor": "accuracy",
+    "training.average_epochs": 0.0,
+    "optimizer.name": "sgd",
+    "data.train_subset.batch_size": 64,
+    "data.train_subset.augmentation.scale": [0.08, 1.0],
+}
 Weights = dict[str, torch.Tensor]
 Figures = tuple[float, float, float]
 
@@ -296,7 +303,7 @@ def take(source: Source, place: Path, seed: int) -> Path:
 def train(source: Source, weights: Path, options: argparse.Namespace, cell: dict[str, Any]) -> dict[str, Any]:
     """Train once; what each lever chose and what it reaches."""
     variant, seed = cell["variant"], cell["seed"]
-    settings = settings_of(weights, options, seed, variant, {} if variant == "default" else BEFORE)
+    settings = settings_of(weights, options, seed, variant, {} if variant.split(",")[0] == "default" else BEFORE)
     trials = {key.removeprefix("try."): settings.pop(key) for key in list(settings) if key.startswith("try.")}
     settings = {"data.input_size": source.size, **settings}
     seen: dict[str, Any] = {}
