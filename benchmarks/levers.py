@@ -8,23 +8,22 @@
 FOLDER holds class folders, or train/ and test/ (or val/) with class folders. TRAIN random images of each class are
 trained on (at most two thirds of a class), TEST others or all the rest are tested; without these numbers the folder is
 taken as it is. Every cell (folder, network, seed, variant) is one training with the settings of `BEFORE` (the first
-default) and the variant's; `default`, or `default,KEY=VALUE`, is one with all of today's defaults; `try.NAME` are levers
-that otx does not have (`lever_trials.py`). The weights of each epoch, and moving averages of the weights of each step, are kept, and
-afterwards measured on the validation images, which choose, and on the test images, which nothing chooses by: all levers
-of a cell come from the same training. Finished cells are lines of RESULTS.jsonl and are left out the next time; no new
-one is begun after `--minutes`. `--jobs` trains so many cells side by side. Prints top-1 of every lever, the gain over
-the variant `plain` with its choice (`raw`), in points, its standard error over cells, and the images that were trained
-on in proportion to `plain`.
+default) and the variant's; `default`, or `default,KEY=VALUE`, is one with all of today's defaults; `try.NAME` are
+levers that otx does not have (`lever_trials.py`). The weights of each epoch, and moving averages of the weights of each
+step, are kept, and afterwards measured on the validation images, which choose, and on the test images, which nothing
+chooses by: all levers of a cell come from the same training. Finished cells are lines of RESULTS.jsonl and are left out
+the next time; no new one is begun after `--minutes`. `--jobs` trains so many cells side by side. Prints top-1 of every
+lever, the gain over the variant `plain` with its choice (`raw`), in points, its standard error over cells, and the
+images that were trained on in proportion to `plain`.
 
 Levers: `kept`: the model file; `probe`: the fitted classifier, before the first epoch; `refit`: with `try.refit=true`,
-a training on training and validation images afterwards; SERIES: best epoch by accuracy,
-then by loss; `SERIES:loss`: by loss; `SERIES:wise`: that, blended with the weights of the start, the share by
-validation loss; `SERIES:wise_half`: half of each; `SERIES:proven`: the smallest share whose validation loss is at most
-a standard error (of the difference, image by image) above the lowest; `SERIES:proven_half`: the same of half and all;
-`SERIES:soft`: epoch by the mean probability of the true class;
-`SERIES:error`: epoch by loss, of those whose accuracy is at most a standard error below the best; `SERIES:last`: the
-last epoch. A SERIES is `raw`, the weights after each epoch, `emaN`, their moving average over N epochs, or `topN`, the
-mean of the best N epochs by loss; `--series` measures only some of them.
+a training on training and validation images afterwards; SERIES: best epoch by accuracy, then by loss; `SERIES:loss`: by
+loss; `SERIES:wise`: that, blended with the weights of the start, the share by validation loss; `SERIES:wise_half`: half
+of each; `SERIES:proven`: the smallest share whose validation loss is at most a standard error (of the difference, image
+by image) above the lowest; `SERIES:proven_half`: the same of half and all; `SERIES:soft`: epoch by the mean probability
+of the true class; `SERIES:error`: epoch by loss, of those whose accuracy is at most a standard error below the best;
+`SERIES:last`: the last epoch. A SERIES is `raw`, the weights after each epoch, `emaN`, their moving average over N
+epochs, or `topN`, the mean of the best N epochs by loss; `--series` measures only some of them.
 """
 
 from __future__ import annotations
