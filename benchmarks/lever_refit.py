@@ -51,7 +51,7 @@ def refitted(loop: Any) -> Weights:
     fabric, state = loop.fabric, loop.state
     state.optimizer = module.make_optimizer(fused=loop.job.compute.precision != "16")
     state.schedule = Schedule(state.optimizer, loop.recipe.scheduler)
-    state.average = Average(module.network, module.average_epochs)
+    state.average = Average(module.network, module.recipe.training.average_epochs or 0.0)
     state.average.begin(per_epoch)
     job = replace(loop.job, inputs=replace(inputs, train=union), budget=Steps(count=per_epoch))
     again = Loop(job, fabric, state, loop.stop)

@@ -21,9 +21,10 @@ a training on training and validation images afterwards; SERIES: best epoch by a
 loss; `SERIES:wise`: that, blended with the weights of the start, the share by validation loss; `SERIES:wise_half`: half
 of each; `SERIES:proven`: the smallest share whose validation loss is at most a standard error (of the difference, image
 by image) above the lowest; `SERIES:proven_half`: the same of half and all; `SERIES:soft`: epoch by the mean probability
-of the true class; `SERIES:error`: epoch by loss, of those whose accuracy is at most a standard error below the best;
-`SERIES:last`: the last epoch. A SERIES is `raw`, the weights after each epoch, `emaN`, their moving average over N
-epochs, or `topN`, the mean of the best N epochs by loss; `--series` measures only some of them.
+of the true class; `SERIES:calibrated`: by the loss with the best temperature; `SERIES:error`: epoch by loss, of those
+whose accuracy is at most a standard error below the best; `SERIES:last`: the last epoch. A SERIES is `raw`, the weights
+after each epoch, `emaN`, their moving average over N epochs, or `topN`, the mean of the best N epochs by loss;
+`--series` measures only some of them.
 """
 
 from __future__ import annotations
@@ -71,7 +72,8 @@ BEFORE = {
     "data.train_subset.augmentation.scale": [0.08, 1.0],
 }
 Weights = dict[str, torch.Tensor]
-Figures = tuple[float, float, float]
+Figures = tuple[float, float, float, float]
+TEMPERATURES = [2 ** (power / 8) for power in range(-16, 25)]
 
 
 class Watched(Loop):
@@ -159,11 +161,11 @@ class Ruler:
 
     @torch.no_grad()
     def measure(self, weights: Weights, part: str) -> Figures:
-        """Accuracy, loss (nats), and the mean probability of the true class."""
+        """Accuracy, loss (nats), mean probability of the true class, and the loss with the best temperature."""
         self.module.network.load_state_dict(weights)
         self.module.eval()
         hits = truth = images = 0.0
-        losses = []
+        losses, answers = [], []
         for batch in self.batches[part]:
             with self.loop.fabric.autocast():
                 logits = self.module(batch.images)
@@ -171,8 +173,11 @@ class Ruler:
             losses.append(functional.cross_entropy(logits, batch.labels, reduction="none").float().cpu())
             truth += logits.softmax(1).gather(1, batch.labels[:, None]).sum().item()
             images += len(batch.labels)
+            answers.append((logits.float().cpu(), batch.labels.cpu()))
         self.each = torch.cat(losses)
-        return hits / images, float(self.each.mean()), truth / images
+        logits, labels = (torch.cat(parts) for parts in zip(*answers, strict=True))
+        calibrated = min(float(functional.cross_entropy(logits / each, labels)) for each in TEMPERATURES)
+        return hits / images, float(self.each.mean()), truth / images, calibrated
 
 
 def by_accuracy(figures: Figures) -> tuple[float, float]:
@@ -199,6 +204,7 @@ def choose(loop: Watched, ruler: Ruler) -> dict[str, tuple[str, int, float]]:
         levers[f"{name}:proven"] = (name, best, ruler.least_proven(name, best, (0.0, *SHARES, 1.0)))
         levers[f"{name}:proven_half"] = (name, best, ruler.least_proven(name, best, (0.5, 1.0)))
         levers[f"{name}:soft"] = (name, max(epochs, key=lambda epoch: ruler(name, epoch, 1)[2]), 1.0)
+        levers[f"{name}:calibrated"] = (name, min(epochs, key=lambda epoch: ruler(name, epoch, 1)[3]), 1.0)
         levers[f"{name}:error"] = (name, within_error(loop, [ruler(name, epoch, 1) for epoch in epochs]) - 1, 1.0)
         levers[f"{name}:last"] = (name, len(states) - 1, 1.0)
     return levers
@@ -206,9 +212,9 @@ def choose(loop: Watched, ruler: Ruler) -> dict[str, tuple[str, int, float]]:
 
 def within_error(loop: Watched, figures: list[Figures]) -> int:
     """Of those whose accuracy is at most its standard error below the highest, the place of the lowest loss."""
-    top = max(accuracy for accuracy, _, _ in figures)
+    top = max(accuracy for accuracy, *_ in figures)
     least = top - (top * (1 - top) / len(loop.job.inputs.val)) ** 0.5
-    return min((loss, place) for place, (accuracy, loss, _) in enumerate(figures) if accuracy >= least)[1]
+    return min((loss, place) for place, (accuracy, loss, *_) in enumerate(figures) if accuracy >= least)[1]
 
 
 def mean(states: list[Weights]) -> Weights:
@@ -247,11 +253,11 @@ def measured(loop: Watched, test: ImageSubset) -> dict[str, Any]:
         levers[name] = {"epoch": epoch, "share": share, "val": val, "top1": held_out[0], "loss": held_out[1]}
     best, kept = loop.recorder.best, load_model(loop.run.model)[0].state_dict()
     assert best is not None
-    (top1, loss, _), val = ruler.measure(kept, "test"), ruler.measure(kept, "val")
+    (top1, loss, *_), val = ruler.measure(kept, "test"), ruler.measure(kept, "val")
     levers["kept"] = {"epoch": best.epoch, "share": 1.0, "val": val, "top1": top1, "loss": loss}
     counts = {"epochs": len(loop.series["raw"]), "steps": loop.state.steps}
     if "refit" in loop.trials:
-        top1, loss, _ = ruler.measure(refitted(loop), "test")
+        top1, loss, *_ = ruler.measure(refitted(loop), "test")
         levers["refit"] = {"epoch": best.epoch, "share": 1.0, "val": None, "top1": top1, "loss": loss}
     return {
         "levers": levers,

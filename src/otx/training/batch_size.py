@@ -115,9 +115,8 @@ def find_batch_size(module: Classifier, most: int, compute: Compute) -> int:
     return found
 
 
-def fill_memory(module: Classifier, num_images: int, compute: Compute, reporter: Reporter) -> Recipe:
-    """The module's recipe with the largest batch that fits the GPU; reports it."""
-    recipe = module.recipe
+def fill_memory(module: Classifier, recipe: Recipe, num_images: int, compute: Compute, reporter: Reporter) -> Recipe:
+    """The recipe with the largest batch that fits the GPU; reports it."""
     share = max(1, num_images // (recipe.engine.num_devices * recipe.engine.num_nodes))
     with heartbeat(reporter, "looking for the largest batch"):
         found = find_batch_size(module, share, compute)

@@ -6,10 +6,12 @@ Fine tuning begins with a classifier that was fitted to features. Each value was
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from otx.data.augmentation import SCALE
 from otx.data.dataset import Dataset
 from otx.recipe import AUTO, BATCH_SIZE, OptimizerSettings, Recipe, TrainingSettings, TrainSubsetSettings
+from otx.schema import to_plain
 from otx.training.objective import Objective
 
 # AdamW in place of SGD: its learning rate in proportion to SGD's
@@ -36,6 +38,29 @@ def with_defaults(recipe: Recipe, dataset: Dataset, objective: Objective, *, is_
         training=_training(recipe.training, is_fitted=is_fitted, freezes=is_fitted or keeps_old, by_loss=by_loss),
         data=replace(recipe.data, train_subset=_subset(recipe.data.train_subset, len(dataset.train), is_fitted)),
     )
+
+
+def filled_in(recipe: Recipe) -> dict[str, Any]:
+    """The settings that `with_defaults` fills in, with their values."""
+    optimizer, training, subset = recipe.optimizer, recipe.training, recipe.data.train_subset
+    return {
+        "optimizer.name": optimizer.name,
+        "optimizer.lr": optimizer.lr,
+        "optimizer.clip_norm": optimizer.clip_norm,
+        "data.train_subset.batch_size": subset.batch_size,
+        "data.train_subset.augmentation.scale": to_plain(subset.augmentation.scale),
+        "training.best_by": training.best_by,
+        "training.monitor": training.monitor,
+        "training.average_epochs": training.average_epochs,
+        "training.freeze_statistics": training.freeze_statistics,
+    }
+
+
+def in_words(recipe: Recipe) -> str:
+    """The optimizer and its batches, for the user."""
+    name = {"sgd": "SGD", "adamw": "AdamW"}[recipe.optimizer.name]
+    images = recipe.data.train_subset.batch_size
+    return f"{name} with a learning rate of {recipe.optimizer.lr:.2g} and {images} images a step (docs/training.md)."
 
 
 def _optimizer(settings: OptimizerSettings, *, is_fitted: bool, keeps_old: bool) -> OptimizerSettings:

@@ -21,6 +21,7 @@ from otx.results import EpochResult
 from otx.training.acceleration.threads import ThreadWatch
 from otx.training.average import Weights
 from otx.training.budget import Budget
+from otx.training.defaults import in_words
 from otx.training.devices import Compute
 from otx.training.inputs import Inputs
 from otx.training.module import Classifier
@@ -185,7 +186,8 @@ class Loop:
                 self.save(self.run.last_checkpoint)
 
     def _say_choice(self) -> None:
-        """Report that another figure than accuracy chooses the epoch to keep."""
+        """Report the optimizer and its batches, and that another figure than accuracy chooses the epoch to keep."""
+        self.reporter.note(in_words(self.recipe))
         if self.recorder.by_loss:
             self.reporter.note(
                 f"The epoch with the lowest val/loss on the {len(self.job.inputs.val)} validation images is kept, not "
@@ -224,7 +226,7 @@ class Loop:
         if not math.isfinite(result.val_loss):
             self.reporter.warn(
                 f"The network's answers to the validation images are no numbers after epoch {result.epoch + 1}: the "
-                f"learning rate is probably too high (--optimizer.lr, now {self.recipe.optimizer.lr})."
+                "learning rate is probably too high (--optimizer.lr)."
             )
         self.reporter.epoch(result, self.recipe.max_epochs)
 

@@ -104,8 +104,7 @@ class Classifier(nn.Module):
         if not math.isfinite(loss.item()):
             raise TrainingError(
                 f"the loss became {loss.item()} in epoch {self.epoch + 1}, step {number}: {self._reason(number)}",
-                fix=f"lower the learning rate (--optimizer.lr, now {self.recipe.optimizer.lr}), or begin from other "
-                "weights; the best model so far is kept",
+                fix="lower the learning rate (--optimizer.lr), or begin from other weights; the best model yet is kept",
             )
         self.train_loss.update(loss.detach())
         return loss

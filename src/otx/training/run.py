@@ -35,7 +35,7 @@ from otx.training.budget import Budget
 from otx.training.calibrate import calibrate_model
 from otx.training.candidates import with_chosen_network
 from otx.training.compute import find_shard, share
-from otx.training.defaults import with_defaults
+from otx.training.defaults import filled_in, with_defaults
 from otx.training.devices import Compute
 from otx.training.fit import Outcome, fit
 from otx.training.inputs import Inputs, open_inputs
@@ -110,23 +110,26 @@ def _train(request: TrainingRequest, budget: Budget, reporter: Reporter) -> Trai
     if start.warning:
         reporter.warn(start.warning)
     objective = choose_objective(start, dataset, request.recipe, reporter)
-    is_fitted = _begins_fitted(request, start, dataset)
-    decided = with_defaults(request.recipe, dataset, objective, is_fitted=is_fitted)
-    request = replace(request, recipe=decided)
     prepare_network(start, request.recipe, compute, watch, reporter)
-    with open_inputs(dataset, start.preprocessing, request.recipe) as inputs:
+    is_fitted = _begins_fitted(request, start, dataset)
+    # in the run folder it stays open: a training that begins with this model may be of another kind
+    filled = with_defaults(request.recipe, dataset, objective, is_fitted=is_fitted)
+    with open_inputs(dataset, start.preprocessing, filled) as inputs:
         is_probed = is_fitted and request.run is None and compute.is_main
         # on rank 0; the other ranks get its weights with the network
         before, probed = probe(start, inputs, request.recipe, compute, budget, reporter) if is_probed else (None, None)
         _check_has_work(request.recipe, before, compute)
         card = _card(start, dataset, request.recipe, num_old=start.num_old if objective.is_balanced else 0)
-        module = Classifier(start, objective, request.recipe, card=card.to_json(), is_fitted=is_fitted)
+        module = Classifier(start, objective, filled, card=card.to_json(), is_fitted=is_fitted)
         if request.recipe.data.train_subset.batch_size == AUTO and compute.is_main:
-            request = replace(request, recipe=fill_memory(module, len(dataset.train), compute, reporter))
+            request = replace(
+                request, recipe=fill_memory(module, request.recipe, len(dataset.train), compute, reporter)
+            )
         run = request.run or _create_run(request.recipe, dataset, found, compute, guessed)
         recipe = request.recipe if compute.is_main else as_decided(request.recipe, load_recipe(run.config))
         card = replace(card, recipe=_plain(recipe, dataset))
-        module.recipe, module.card = recipe, card.to_json()
+        module.card = card.to_json()
+        module.recipe = with_defaults(recipe, dataset, objective, is_fitted=is_fitted)
         provenance = _provenance(request)
         if compute.is_main:
             _write_beginning(run, request, recipe, start, card)
@@ -137,14 +140,16 @@ def _train(request: TrainingRequest, budget: Budget, reporter: Reporter) -> Trai
                 with heartbeat(reporter, "looking whether more images would help"):
                     look_ahead(probed, start.classes, len(dataset.train), run, recipe.seed)
         reporter.note(f"Run folder: {run.path}")
-        _note_transport(inputs, recipe, reporter)
+        _note_transport(inputs, module.recipe, reporter)
         job = Job(module, inputs, run, card, compute, watch, reporter, before, request.run is not None, budget)
         outcome = fit(job)
         if compute.is_main and not outcome.stop.interrupted:
             _complete_model(job, outcome, probed)
     result = _result(run, outcome, start, compute, read_curve(run))
     if compute.is_main:
-        _write_summary(run, {**result.to_dict(), **provenance, **_facts(run, recipe, card, compute), **clock.read()})
+        _write_summary(
+            run, {**result.to_dict(), **provenance, **_facts(run, module.recipe, card, compute), **clock.read()}
+        )
     return result
 
 
@@ -269,6 +274,7 @@ def _provenance(request: TrainingRequest) -> dict[str, Any]:
 
 def _facts(run: RunFolder, recipe: Recipe, card: ModelCard, compute: Compute) -> dict[str, Any]:
     return {
+        "filled_in": filled_in(recipe),
         "pseudo_labels": count_pseudo_labels(run),
         "max_epochs": recipe.max_epochs,
         "patience": recipe.training.early_stopping.patience,
