@@ -32,7 +32,10 @@ BEFORE_TRAINING = -1
 
 @dataclass(frozen=True)
 class EpochResult(Result):
-    """One epoch of training, from 0; at BEFORE_TRAINING only the classifier was fitted. `seconds` is all of it."""
+    """One epoch of training, from 0; at BEFORE_TRAINING only the classifier was fitted. `seconds` is all of it.
+
+    `val_loss_calibrated` is the validation loss with the best temperature; None where accuracy chooses among epochs.
+    """
 
     epoch: int
     train_loss: float
@@ -42,6 +45,12 @@ class EpochResult(Result):
     images_per_second: float
     seconds: float
     is_best: bool
+    val_loss_calibrated: float | None = None
+
+    @property
+    def loss_to_compare(self) -> float:
+        """The loss that chooses among epochs."""
+        return self.val_loss if self.val_loss_calibrated is None else self.val_loss_calibrated
 
     @property
     def is_trained(self) -> bool:

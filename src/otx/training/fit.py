@@ -142,7 +142,7 @@ def _reason(recipe: Recipe, patience: EarlyStopping, recorder: EpochRecorder) ->
     if patience.is_over and recorder.next_epoch < recipe.max_epochs:
         best = max(recorder.epochs, key=lambda epoch: (recorder.score(epoch), -epoch.epoch))
         figure = (
-            f"val/loss has not fallen below {best.val_loss:.4f}"
+            f"the calibrated val/loss has not fallen below {best.loss_to_compare:.4f}"
             if recorder.monitors_loss
             else f"val/accuracy has not risen above {best.val_accuracy:.4f}"
         )

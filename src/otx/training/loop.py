@@ -96,11 +96,11 @@ class Loop:
             line = LiveLine(self.reporter, f"epoch {epoch + 1}/{self.recipe.max_epochs}")
             train_loss = self.train_epoch(epoch, line)
             trained = line.seconds
-            accuracy, loss = self.validate(line)
+            accuracy, loss, calibrated = self.validate(line)
             self._note_time(line.seconds, line.seconds - trained)
             speed = line.images_per_second
             result = self.recorder.add(
-                EpochResult(epoch, train_loss, loss, accuracy, schedule.lr, speed, line.seconds, is_best=False)
+                EpochResult(epoch, train_loss, loss, accuracy, schedule.lr, speed, line.seconds, False, calibrated)
             )
             schedule.update(self.recorder.score(result))
             patience.update(epoch, self.recorder.score(result))
@@ -150,8 +150,8 @@ class Loop:
         return loss.detach()
 
     @torch.no_grad()
-    def validate(self, line: LiveLine) -> tuple[float, float]:
-        """Accuracy and loss of the averaged weights on the validation images of all processes."""
+    def validate(self, line: LiveLine) -> tuple[float, float, float | None]:
+        """Accuracy, loss and calibrated loss of the averaged weights on the validation images of all processes."""
         self.module.eval()
         with self.state.average.shown():
             for number, batch in enumerate(self.val_batches, 1):
@@ -189,9 +189,10 @@ class Loop:
         """Report the optimizer and its batches, and that another figure than accuracy chooses the epoch to keep."""
         self.reporter.note(in_words(self.recipe))
         if self.recorder.by_loss:
+            count = len(self.job.inputs.val)
             self.reporter.note(
-                f"The epoch with the lowest val/loss on the {len(self.job.inputs.val)} validation images is kept, not "
-                "the one with the highest accuracy (--training.best_by)."
+                f"The epoch with the lowest calibrated val/loss on the {count} validation images is kept, not the one "
+                "with the highest accuracy (--training.best_by)."
             )
 
     def save(self, path: Path) -> None:
@@ -234,7 +235,11 @@ class Loop:
         """Report that the learning rate has fallen since the last epoch."""
         lr, before = self.state.schedule.lr, self.recorder.epochs[-1].lr if self.recorder.epochs else 0.0
         if 0 < lr < before:
-            figure = "val/loss is not falling" if self.recorder.monitors_loss else "val/accuracy is not rising"
+            figure = (
+                "the calibrated val/loss is not falling"
+                if self.recorder.monitors_loss
+                else "val/accuracy is not rising"
+            )
             self.reporter.note(f"{figure}: learning rate {before:.2g} -> {lr:.2g}.")
 
 

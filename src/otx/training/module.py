@@ -16,6 +16,7 @@ from otx.errors import DataError, TrainingError
 from otx.networks.build import head_names
 from otx.networks.head import classifier_input
 from otx.recipe import OptimizerSettings, Recipe
+from otx.training.calibrated_loss import CalibratedLoss
 from otx.training.class_counts import ClassCounts
 from otx.training.frozen import freeze_statistics
 from otx.training.incremental import BODY_FACTOR, HEAD_FACTOR
@@ -57,6 +58,8 @@ class Classifier(nn.Module):
         # the validation loss of an untrained network may be NaN; it is shown as such
         self.val_loss = MeanMetric(nan_strategy="disable")
         self.val_counts = ClassCounts(len(start.classes))
+        chosen_by = {recipe.training.best_by, recipe.training.monitor}
+        self.val_calibrated = CalibratedLoss() if "loss" in chosen_by else None
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Logits (N, C) of images (N, 3, H, W) uint8."""
@@ -146,17 +149,21 @@ class Classifier(nn.Module):
         logits = self(batch.images)
         self.val_loss.update(functional.cross_entropy(logits, batch.labels), weight=len(batch.labels))
         self.val_counts.update(logits, batch.labels)
+        if self.val_calibrated is not None:
+            self.val_calibrated.update(logits, batch.labels)
 
-    def measured(self) -> tuple[float, float]:
-        """Accuracy and loss (nats) of the validation images of all processes since it was asked for last.
+    def measured(self) -> tuple[float, float, float | None]:
+        """Accuracy, loss and calibrated loss (nats) of the validation images of all processes since the last call.
 
         The accuracy is top-1, 0 to 1; with a balanced objective the mean over the classes that have images, so that
-        rare ones count like others.
+        rare ones count like others. The calibrated loss is None where no loss chooses among epochs.
         """
         accuracy, loss = self._accuracy().item(), self.val_loss.compute().item()
-        self.val_counts.reset()
-        self.val_loss.reset()
-        return accuracy, loss
+        calibrated = None if self.val_calibrated is None else self.val_calibrated.compute().item()
+        for metric in (self.val_counts, self.val_loss, self.val_calibrated):
+            if metric is not None:
+                metric.reset()
+        return accuracy, loss, calibrated
 
     def _accuracy(self) -> torch.Tensor:
         with warnings.catch_warnings():

@@ -39,12 +39,13 @@ class EpochRecorder:
 
     def score(self, epoch: EpochResult) -> float:
         """What is to rise, 0 to 1: accuracy, or the geometric mean of the true class's probability, exp(-loss)."""
-        return math.exp(-epoch.val_loss) if self.monitors_loss else epoch.val_accuracy
+        return math.exp(-epoch.loss_to_compare) if self.monitors_loss else epoch.val_accuracy
 
     def _rank(self, epoch: EpochResult) -> tuple[bool, float, float]:
         """The sort key for the best epoch; one whose loss is not finite comes after all others."""
         is_finite = math.isfinite(epoch.val_loss)
-        loss = epoch.val_loss if is_finite else 0.0
+        figure = epoch.loss_to_compare if self.by_loss else epoch.val_loss
+        loss = figure if is_finite else 0.0
         return (is_finite, -loss, epoch.val_accuracy) if self.by_loss else (is_finite, epoch.val_accuracy, -loss)
 
     @property
