@@ -122,9 +122,8 @@ def _train(request: TrainingRequest, budget: Budget, reporter: Reporter) -> Trai
         card = _card(start, dataset, request.recipe, num_old=start.num_old if objective.is_balanced else 0)
         module = Classifier(start, objective, filled, card=card.to_json(), is_fitted=is_fitted)
         if request.recipe.data.train_subset.batch_size == AUTO and compute.is_main:
-            request = replace(
-                request, recipe=fill_memory(module, request.recipe, len(dataset.train), compute, reporter)
-            )
+            with_batch = fill_memory(module, request.recipe, len(dataset.train), compute, reporter)
+            request = replace(request, recipe=with_batch)
         run = request.run or _create_run(request.recipe, dataset, found, compute, guessed)
         recipe = request.recipe if compute.is_main else as_decided(request.recipe, load_recipe(run.config))
         card = replace(card, recipe=_plain(recipe, dataset))
@@ -147,9 +146,8 @@ def _train(request: TrainingRequest, budget: Budget, reporter: Reporter) -> Trai
             _complete_model(job, outcome, probed)
     result = _result(run, outcome, start, compute, read_curve(run))
     if compute.is_main:
-        _write_summary(
-            run, {**result.to_dict(), **provenance, **_facts(run, module.recipe, card, compute), **clock.read()}
-        )
+        facts = _facts(run, module.recipe, card, compute)
+        _write_summary(run, {**result.to_dict(), **provenance, **facts, **clock.read()})
     return result
 
 
