@@ -155,14 +155,14 @@ class TrainingSettings:
     )
     best_by: str = setting(
         AUTO,
-        "which validation figure chooses the epoch that is kept; auto: loss after `head_first` with fewer than 500 "
-        "validation images, as few images make accuracy coarse, else accuracy; a resumed run keeps its own",
-        choices=(AUTO, "accuracy", "loss"),
+        "which validation figure chooses the epoch that is kept; auto: probability (of the true class, the mean) after "
+        "`head_first` with fewer than 500 validation images, else accuracy; a resumed run keeps its own",
+        choices=(AUTO, "accuracy", "loss", "probability"),
     )
     monitor: str = setting(
         AUTO,
         "which validation figure lowers the learning rate on a plateau and stops early; as best_by",
-        choices=(AUTO, "accuracy", "loss"),
+        choices=(AUTO, "accuracy", "loss", "probability"),
     )
     average_epochs: float | None = setting(
         None,

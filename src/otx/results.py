@@ -34,7 +34,8 @@ BEFORE_TRAINING = -1
 class EpochResult(Result):
     """One epoch of training, from 0; at BEFORE_TRAINING only the classifier was fitted. `seconds` is all of it.
 
-    `val_loss_calibrated` is the validation loss with the best temperature; None where accuracy chooses among epochs.
+    `val_probability` is the mean probability, 0 to 1, that the network gives to the true class of a validation image;
+    None in runs of before it was measured.
     """
 
     epoch: int
@@ -45,12 +46,7 @@ class EpochResult(Result):
     images_per_second: float
     seconds: float
     is_best: bool
-    val_loss_calibrated: float | None = None
-
-    @property
-    def loss_to_compare(self) -> float:
-        """The loss that chooses among epochs."""
-        return self.val_loss if self.val_loss_calibrated is None else self.val_loss_calibrated
+    val_probability: float | None = None
 
     @property
     def is_trained(self) -> bool:

@@ -202,7 +202,7 @@ def test_two_processes_keep_what_they_have_measured(photos: Path, weights: Path,
 def test_few_validation_images_choose_by_their_loss(photos: Path, weights: Path, tmp_path: Path) -> None:
     result, said = train(photos, weights, tmp_path, max_epochs=3)
     assert result.best_epoch == min(result.epochs, key=lambda epoch: epoch.val_loss).epoch
-    assert any(note.startswith("The epoch with the lowest calibrated val/loss on the ") for note in said.notes)
+    assert any(note.startswith("The epoch with the highest val/probability on the ") for note in said.notes)
 
 
 def test_a_head_of_another_kind_is_left_alone() -> None:

@@ -32,8 +32,8 @@ FROM_SCRATCH = ("sgd", 0.0058, 64, "accuracy", 0.0, False, 0.08)
     [
         ((5000, 999), PLAIN, False, FROM_SCRATCH),
         ((50, 9), PLAIN, False, FROM_SCRATCH),
-        ((999, 499), PLAIN, True, ("adamw", 0.00029, 16, "loss", 1.0, True, 0.3)),
-        ((1000, 499), PLAIN, True, ("adamw", 0.00029, 64, "loss", 1.0, True, 0.3)),
+        ((999, 499), PLAIN, True, ("adamw", 0.00029, 16, "probability", 1.0, True, 0.3)),
+        ((1000, 499), PLAIN, True, ("adamw", 0.00029, 64, "probability", 1.0, True, 0.3)),
         ((1000, 500), PLAIN, True, ("adamw", 0.00029, 64, "accuracy", 1.0, True, 0.3)),
         ((50, 9), GROWN, True, ("adamw", 0.00029, 16, "accuracy", 1.0, True, 0.3)),
         ((50, 9), DISTILLED, False, ("sgd", 0.0058, 64, "accuracy", 0.0, True, 0.08)),

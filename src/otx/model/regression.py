@@ -52,6 +52,13 @@ class Regression:
         loss, right = np.average(parts, axis=0, weights=sizes).tolist()
         return loss, right
 
+    def mean_probability(self, features: Features, labels: Labels) -> float:
+        """The mean probability of the true class, 0 to 1."""
+        rows = max(1, MAX_LOGITS // len(self.bias))
+        parts = [slice(start, start + rows) for start in range(0, len(labels), rows)]
+        found = [self.probabilities(features[part])[np.arange(len(labels[part])), labels[part]] for part in parts]
+        return float(np.concatenate(found).mean())
+
     def _measure(self, features: Features, labels: Labels) -> tuple[float, float]:
         import torch
 

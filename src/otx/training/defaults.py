@@ -18,7 +18,7 @@ from otx.training.objective import Objective
 ADAMW_LR = 0.05
 # with so few images an epoch would have few steps
 FEW_TRAIN, SMALL_BATCH = 1000, 16
-# so few make accuracy coarse, but not the loss
+# so few make accuracy coarse, but not the probabilities
 FEW_VAL = 500
 TUNING_SCALE = (0.3, 1.0)
 
@@ -31,11 +31,11 @@ def with_defaults(recipe: Recipe, dataset: Dataset, objective: Objective, *, is_
     """
     # old outputs are kept by SGD at rates of their own (incremental.py)
     keeps_old = objective.distillation is not None
-    by_loss = is_fitted and not objective.is_balanced and len(dataset.val) < FEW_VAL
+    are_few = is_fitted and not objective.is_balanced and len(dataset.val) < FEW_VAL
     return replace(
         recipe,
         optimizer=_optimizer(recipe.optimizer, is_fitted=is_fitted, keeps_old=keeps_old),
-        training=_training(recipe.training, is_fitted=is_fitted, freezes=is_fitted or keeps_old, by_loss=by_loss),
+        training=_training(recipe.training, is_fitted=is_fitted, freezes=is_fitted or keeps_old, are_few=are_few),
         data=replace(recipe.data, train_subset=_subset(recipe.data.train_subset, len(dataset.train), is_fitted)),
     )
 
@@ -72,8 +72,8 @@ def _optimizer(settings: OptimizerSettings, *, is_fitted: bool, keeps_old: bool)
     return replace(settings, clip_norm=1.0) if is_fitted and settings.clip_norm is None else settings
 
 
-def _training(settings: TrainingSettings, *, is_fitted: bool, freezes: bool, by_loss: bool) -> TrainingSettings:
-    figure = "loss" if by_loss else "accuracy"
+def _training(settings: TrainingSettings, *, is_fitted: bool, freezes: bool, are_few: bool) -> TrainingSettings:
+    figure = "probability" if are_few else "accuracy"
     average = settings.average_epochs
     return replace(
         settings,

@@ -19,7 +19,7 @@ from otx.signals import drop_signal_stack, name_of, signal_of
 from otx.training.batch_size import in_memory, out_of_memory
 from otx.training.loop import Job, Loop
 from otx.training.processes import make_fabric, quiet
-from otx.training.recorder import EpochRecorder
+from otx.training.recorder import LOSS, EpochRecorder
 from otx.training.state import Schedule, State
 from otx.training.stopping import EarlyStopping, GracefulStop, Interrupted, tell
 from otx.workspace import RunFolder
@@ -141,11 +141,8 @@ def _storage_error(run: RunFolder, error: OSError) -> OtxError:
 def _reason(recipe: Recipe, patience: EarlyStopping, recorder: EpochRecorder) -> tuple[StopReason, str]:
     if patience.is_over and recorder.next_epoch < recipe.max_epochs:
         best = max(recorder.epochs, key=lambda epoch: (recorder.score(epoch), -epoch.epoch))
-        figure = (
-            f"the calibrated val/loss has not fallen below {best.loss_to_compare:.4f}"
-            if recorder.monitors_loss
-            else f"val/accuracy has not risen above {best.val_accuracy:.4f}"
-        )
+        is_loss, value = recorder.monitor == LOSS, getattr(best, f"val_{recorder.monitor}")
+        figure = f"val/{recorder.monitor} has not {'fallen below' if is_loss else 'risen above'} {value:.4f}"
         return (
             StopReason.EARLY_STOPPING,
             f"early stopping: {figure} (epoch {best.epoch + 1}) for {patience.in_words}",

@@ -32,7 +32,6 @@ from otx.recipe import Recipe
 from otx.results import BEFORE_TRAINING, EpochResult
 from otx.training.batch_size import in_memory
 from otx.training.budget import PROBE_SHARE, STEP_PER_FEATURE, Budget
-from otx.training.calibrated_loss import calibrated_loss
 from otx.training.devices import Compute
 from otx.training.inputs import Inputs, plain_batches, to_network_input
 from otx.training.mirrored import hold_out, warn_of_mirrored
@@ -190,7 +189,7 @@ def fit_linear_probe(
         best = min(fits, key=lambda fit: fit.measure(*val)[0])
         train_loss, _ = best.measure(*train)
         val_loss, val_accuracy = best.measure(*val)
-        calibrated = calibrated_loss(best.logits(val[0]), val[1])
+        probability = best.mean_probability(*val)
         if by_class:
             val_accuracy = mean_recall(best.logits(val[0]).argmax(axis=1), val[1])
     head = network.get_classifier()
@@ -206,5 +205,5 @@ def fit_linear_probe(
         images_per_second=0.0,
         seconds=time.perf_counter() - started,
         is_best=True,
-        val_loss_calibrated=calibrated,
+        val_probability=probability,
     )

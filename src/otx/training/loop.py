@@ -24,8 +24,8 @@ from otx.training.budget import Budget
 from otx.training.defaults import in_words
 from otx.training.devices import Compute
 from otx.training.inputs import Inputs
-from otx.training.module import Classifier
-from otx.training.recorder import EpochRecorder, LiveLine
+from otx.training.module import Classifier, Measured
+from otx.training.recorder import ACCURACY, BEST, EpochRecorder, LiveLine
 from otx.training.state import State
 from otx.training.stopping import GracefulStop
 from otx.workspace import RunFolder
@@ -57,7 +57,7 @@ class Job:
     def recorder(self) -> EpochRecorder:
         """Keeps the epochs, and knows the figures that choose among them."""
         settings = self.module.recipe.training
-        return EpochRecorder(by_loss=settings.best_by == "loss", monitors_loss=settings.monitor == "loss")
+        return EpochRecorder(best_by=settings.best_by, monitor=settings.monitor)
 
     def keep(self, result: EpochResult, weights: Weights | None = None) -> None:
         """Write the model file, with these weights of the network, or its own. Called when it is the best so far."""
@@ -96,11 +96,20 @@ class Loop:
             line = LiveLine(self.reporter, f"epoch {epoch + 1}/{self.recipe.max_epochs}")
             train_loss = self.train_epoch(epoch, line)
             trained = line.seconds
-            accuracy, loss, calibrated = self.validate(line)
+            measured = self.validate(line)
             self._note_time(line.seconds, line.seconds - trained)
-            speed = line.images_per_second
             result = self.recorder.add(
-                EpochResult(epoch, train_loss, loss, accuracy, schedule.lr, speed, line.seconds, False, calibrated)
+                EpochResult(
+                    epoch=epoch,
+                    train_loss=train_loss,
+                    val_loss=measured.loss,
+                    val_accuracy=measured.accuracy,
+                    lr=schedule.lr,
+                    images_per_second=line.images_per_second,
+                    seconds=line.seconds,
+                    is_best=False,
+                    val_probability=measured.probability,
+                )
             )
             schedule.update(self.recorder.score(result))
             patience.update(epoch, self.recorder.score(result))
@@ -150,8 +159,8 @@ class Loop:
         return loss.detach()
 
     @torch.no_grad()
-    def validate(self, line: LiveLine) -> tuple[float, float, float | None]:
-        """Accuracy, loss and calibrated loss of the averaged weights on the validation images of all processes."""
+    def validate(self, line: LiveLine) -> Measured:
+        """Figures of the averaged weights on the validation images of all processes."""
         self.module.eval()
         with self.state.average.shown():
             for number, batch in enumerate(self.val_batches, 1):
@@ -188,10 +197,10 @@ class Loop:
     def _say_choice(self) -> None:
         """Report the optimizer and its batches, and that another figure than accuracy chooses the epoch to keep."""
         self.reporter.note(in_words(self.recipe))
-        if self.recorder.by_loss:
+        if self.recorder.best_by != ACCURACY:
             count = len(self.job.inputs.val)
             self.reporter.note(
-                f"The epoch with the lowest calibrated val/loss on the {count} validation images is kept, not the one "
+                f"The epoch with {BEST[self.recorder.best_by]} on the {count} validation images is kept, not the one "
                 "with the highest accuracy (--training.best_by)."
             )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -16,13 +17,27 @@ from otx.errors import DataError, TrainingError
 from otx.networks.build import head_names
 from otx.networks.head import classifier_input
 from otx.recipe import OptimizerSettings, Recipe
-from otx.training.calibrated_loss import CalibratedLoss
 from otx.training.class_counts import ClassCounts
 from otx.training.frozen import freeze_statistics
 from otx.training.incremental import BODY_FACTOR, HEAD_FACTOR
 from otx.training.losses import distillation_loss
 from otx.training.objective import Objective
 from otx.training.starting_point import StartingPoint
+
+
+class Measured(NamedTuple):
+    """Figures of validation images.
+
+    Args:
+        accuracy: top-1, 0 to 1; with a balanced objective the mean over the classes that have images, so that rare ones
+            count like others.
+        loss: cross-entropy in nats.
+        probability: the mean probability of the true class, 0 to 1.
+    """
+
+    accuracy: float
+    loss: float
+    probability: float
 
 
 class Classifier(nn.Module):
@@ -58,8 +73,7 @@ class Classifier(nn.Module):
         # the validation loss of an untrained network may be NaN; it is shown as such
         self.val_loss = MeanMetric(nan_strategy="disable")
         self.val_counts = ClassCounts(len(start.classes))
-        chosen_by = {recipe.training.best_by, recipe.training.monitor}
-        self.val_calibrated = CalibratedLoss() if "loss" in chosen_by else None
+        self.val_probability = MeanMetric(nan_strategy="disable")
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Logits (N, C) of images (N, 3, H, W) uint8."""
@@ -149,21 +163,15 @@ class Classifier(nn.Module):
         logits = self(batch.images)
         self.val_loss.update(functional.cross_entropy(logits, batch.labels), weight=len(batch.labels))
         self.val_counts.update(logits, batch.labels)
-        if self.val_calibrated is not None:
-            self.val_calibrated.update(logits, batch.labels)
+        self.val_probability.update(logits.softmax(dim=1).gather(1, batch.labels[:, None]))
 
-    def measured(self) -> tuple[float, float, float | None]:
-        """Accuracy, loss and calibrated loss (nats) of the validation images of all processes since the last call.
-
-        The accuracy is top-1, 0 to 1; with a balanced objective the mean over the classes that have images, so that
-        rare ones count like others. The calibrated loss is None where no loss chooses among epochs.
-        """
-        accuracy, loss = self._accuracy().item(), self.val_loss.compute().item()
-        calibrated = None if self.val_calibrated is None else self.val_calibrated.compute().item()
-        for metric in (self.val_counts, self.val_loss, self.val_calibrated):
-            if metric is not None:
-                metric.reset()
-        return accuracy, loss, calibrated
+    def measured(self) -> Measured:
+        """What the network reached on the validation images of all processes since it was asked for last."""
+        probability = self.val_probability.compute().item()
+        measured = Measured(self._accuracy().item(), self.val_loss.compute().item(), probability)
+        for metric in (self.val_counts, self.val_loss, self.val_probability):
+            metric.reset()
+        return measured
 
     def _accuracy(self) -> torch.Tensor:
         with warnings.catch_warnings():

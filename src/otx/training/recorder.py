@@ -18,35 +18,38 @@ from otx.results import EpochResult
 
 COLUMNS = tuple(field.name for field in dataclasses.fields(EpochResult))
 SHOW_SECONDS = 0.2
+ACCURACY, LOSS, PROBABILITY = "accuracy", "loss", "probability"
+# in words
+BEST = {ACCURACY: "the highest accuracy", LOSS: "the lowest val/loss", PROBABILITY: "the highest val/probability"}
 
 
 class EpochRecorder:
     """The epochs of a run, the best of them, and which comes next.
 
     Args:
-        by_loss: the best epoch has the lowest validation loss, and not the highest accuracy.
-        monitors_loss: the loss also lowers the learning rate and stops, and not accuracy.
+        best_by: the figure that chooses the best epoch: the highest accuracy or probability, or the lowest loss.
+        monitor: the figure that lowers the learning rate and stops.
     """
 
-    def __init__(self, *, by_loss: bool = False, monitors_loss: bool = False) -> None:
+    def __init__(self, *, best_by: str = ACCURACY, monitor: str = ACCURACY) -> None:
         self.epochs: list[EpochResult] = []
-        self.by_loss, self.monitors_loss = by_loss, monitors_loss
+        self.best_by, self.monitor = best_by, monitor
 
     @property
     def best(self) -> EpochResult | None:
-        """The epoch of the highest validation accuracy, among equals of the lowest loss; or that of the lowest loss."""
+        """The epoch with the best figure; among equals the loss decides, or the accuracy if it was not the figure."""
         return max(self.epochs, key=self._rank, default=None)
 
     def score(self, epoch: EpochResult) -> float:
-        """What is to rise, 0 to 1: accuracy, or the geometric mean of the true class's probability, exp(-loss)."""
-        return math.exp(-epoch.loss_to_compare) if self.monitors_loss else epoch.val_accuracy
+        """What is to rise, 0 to 1."""
+        return score_of(epoch, self.monitor)
 
     def _rank(self, epoch: EpochResult) -> tuple[bool, float, float]:
         """The sort key for the best epoch; one whose loss is not finite comes after all others."""
-        is_finite = math.isfinite(epoch.val_loss)
-        figure = epoch.loss_to_compare if self.by_loss else epoch.val_loss
-        loss = figure if is_finite else 0.0
-        return (is_finite, -loss, epoch.val_accuracy) if self.by_loss else (is_finite, epoch.val_accuracy, -loss)
+        if not math.isfinite(epoch.val_loss):
+            return False, 0.0, 0.0
+        second = -epoch.val_loss if self.best_by == ACCURACY else epoch.val_accuracy
+        return True, score_of(epoch, self.best_by), second
 
     @property
     def next_epoch(self) -> int:
@@ -63,15 +66,20 @@ class EpochRecorder:
         write_csv(path, COLUMNS, ([getattr(epoch, name) for name in COLUMNS] for epoch in self.epochs))
 
     def state_dict(self) -> dict[str, Any]:
-        return {"epochs": [epoch.to_dict() for epoch in self.epochs], **self._figures()}
-
-    def _figures(self) -> dict[str, bool]:
-        return {"by_loss": self.by_loss, "monitors_loss": self.monitors_loss}
+        return {"epochs": [epoch.to_dict() for epoch in self.epochs], "best_by": self.best_by, "monitor": self.monitor}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.epochs = [EpochResult(**epoch) for epoch in state["epochs"]]
-        # what the best epoch and score so far mean; the first checkpoints knew accuracy alone
-        self.by_loss, self.monitors_loss = (state.get(name, False) for name in self._figures())
+        # what the best epoch and score so far mean; the first checkpoints knew accuracy alone, and then loss
+        self.best_by = state.get("best_by", LOSS if state.get("by_loss") else ACCURACY)
+        self.monitor = state.get("monitor", LOSS if state.get("monitors_loss") else ACCURACY)
+
+
+def score_of(epoch: EpochResult, figure: str) -> float:
+    """A figure of an epoch as a number from 0 to 1 that is to rise; of the loss, the geometric mean probability."""
+    if figure == LOSS:
+        return math.exp(-epoch.val_loss)
+    return epoch.val_accuracy if figure == ACCURACY else epoch.val_probability or 0.0
 
 
 def count_epochs(path: Path) -> int:
