@@ -25,7 +25,7 @@ from otx.training.defaults import in_words
 from otx.training.devices import Compute
 from otx.training.inputs import Inputs
 from otx.training.module import Classifier, Measured
-from otx.training.recorder import ACCURACY, BEST, EpochRecorder, LiveLine
+from otx.training.recorder import ACCURACY, BEST, LOSS, EpochRecorder, LiveLine
 from otx.training.state import State
 from otx.training.stopping import GracefulStop
 from otx.workspace import RunFolder
@@ -244,11 +244,8 @@ class Loop:
         """Report that the learning rate has fallen since the last epoch."""
         lr, before = self.state.schedule.lr, self.recorder.epochs[-1].lr if self.recorder.epochs else 0.0
         if 0 < lr < before:
-            figure = (
-                "the calibrated val/loss is not falling"
-                if self.recorder.monitors_loss
-                else "val/accuracy is not rising"
-            )
+            direction = "falling" if self.recorder.monitor == LOSS else "rising"
+            figure = f"val/{self.recorder.monitor} is not {direction}"
             self.reporter.note(f"{figure}: learning rate {before:.2g} -> {lr:.2g}.")
 
 
