@@ -100,6 +100,8 @@ def test_of_two_epochs_with_the_same_accuracy_one_is_named() -> None:
     )
     by_loss = (replace(first, val_accuracy=0.8), replace(second, val_loss=0.5, is_best=True))
     assert "epoch 2 of 2, which has the lowest loss on" in kept_in_words(record(None, epochs=by_loss))
+    by_probability = (replace(by_loss[0], val_loss=0.1), replace(second, val_probability=0.9, is_best=True))
+    assert "has the highest mean probability of the true class on" in kept_in_words(record(None, epochs=by_probability))
 
 
 def test_an_accuracy_reached_before_is_not_still_getting_better() -> None:

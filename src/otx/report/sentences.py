@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from otx.report.figures import Confusion, confusions, halving_row, interval_in_percent, num_right, threshold_table
 from otx.report.record import Measurement, Record
-from otx.results import ClassResult, StopReason
+from otx.results import ClassResult, EpochResult, StopReason
 
 NEW = "new photo"
 HELD_BACK = "held-back photo"
@@ -210,12 +210,18 @@ def kept_in_words(record: Record) -> str:
         return "The model is the classifier fitted before the first epoch: no epoch after it was better."
     top = [epoch for epoch in record.epochs if epoch.val_accuracy == best.val_accuracy]
     if best.val_accuracy < max(epoch.val_accuracy for epoch in record.epochs):
-        why = "the lowest loss on the validation images"
+        why = f"{_other_figure(best, record.epochs)} on the validation images"
     elif len(top) == 1:
         why = "the highest accuracy on the validation images"
     else:
-        why = f"the lowest loss of the {len(top)} with the highest accuracy on the validation images"
+        why = f"{_other_figure(best, top)} of the {len(top)} with the highest accuracy on the validation images"
     return f"The model is that of epoch {best.epoch + 1} of {trained}, which has {why}."
+
+
+def _other_figure(best: EpochResult, epochs: Sequence[EpochResult]) -> str:
+    """Why an epoch was kept if not for its accuracy; runs of before the probability was measured went by the loss."""
+    is_lowest = best.val_loss == min(epoch.val_loss for epoch in epochs)
+    return "the lowest loss" if is_lowest else "the highest mean probability of the true class"
 
 
 def _handed_over(measured: Measurement) -> tuple[str, str] | None:
