@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from otx.catalogue import RECIPES, list_models, load_recipe, recipe_names
 from otx.errors import RecipeError, UsageError
-from otx.recipe import Recipe, from_dict
+from otx.recipe import BATCH_SIZE, Recipe, from_dict
 from otx.schema import all_settings
 from otx.yaml_text import dump_yaml, parse_text
 
@@ -51,7 +51,7 @@ def test_the_three_recipes_have_the_values_of_otx() -> None:
     }
     assert rates == {"mobilenet_v3_large": 0.0058, "efficientnet_b0": 0.0049, "efficientnet_v2": 0.0071}
     recipe = load_recipe("mobilenet_v3_large")
-    assert (recipe.max_epochs, recipe.data.input_size, recipe.optimizer.momentum) == (90, (224, 224), 0.9)
+    assert (recipe.max_epochs, recipe.data.input_size, BATCH_SIZE) == (90, (224, 224), 64)
     assert (recipe.scheduler.factor, recipe.scheduler.patience, recipe.scheduler.num_warmup_steps) == (0.5, 1, 10)
     assert (recipe.training.early_stopping.patience, recipe.optimizer.momentum) == (3, 0.9)
 

@@ -24,7 +24,7 @@ from otx.training.budget import Budget
 from otx.training.defaults import in_words
 from otx.training.devices import Compute
 from otx.training.inputs import Inputs
-from otx.training.module import Classifier, Measured
+from otx.training.module import Classifier, Measured, asked_rate
 from otx.training.recorder import ACCURACY, BEST, LOSS, EpochRecorder, LiveLine
 from otx.training.state import State
 from otx.training.stopping import GracefulStop
@@ -236,7 +236,7 @@ class Loop:
         if not math.isfinite(result.val_loss):
             self.reporter.warn(
                 f"The network's answers to the validation images are no numbers after epoch {result.epoch + 1}: the "
-                "learning rate is probably too high (--optimizer.lr)."
+                f"learning rate is probably too high (--optimizer.lr, now {asked_rate(self.module.card)})."
             )
         self.reporter.epoch(result, self.recipe.max_epochs)
 

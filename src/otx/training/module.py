@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import warnings
 from typing import NamedTuple
@@ -23,6 +24,11 @@ from otx.training.incremental import BODY_FACTOR, HEAD_FACTOR
 from otx.training.losses import distillation_loss
 from otx.training.objective import Objective
 from otx.training.starting_point import StartingPoint
+
+
+def asked_rate(card: str) -> float:
+    """The learning rate that a model card's recipe asks for, before `defaults.py` adapted it to the optimizer."""
+    return float(json.loads(card)["recipe"]["optimizer"]["lr"])
 
 
 class Measured(NamedTuple):
@@ -121,7 +127,8 @@ class Classifier(nn.Module):
         if not math.isfinite(loss.item()):
             raise TrainingError(
                 f"the loss became {loss.item()} in epoch {self.epoch + 1}, step {number}: {self._reason(number)}",
-                fix="lower the learning rate (--optimizer.lr), or begin from other weights; the best model yet is kept",
+                fix=f"lower the learning rate (--optimizer.lr, now {asked_rate(self.card)}), or begin from other "
+                "weights; the best model so far is kept",
             )
         self.train_loss.update(loss.detach())
         return loss
