@@ -155,11 +155,28 @@ def test_an_export_killed_between_its_two_files_is_completed(files: Path, traine
     assert np.array_equal(found, load_predictor(files / "exported_model.xml", "cpu").logits(images))
 
 
-def test_a_seal_is_found_right_and_its_absence_is_no_error(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["model.safetensors", "exported_model.xml", "exported_model.onnx"])
+def test_a_flipped_bit_in_the_checksum_itself_is_damage_too(name: str, files: Path, tmp_path: Path) -> None:
+    shutil.copytree(files, tmp_path, dirs_exist_ok=True)
+    whole = (files / name).read_bytes()
+    place = whole.index(f"{CHECKSUM_KEY}:".encode())
+    for byte in range(place, place + len(EMPTY)):
+        damaged = bytearray(whole)
+        damaged[byte] ^= 1 << byte % 8
+        # each a file of its own, since the answer for a file is remembered by its time, its size and its inode
+        path = tmp_path / f"{byte}_{name}"
+        path.write_bytes(damaged)
+        if path.suffix == ".xml":
+            shutil.copy(files / "exported_model.bin", path.with_suffix(".bin"))
+        with pytest.raises(ModelError, match="is damaged"):
+            verify_checksum(path)
+
+
+def test_a_checksum_is_found_and_its_absence_is_no_error(tmp_path: Path) -> None:
     data = with_checksum(f'{{"{CHECKSUM_KEY}": "{EMPTY}"}} and more'.encode())
     assert EMPTY.encode() not in data
     assert with_checksum(data) == data
-    for content in (data, b"no seal at all", b""):
+    for content in (data, b"none at all", b""):
         (tmp_path / "file.onnx").write_bytes(content)
         verify_checksum(tmp_path / "file.onnx")
     (tmp_path / "file.onnx").write_bytes(data.replace(b"more", b"less"))
