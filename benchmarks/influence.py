@@ -2,15 +2,15 @@
 
     python benchmarks/influence.py FOLDER:FIRST[:OLD]... --weights NAME=FILE.safetensors... --out RESULTS.jsonl
         [--seeds 0 1 2] [--size 224] [--epochs 12] [--start 5] [--device cpu] [--jobs 1] [--workers N] [--minutes 60]
-    python benchmarks/influence.py CIFAR10 --long_tail 100 --weights ... --epochs 40 --start 20 --size 64 ...
+    python benchmarks/influence.py CIFAR10 --long_tail 100 [--head N] --weights ... --epochs 40 --start 20 --size 64 ...
     python benchmarks/influence.py --out RESULTS.jsonl
 
 FOLDER holds class folders. A network is trained on its FIRST classes, then on OLD (default 20) images of each of these
 and all of the others, once for each loss and sampler; all start from the same model and train on the same images for
 the same number of epochs. Three of ten images of each class are held out for the test, one of ten for validation.
 
-`--long_tail 100`: one training on CIFAR10, a folder with train/ and test/, whose classes have from 5,000 images down to
-a hundredth of that, in equal ratios. Prints top-1 of old and new classes and the mean over all classes, with the
+`--long_tail 100`: one training on CIFAR10, a folder with train/ and test/, whose classes have from all their images (of
+CIFAR-10 5,000; at most `--head`) down to a hundredth of that, in equal ratios. Prints top-1 of old and new classes and the mean over all classes, with the
 deviation over seeds.
 """
 
@@ -57,13 +57,14 @@ def lay_out(folder: Path, root: Path, counts: Counts, seed: int) -> Path:
     return root
 
 
-def lay_out_tail(folder: Path, root: Path, ratio: float, seed: int) -> Path:
+def lay_out_tail(folder: Path, root: Path, cell: dict[str, Any]) -> Path:
     """Link CIFAR-10 with a long tail: the classes have from all images down to all / ratio; test/ is whole."""
     names = sorted(path.name for path in (folder / "train").iterdir())
     for number, name in enumerate(names):
         images = sorted((folder / "train" / name).iterdir())
-        random.Random(seed).shuffle(images)
-        count = round(len(images) * ratio ** (-number / (len(names) - 1)))
+        random.Random(cell["seed"]).shuffle(images)
+        most = min(len(images), cell["head"] or len(images))
+        count = round(most * cell["long_tail"] ** (-number / (len(names) - 1)))
         val = max(1, count // 10)
         link(folder, root, "test", name, sorted((folder / "test" / name).iterdir()))
         link(folder, root, "val", name, images[:val])
@@ -105,7 +106,7 @@ def add_classes(cell: dict[str, Any], folder: Path, weights: Path, options: argp
 def long_tail(cell: dict[str, Any], folder: Path, weights: Path, options: argparse.Namespace) -> list[dict[str, Any]]:
     """Train once; the classes with more than half of the logarithmic range of images count as old."""
     with tempfile.TemporaryDirectory() as scratch:
-        data = lay_out_tail(folder, Path(scratch) / "data", cell["long_tail"], cell["seed"])
+        data = lay_out_tail(folder, Path(scratch) / "data", cell)
         overrides = settings(cell, weights, options)
         engine = Engine(data, model=f"timm/{cell['model']}", work_dir=Path(scratch) / "work", overrides=overrides)
         recalls = [item.recall for item in tested(engine, engine.train().model_path)]
@@ -125,11 +126,8 @@ def cells(options: argparse.Namespace) -> Iterator[tuple[dict[str, Any], Path, P
         cell = {"folder": Path(path).name, "model": model, "seed": seed, "epochs": options.epochs, "size": options.size}
         if options.long_tail:
             for loss, sampler in METHODS:
-                yield (
-                    {**cell, "long_tail": options.long_tail, "loss": loss, "sampler": sampler},
-                    Path(path),
-                    Path(weights),
-                )
+                tail = {"long_tail": options.long_tail, "head": options.head, "loss": loss, "sampler": sampler}
+                yield {**cell, **tail}, Path(path), Path(weights)
         else:
             first, old = int(numbers[0]), int(numbers[1]) if len(numbers) > 1 else 20
             yield {**cell, "first": first, "old": old}, Path(path), Path(weights)
@@ -149,7 +147,8 @@ def finish(
 def table(rows: list[dict[str, Any]]) -> None:
     found = defaultdict(list)
     for row in rows:
-        scenario = f"1:{row['long_tail']}" if "long_tail" in row else f"{row['first']} + others"
+        tail = "long_tail" in row
+        scenario = f"1:{row['long_tail']:g} of {row.get('head') or 'all'}" if tail else f"{row['first']} + others"
         found[row["folder"], scenario, row["model"], row["loss"], row["sampler"]].append(row)
     print("data | classes | network | loss | sampler | old | new | mean over classes | seeds")
     for key, own in sorted(found.items()):
@@ -168,13 +167,14 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--start", type=int, default=5)
     parser.add_argument("--long_tail", type=float)
+    parser.add_argument("--head", type=int, help="images of the class with most")
     parser.add_argument("--device", default="cpu", choices=("cpu", "gpu"))
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--workers", type=int)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--minutes", type=float, default=60)
     options = parser.parse_args()
-    keys = ("folder", "model", "seed", "epochs", "size", "first", "old", "long_tail", "loss", "sampler")
+    keys = ("folder", "model", "seed", "epochs", "size", "first", "old", "long_tail", "head", "loss", "sampler")
     done = [{key: row[key] for key in keys if key in row} for row in read(options.out)]
     left = [each for each in cells(options) if not any(each[0].items() <= row.items() for row in done)]
     until = time.time() + 60 * options.minutes

@@ -93,7 +93,7 @@ class Parser(argparse.ArgumentParser):
         for action in hidden:
             action.help = argparse.SUPPRESS
         for action in set(shown) - set(hidden) if short else ():
-            action.help = re.sub(r";.*?(?= \(default|$)", "", str(action.help))
+            action.help = re.sub(r";(?! default: )[^;]*?(?=;| \(default|$)", "", str(action.help))
         try:
             formatter = self._get_formatter()
             for group in self._action_groups:

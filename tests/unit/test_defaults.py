@@ -9,7 +9,7 @@ from torch import nn
 
 from otx.data.dataset import Dataset, Subset
 from otx.recipe import Recipe
-from otx.training.defaults import with_defaults
+from otx.training.defaults import in_words, with_defaults
 from otx.training.incremental import Distillation
 from otx.training.objective import Objective
 
@@ -66,3 +66,13 @@ def test_what_the_recipe_says_is_kept() -> None:
     }
     recipe = Recipe().override(said)
     assert with_defaults(recipe, dataset(50, 9), PLAIN, is_fitted=True) == recipe
+
+
+def test_a_learning_rate_that_is_not_the_one_asked_for_is_explained() -> None:
+    asked = Recipe().override({"optimizer.lr": 0.001})
+    filled = with_defaults(asked, dataset(50, 9), PLAIN, is_fitted=True)
+    expected = "AdamW with a learning rate of 5e-05, a twentieth of optimizer.lr, and 16 images a step"
+    assert in_words(filled, asked.to_dict()).startswith(expected)
+    named = asked.override({"optimizer.name": "adamw"})
+    filled = with_defaults(named, dataset(50, 9), PLAIN, is_fitted=True)
+    assert in_words(filled, named.to_dict()).startswith("AdamW with a learning rate of 0.001 and 16 images a step")

@@ -5,6 +5,7 @@ Fine tuning begins with a classifier that was fitted to features. Each value was
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -56,11 +57,18 @@ def filled_in(recipe: Recipe) -> dict[str, Any]:
     }
 
 
-def in_words(recipe: Recipe) -> str:
-    """The optimizer and its batches, for the user."""
+def in_words(recipe: Recipe, asked: Mapping[str, Any]) -> str:
+    """The optimizer and its batches, for the user.
+
+    Args:
+        asked: the recipe before `with_defaults`, as a dictionary.
+    """
     name = {"sgd": "SGD", "adamw": "AdamW"}[recipe.optimizer.name]
     images = recipe.data.train_subset.batch_size
-    return f"{name} with a learning rate of {recipe.optimizer.lr:.2g} and {images} images a step (docs/training.md)."
+    is_other = asked["optimizer"]["name"] == AUTO and recipe.optimizer.name == "adamw"
+    part = ", a twentieth of optimizer.lr," if is_other else ""
+    rate = f"{recipe.optimizer.lr:.2g}{part}"
+    return f"{name} with a learning rate of {rate} and {images} images a step (docs/training.md)."
 
 
 def _optimizer(settings: OptimizerSettings, *, is_fitted: bool, keeps_old: bool) -> OptimizerSettings:

@@ -196,7 +196,7 @@ class Loop:
 
     def _say_choice(self) -> None:
         """Report the optimizer and its batches, and that another figure than accuracy chooses the epoch to keep."""
-        self.reporter.note(in_words(self.recipe))
+        self.reporter.note(in_words(self.recipe, self.job.card.recipe))
         if self.recorder.best_by != ACCURACY:
             count = len(self.job.inputs.val)
             self.reporter.note(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import platform
@@ -113,7 +114,8 @@ def _train(request: TrainingRequest, budget: Budget, reporter: Reporter) -> Trai
     prepare_network(start, request.recipe, compute, watch, reporter)
     is_fitted = _begins_fitted(request, start, dataset)
     # in the run folder it stays open: a training that begins with this model may be of another kind
-    filled = with_defaults(request.recipe, dataset, objective, is_fitted=is_fitted)
+    fill = functools.partial(with_defaults, dataset=dataset, objective=objective, is_fitted=is_fitted)
+    filled = fill(request.recipe)
     with open_inputs(dataset, start.preprocessing, filled) as inputs:
         is_probed = is_fitted and request.run is None and compute.is_main
         # on rank 0; the other ranks get its weights with the network
@@ -128,7 +130,7 @@ def _train(request: TrainingRequest, budget: Budget, reporter: Reporter) -> Trai
         recipe = request.recipe if compute.is_main else as_decided(request.recipe, load_recipe(run.config))
         card = replace(card, recipe=_plain(recipe, dataset))
         module.card = card.to_json()
-        module.recipe = with_defaults(recipe, dataset, objective, is_fitted=is_fitted)
+        module.recipe = fill(recipe)
         provenance = _provenance(request)
         if compute.is_main:
             _write_beginning(run, request, recipe, start, card)
