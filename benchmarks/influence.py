@@ -10,8 +10,8 @@ and all of the others, once for each loss and sampler; all start from the same m
 the same number of epochs. Three of ten images of each class are held out for the test, one of ten for validation.
 
 `--long_tail 100`: one training on CIFAR10, a folder with train/ and test/, whose classes have from all their images (of
-CIFAR-10 5,000; at most `--head`) down to a hundredth of that, in equal ratios. Prints top-1 of old and new classes and the mean over all classes, with the
-deviation over seeds.
+CIFAR-10 5,000; at most `--head`) down to a hundredth of that, in equal ratios. Prints top-1 of old and new classes and
+the mean over all classes, with the deviation over seeds.
 """
 
 from __future__ import annotations
