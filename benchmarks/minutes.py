@@ -6,7 +6,7 @@
 
 All train the same network from the same weights on the training and validation images of otx's split, 224 x 224, and
 are tested on its test images. Only otx takes a time. For the others the script does what a person would do: it trains
-one epoch and two, and from then on asks for as many epochs as fit (`fine_tune(N)`, its first epoch with the body
+one epoch, two if time is left, and then asks for as many epochs as fit (`fine_tune(N)`, its first epoch with the body
 frozen; `--max_epochs N`); where not even one fits, it is one. Seconds are those of whole commands, imports and otx's
 report included. `run_otx.py` is a script that starts OTX with the weights named by PEER_WEIGHTS. One run at a time, on
 a machine that does nothing else; finished ones are lines of WORK/results.jsonl and are left out the next time.
@@ -39,7 +39,7 @@ set_seed(seed)
 files = get_image_files(data / "train") + get_image_files(data / "val")
 dls = ImageDataLoaders.from_path_func(
     data, files, lambda path: path.parent.name, valid_pct=0.1, seed=seed, item_tfms=Resize(460),
-    batch_tfms=aug_transforms(size=224), num_workers=0,
+    batch_tfms=aug_transforms(size=224),
 )
 learn = vision_learner(dls, network, metrics=accuracy, pretrained=False, n_out=len(dls.vocab))
 found = learn.model[0].model.load_state_dict(load_file(weights), strict=False)
@@ -101,13 +101,20 @@ def run_peer(task: Task, epochs: int) -> Result:
 
 def fitting(run: Callable[[Task, int], Result], task: Task, limit: float) -> tuple[int, Result | None]:
     """How many epochs fit into `limit` seconds, from trainings of one and of two; and the result if it is known."""
-    known = task.work.parent / f"{task.work.name}.speed.json"
-    if not known.is_file():
-        known.write_text(json.dumps([run(task, epochs) for epochs in (1, 2)]))
-    one, two = (Result(*each) for each in json.loads(known.read_text()))
-    each = max(1e-9, two.seconds - one.seconds)
-    epochs = max(1, 1 + int((limit - one.seconds) / each))
+    one = trained(run, task, 1)
+    if one.seconds >= limit:
+        return 1, one
+    two = trained(run, task, 2)
+    epochs = max(1, 1 + int((limit - one.seconds) / max(1e-9, two.seconds - one.seconds)))
     return epochs, {1: one, 2: two}.get(epochs)
+
+
+def trained(run: Callable[[Task, int], Result], task: Task, epochs: int) -> Result:
+    """The result of a training of so many epochs, which is kept in a file."""
+    known = task.work.parent / f"{task.work.name}.{epochs}.json"
+    if not known.is_file():
+        known.write_text(json.dumps(run(task, epochs)))
+    return Result(*json.loads(known.read_text()))
 
 
 def finish(tool: str, folder: Path, minutes: float, seed: int, options: argparse.Namespace) -> dict[str, Any]:
