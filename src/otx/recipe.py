@@ -18,13 +18,15 @@ BATCH_SIZE = 64
 TIME = re.compile(r"(?:([\d.]+)h)?(?:([\d.]+)m(?:in)?)?(?:([\d.]+)s?)?")
 # importing the libraries and writing the report alone take most of it
 SHORTEST_TIME = 30
+ACCURACY, LOSS, PROBABILITY = FIGURES = ("accuracy", "loss", "probability")
+CROSS_ENTROPY, INFLUENCE_BALANCED, CLASS_BALANCED = LOSSES = ("cross_entropy", "influence_balanced", "class_balanced")
 STANDARD, LETTERBOX, CROP = RESIZE_TYPES = ("standard", "letterbox", "crop")
 
 
 @dataclass(frozen=True)
 class EngineSettings:
     device: str = setting(
-        "auto", "where to compute", choices=("auto", "cpu", "gpu"), also={"cuda": "gpu", "cuda:0": "gpu", "0": "gpu"}
+        AUTO, "where to compute", choices=(AUTO, "cpu", "gpu"), also={"cuda": "gpu", "cuda:0": "gpu", "0": "gpu"}
     )
     num_devices: int = setting(1, "processes on this machine, one a device", low=1)
     num_nodes: int = setting(1, "machines, each started with torchrun", low=1)
@@ -145,11 +147,7 @@ class EarlyStoppingSettings:
 
 @dataclass(frozen=True)
 class TrainingSettings:
-    loss: str = setting(
-        "auto",
-        "what is minimised; auto: cross_entropy, but influence_balanced where classes join a model and its old ones",
-        choices=("auto", "cross_entropy", "influence_balanced", "class_balanced"),
-    )
+    loss: str = setting(CROSS_ENTROPY, "what is minimised", choices=LOSSES, also={AUTO: CROSS_ENTROPY})
     head_first: bool = setting(
         True, "with pretrained weights: begin with a classifier fitted to features computed once (logistic regression)"
     )
@@ -157,12 +155,12 @@ class TrainingSettings:
         AUTO,
         "which validation figure chooses the epoch that is kept; auto: probability (of the true class, the mean) after "
         "`head_first` with fewer than 500 validation images, else accuracy; a resumed run keeps its own",
-        choices=(AUTO, "accuracy", "loss", "probability"),
+        choices=(AUTO, *FIGURES),
     )
     monitor: str = setting(
         AUTO,
         "which validation figure lowers the learning rate on a plateau and stops early; as best_by",
-        choices=(AUTO, "accuracy", "loss", "probability"),
+        choices=(AUTO, *FIGURES),
     )
     average_epochs: float | None = setting(
         None,
@@ -171,7 +169,7 @@ class TrainingSettings:
         low=0.0,
     )
     freeze_statistics: bool | None = setting(
-        None, "keep the running statistics of batch norm as they are; default: after `head_first`"
+        None, "keep the running statistics of batch norm; default: after `head_first`, where it beats chance"
     )
     freeze_stages: int = setting(
         0, "how many of the first stages of the network keep their weights; its stem is the first", low=0

@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from conftest import SMALL, SMALL_MODEL, Recorder
+from images import write_folders
 from otx import Engine
 from otx.errors import UsageError
 from otx.model.modelfile import load_model
@@ -115,6 +116,22 @@ def test_after_it_gradients_are_clipped_and_statistics_kept(photos: Path, weight
     train(photos, weights, tmp_path / "clipped", max_epochs=1, **changes, **{"data.train_subset.batch_size": 200})
     moved = statistics_of(tmp_path / "clipped", "conv_stem.weight") - given["conv_stem.weight"]
     assert 0 < float(moved.norm()) < 1e-2
+
+
+def test_statistics_that_do_not_suit_the_images_are_not_kept(weights: Path, tmp_path: Path) -> None:
+    """As with images of 32x32 pixels and weights of 224x224: such a network would never learn."""
+    alike = write_folders(tmp_path / "alike", {"a": 20, "b": 20})
+    given, name = load_file(weights), "bn1.running_mean"
+    _, said = train(alike, weights, tmp_path / "own", max_epochs=1)
+    assert any(text.startswith("The fitted classifier hardly tells the classes apart") for text in said.warnings)
+    filled = json.loads(latest_run(tmp_path / "own").summary.read_text())["filled_in"]
+    assert filled["training.freeze_statistics"] is False
+    first = statistics_of(tmp_path / "own", name)
+    assert not torch.equal(first, given[name])
+    Engine(work_dir=tmp_path / "own").train(resume=True, max_epochs=2)
+    assert not torch.equal(statistics_of(tmp_path / "own", name), first)
+    train(alike, weights, tmp_path / "kept", max_epochs=1, **{"training.freeze_statistics": True})
+    assert torch.equal(statistics_of(tmp_path / "kept", name), given[name])
 
 
 def test_it_can_be_left_out_and_random_weights_do_without(photos: Path, weights: Path, tmp_path: Path) -> None:

@@ -74,15 +74,15 @@ def test_new_classes_alone_keep_the_old_by_distillation_and_lose_them_without(tm
 
 @pytest.fixture(scope="module")
 def grown(old: Engine, colours: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Engine, Recorder]:
-    return further(old, colours / "all", tmp_path_factory.mktemp("grown"), **{"training.start_epoch": 2})
+    return further(old, colours / "all", tmp_path_factory.mktemp("grown"))
 
 
-def test_all_classes_together_use_the_influence_balanced_loss(grown: tuple[Engine, Recorder], old: Engine) -> None:
+def test_all_classes_together_use_cross_entropy(grown: tuple[Engine, Recorder], old: Engine) -> None:
     engine, said = grown
     assert said.notes[0].startswith("The settings are those ")
     assert "Classes the model knows and the data has: bee, cow, dog." in said.notes
     assert "New classes: ant, elk, fox." in said.notes
-    assert "Influence-balanced loss from epoch 3 on (--training.loss)." in said.notes
+    assert any(note.startswith("The loss is cross-entropy: where classes join a model") for note in said.notes)
     card = read_card(latest_run(engine.work_dir).model)
     assert card.classes == ("bee", "cow", "dog", "ant", "elk", "fox")
     assert (card.num_old, card.network) == (3, "resnet10t")
@@ -132,8 +132,10 @@ def test_the_command_line_prints_old_and_new(
 def test_a_stopped_run_goes_on_with_the_same_classes_and_the_same_lesson(
     part: str, old: Engine, colours: Path, tmp_path: Path
 ) -> None:
-    whole, _ = further(old, colours / part, tmp_path / "whole", **{"training.start_epoch": 1})
-    first = Engine(colours / part, work_dir=tmp_path / "half", overrides={**SETTINGS, "training.start_epoch": 1})
+    changes = {"training.loss": "influence_balanced", "training.start_epoch": 1}
+    whole, said = further(old, colours / part, tmp_path / "whole", **changes)
+    assert "Influence-balanced loss from epoch 2 on." in said.notes
+    first = Engine(colours / part, work_dir=tmp_path / "half", overrides={**SETTINGS, **changes})
     first.train(checkpoint=latest_run(old.work_dir).model, max_epochs=2)
     Engine(work_dir=tmp_path / "half").train(resume=True, max_epochs=4)
     figures = [

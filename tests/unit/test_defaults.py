@@ -9,7 +9,8 @@ from torch import nn
 
 from otx.data.dataset import Dataset, Subset
 from otx.recipe import Recipe
-from otx.training.defaults import in_words, with_defaults
+from otx.results import EpochResult
+from otx.training.defaults import in_words, suits, with_defaults
 from otx.training.incremental import Distillation
 from otx.training.objective import Objective
 
@@ -76,3 +77,14 @@ def test_a_learning_rate_that_is_not_the_one_asked_for_is_explained() -> None:
     named = asked.override({"optimizer.name": "adamw"})
     filled = with_defaults(named, dataset(50, 9), PLAIN, is_fitted=True)
     assert in_words(filled, named.to_dict()).startswith("AdamW with a learning rate of 0.001 and 16 images a step")
+
+
+@pytest.mark.parametrize(
+    ("probability", "num_classes", "expected"),
+    [(0.12, 10, False), (0.2, 10, True), (0.51, 2, False), (0.6, 2, True), (0.06, 1000, True), (None, 10, True)],
+)
+def test_features_suit_the_images_if_a_classifier_tells_them_apart(
+    probability: float | None, num_classes: int, expected: bool
+) -> None:
+    before = EpochResult(-1, 1.0, 1.0, 0.5, 0.0, 0.0, 1.0, is_best=True, val_probability=probability)
+    assert suits(before, num_classes) is expected

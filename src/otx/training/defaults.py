@@ -11,7 +11,17 @@ from typing import Any
 
 from otx.data.augmentation import SCALE
 from otx.data.dataset import Dataset
-from otx.recipe import AUTO, BATCH_SIZE, OptimizerSettings, Recipe, TrainingSettings, TrainSubsetSettings
+from otx.recipe import (
+    ACCURACY,
+    AUTO,
+    BATCH_SIZE,
+    PROBABILITY,
+    OptimizerSettings,
+    Recipe,
+    TrainingSettings,
+    TrainSubsetSettings,
+)
+from otx.results import EpochResult
 from otx.schema import to_plain
 from otx.training.objective import Objective
 
@@ -22,6 +32,8 @@ FEW_TRAIN, SMALL_BATCH = 1000, 16
 # so few make accuracy coarse, but not the probabilities
 FEW_VAL = 500
 TUNING_SCALE = (0.3, 1.0)
+# a fitted classifier that gains less over chance says that the features do not suit the images
+LEAST_GAIN = 0.05
 
 
 def with_defaults(recipe: Recipe, dataset: Dataset, objective: Objective, *, is_fitted: bool) -> Recipe:
@@ -39,6 +51,16 @@ def with_defaults(recipe: Recipe, dataset: Dataset, objective: Objective, *, is_
         training=_training(recipe.training, is_fitted=is_fitted, freezes=is_fitted or keeps_old, are_few=are_few),
         data=replace(recipe.data, train_subset=_subset(recipe.data.train_subset, len(dataset.train), is_fitted)),
     )
+
+
+def suits(before: EpochResult, num_classes: int) -> bool:
+    """Whether a fitted classifier tells the classes apart: the mean probability of the true class is above chance.
+
+    If not (photos of 32x32 pixels, say, for a network that was trained on those of 224x224), the running statistics
+    of batch norm do not suit the images either, and a network that keeps them may never learn.
+    """
+    chance = 1 / num_classes
+    return before.val_probability is None or before.val_probability - chance >= LEAST_GAIN * (1 - chance)
 
 
 def filled_in(recipe: Recipe) -> dict[str, Any]:
@@ -81,7 +103,7 @@ def _optimizer(settings: OptimizerSettings, *, is_fitted: bool, keeps_old: bool)
 
 
 def _training(settings: TrainingSettings, *, is_fitted: bool, freezes: bool, are_few: bool) -> TrainingSettings:
-    figure = "probability" if are_few else "accuracy"
+    figure = PROBABILITY if are_few else ACCURACY
     average = settings.average_epochs
     return replace(
         settings,

@@ -13,13 +13,13 @@ from lightning.fabric import Fabric
 from otx.data.transport import workers_in_words
 from otx.errors import OtxError, StoppedError, StorageError, TrainingError
 from otx.files import cannot_write
-from otx.recipe import Recipe
+from otx.recipe import LOSS, Recipe
 from otx.results import EpochResult, StopReason
 from otx.signals import drop_signal_stack, name_of, signal_of
 from otx.training.batch_size import in_memory, out_of_memory
 from otx.training.loop import Job, Loop
 from otx.training.processes import make_fabric, quiet
-from otx.training.recorder import LOSS, EpochRecorder
+from otx.training.recorder import EpochRecorder
 from otx.training.state import Schedule, State
 from otx.training.stopping import EarlyStopping, GracefulStop, Interrupted, tell
 from otx.workspace import RunFolder

@@ -17,15 +17,16 @@ from otx.errors import StorageError
 from otx.events import Reporter
 from otx.model.card import ModelCard
 from otx.model.modelfile import save_model
+from otx.recipe import ACCURACY, LOSS
 from otx.results import EpochResult
 from otx.training.acceleration.threads import ThreadWatch
 from otx.training.average import Weights
 from otx.training.budget import Budget
-from otx.training.defaults import in_words
+from otx.training.defaults import in_words, suits
 from otx.training.devices import Compute
 from otx.training.inputs import Inputs
 from otx.training.module import Classifier, Measured, asked_rate
-from otx.training.recorder import ACCURACY, BEST, LOSS, EpochRecorder, LiveLine
+from otx.training.recorder import BEST, EpochRecorder, LiveLine
 from otx.training.state import State
 from otx.training.stopping import GracefulStop
 from otx.workspace import RunFolder
@@ -188,6 +189,7 @@ class Loop:
         if self.recorder.next_epoch < self.recipe.max_epochs:
             self.state.average.begin(len(self.batches))
             self._say_choice()
+            self._look_at_start()
             if self.fabric.is_global_zero:
                 self.run.summary.unlink(missing_ok=True)
             if self.state.steps == 0:
@@ -203,6 +205,21 @@ class Loop:
                 f"The epoch with {BEST[self.recorder.best_by]} on the {count} validation images is kept, not the one "
                 "with the highest accuracy (--training.best_by)."
             )
+
+    def _look_at_start(self) -> None:
+        """Train the statistics of batch norm, too, if the fitted classifier shows that they do not suit the images."""
+        first, classes = next(iter(self.recorder.epochs), None), self.job.card.classes
+        if first is None or first.is_trained or suits(first, len(classes)):
+            return
+        size = self.job.card.preprocessing
+        self.reporter.warn(
+            f"The fitted classifier hardly tells the classes apart: the true one gets a probability of "
+            f"{first.val_probability:.2f} on average, by chance {1 / len(classes):.2f}. The network's features do not "
+            f"suit images of {size.height}x{size.width} pixels; a larger --data.input_size or another network may help."
+        )
+        if self.job.card.recipe["training"]["freeze_statistics"] is None:
+            self.recipe = replace(self.recipe, training=replace(self.recipe.training, freeze_statistics=False))
+            self.module.recipe = self.recipe
 
     def save(self, path: Path) -> None:
         """Write a checkpoint, on rank 0 only."""

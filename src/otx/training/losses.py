@@ -8,6 +8,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from otx.recipe import CLASS_BALANCED, INFLUENCE_BALANCED
+
 EPSILON = 1e-3
 TEMPERATURE = 2.0
 
@@ -98,9 +100,9 @@ def make_loss(
     name: str, class_counts: Sequence[int], *, alpha: float, start_epoch: int, label_smoothing: float
 ) -> nn.Module:
     """The loss that a recipe names; each takes (logits, labels, features, epoch)."""
-    if name == "influence_balanced":
+    if name == INFLUENCE_BALANCED:
         return InfluenceBalancedLoss(class_counts, alpha, start_epoch, label_smoothing=label_smoothing)
-    weights = effective_number_weights(class_counts) if name == "class_balanced" else None
+    weights = effective_number_weights(class_counts) if name == CLASS_BALANCED else None
     return WeightedCrossEntropy(weights, label_smoothing=label_smoothing)
 
 

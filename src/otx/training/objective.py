@@ -9,7 +9,7 @@ from torch import nn
 
 from otx.data.dataset import Dataset
 from otx.events import Reporter
-from otx.recipe import Recipe, TrainingSettings
+from otx.recipe import CROSS_ENTROPY, INFLUENCE_BALANCED, Recipe, TrainingSettings
 from otx.training.incremental import Distillation
 from otx.training.losses import make_loss
 from otx.training.starting_point import StartingPoint
@@ -28,12 +28,12 @@ class Objective:
 
 
 def choose_objective(start: StartingPoint, dataset: Dataset, recipe: Recipe, reporter: Reporter) -> Objective:
-    """The objective that the recipe asks for; `auto` depends on which classes are new and which have no images."""
+    """The objective that the recipe asks for; it depends on which classes are new and which have no images."""
     settings = recipe.training
     absent = start.classes_without_images(dataset)
     grown = len(dataset.classes) > start.num_old > 0
     is_balanced = grown or bool(absent)
-    name = _choose_loss(settings, reporter, grown=grown and not absent)
+    _say_loss(settings, reporter, grown=grown and not absent)
     if is_balanced:
         reporter.note(
             "val/accuracy is the mean over the classes here, so that rare old ones count as much as new ones."
@@ -48,7 +48,7 @@ def choose_objective(start: StartingPoint, dataset: Dataset, recipe: Recipe, rep
         # the sampler already draws all classes equally often: the loss must not weight rare ones again
         counts = np.ones_like(counts)
     loss = make_loss(
-        name,
+        settings.loss,
         counts.tolist(),
         alpha=settings.alpha,
         start_epoch=settings.start_epoch,
@@ -57,13 +57,14 @@ def choose_objective(start: StartingPoint, dataset: Dataset, recipe: Recipe, rep
     return Objective(loss, distillation, is_balanced)
 
 
-def _choose_loss(settings: TrainingSettings, reporter: Reporter, *, grown: bool) -> str:
-    if settings.loss != "auto":
-        return settings.loss
-    if not grown:
-        return "cross_entropy"
-    reporter.note(f"Influence-balanced loss from epoch {settings.start_epoch + 1} on (--training.loss).")
-    return "influence_balanced"
+def _say_loss(settings: TrainingSettings, reporter: Reporter, *, grown: bool) -> None:
+    if settings.loss == INFLUENCE_BALANCED:
+        reporter.note(f"Influence-balanced loss from epoch {settings.start_epoch + 1} on.")
+    elif grown and settings.loss == CROSS_ENTROPY:
+        reporter.note(
+            "The loss is cross-entropy: where classes join a model, influence_balanced was not better "
+            "(--training.loss, docs/accuracy.md)."
+        )
 
 
 def _distils(settings: TrainingSettings, start: StartingPoint, reporter: Reporter, *, is_needed: bool) -> bool:

@@ -14,11 +14,11 @@ import torch
 from otx.errors import UsageError
 from otx.events import Progress, Reporter
 from otx.files import write_csv
+from otx.recipe import ACCURACY, LOSS, PROBABILITY
 from otx.results import EpochResult
 
 COLUMNS = tuple(field.name for field in dataclasses.fields(EpochResult))
 SHOW_SECONDS = 0.2
-ACCURACY, LOSS, PROBABILITY = "accuracy", "loss", "probability"
 # in words
 BEST = {ACCURACY: "the highest accuracy", LOSS: "the lowest val/loss", PROBABILITY: "the highest val/probability"}
 
