@@ -115,8 +115,7 @@ def _train(request: TrainingRequest, budget: Budget, reporter: Reporter) -> Trai
     is_fitted = _begins_fitted(request, start, dataset)
     # in the run folder it stays open: a training that begins with this model may be of another kind
     fill = functools.partial(with_defaults, dataset=dataset, objective=objective, is_fitted=is_fitted)
-    filled = fill(request.recipe)
-    with open_inputs(dataset, start.preprocessing, filled) as inputs:
+    with open_inputs(dataset, start.preprocessing, filled := fill(request.recipe)) as inputs:
         is_probed = is_fitted and request.run is None and compute.is_main
         # on rank 0; the other ranks get its weights with the network
         before, probed = probe(start, inputs, request.recipe, compute, budget, reporter) if is_probed else (None, None)
