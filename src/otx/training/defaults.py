@@ -87,9 +87,9 @@ def in_words(recipe: Recipe, asked: Mapping[str, Any]) -> str:
     """
     name = {"sgd": "SGD", "adamw": "AdamW"}[recipe.optimizer.name]
     images = recipe.data.train_subset.batch_size
-    is_other = asked["optimizer"]["name"] == AUTO and recipe.optimizer.name == "adamw"
-    part = ", a twentieth of optimizer.lr," if is_other else ""
-    rate = f"{recipe.optimizer.lr:.2g}{part}"
+    rate = f"{recipe.optimizer.lr:.2g}"
+    if asked["optimizer"]["name"] == AUTO and recipe.optimizer.name == "adamw":
+        rate += ", a twentieth of optimizer.lr,"
     return f"{name} with a learning rate of {rate} and {images} images a step (docs/training.md)."
 
 
