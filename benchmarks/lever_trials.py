@@ -4,7 +4,8 @@
 strength of brightness, contrast and saturation; `try.mixup`, `try.cutmix`: alpha of their beta distribution;
 `try.layer_decay`: factor of the learning rate from each layer to the one before it; `try.drop_path`: stochastic depth
 of the last block; `try.train_size`: pixels of the training images, the network being tested at data.input_size;
-`try.sam`: radius of sharpness-aware steps, each of which takes twice the time.
+`try.antialias=true`: every resize averages the pixels that it leaves out; `try.sam`: radius of sharpness-aware steps,
+each of which takes twice the time.
 
 Sources: Müller and Hutter, ICCV 2021, arXiv 2103.10158; Cubuk et al., CVPR Workshops 2020, arXiv 1909.13719; Zhong et
 al., AAAI 2020, arXiv 1708.04896; Zhang et al., ICLR 2018, arXiv 1710.09412; Yun et al., ICCV 2019, arXiv 1905.04899;
@@ -20,12 +21,15 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from PIL import Image
 from timm.layers import DropPath
 from timm.models import group_parameters
 from torch import nn
 from torchvision.transforms import v2
 
-from otx.data import augmentation
+from otx.data import augmentation, loader, preprocessing
+from otx.data.preprocessing import opencv
 from otx.data.transport import Batch
 from otx.networks.head import classifier_input
 from otx.recipe import OptimizerSettings
@@ -35,18 +39,21 @@ from otx.training.loop import Loop
 from otx.training.module import Classifier
 
 Trials = dict[str, Any]
+Pixels = NDArray[np.uint8]
 
 
 @contextlib.contextmanager
 def tried(trials: Trials) -> Iterator[None]:
     """Within the block, trainings take these levers."""
     changes: list[tuple[Any, str, Any]] = []
-    if {"policy", "erasing", "color"} & set(trials):
+    if {"policy", "erasing", "color", "antialias"} & set(trials):
         changes.append((augmentation, "_transform", _transforms(trials)))
     if {"mixup", "cutmix"} & set(trials):
         changes.append((Classifier, "loss_of", _mixing(trials.get("mixup"), trials.get("cutmix"))))
     if "layer_decay" in trials:
         changes.append((module_file, "make_optimizer", _decaying(trials["layer_decay"])))
+    if "antialias" in trials:
+        changes += [(preprocessing, "bilinear", averaged), (loader, "reduced", reduced_by_mean)]
     if "train_size" in trials:
         changes.append((inputs, "progressive_resize", lambda _: FixedSize(trials["train_size"])))
     kept = [(place, name, getattr(place, name)) for place, name, _ in changes]
@@ -70,13 +77,26 @@ class FixedSize(augmentation.ProgressiveResize):
         return (self.side, self.side)  # type: ignore[attr-defined]
 
 
+def averaged(image: Pixels, height: int, width: int) -> Pixels:
+    """Resize an image (H, W, 3) with Pillow's bilinear filter, which averages where it reduces."""
+    return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
+
+
+def reduced_by_mean(image: Pixels, shorter: int) -> Pixels:
+    """Resize an image (H, W, 3) to `shorter` pixels at its shorter side, by the mean over each area."""
+    height, width = image.shape[:2]
+    factor = shorter / min(height, width)
+    size = (max(1, round(width * factor)), max(1, round(height * factor)))
+    return np.asarray(opencv().resize(image, size, interpolation=opencv().INTER_AREA), np.uint8)
+
+
 def _transforms(trials: Trials) -> Callable[..., v2.Transform]:
     known: dict[Any, v2.Transform] = {}
 
     def make(settings: augmentation.Augmentation, size: tuple[int, int]) -> v2.Transform:
         if (settings, size) not in known:
             steps = [
-                v2.RandomResizedCrop(size, settings.scale, settings.ratio, antialias=False),
+                v2.RandomResizedCrop(size, settings.scale, settings.ratio, antialias="antialias" in trials),
                 v2.RandomHorizontalFlip(settings.flip),
             ]
             if policy := trials.get("policy"):
