@@ -2,7 +2,7 @@
 
     python benchmarks/levers.py FOLDER[:TRAIN[:TEST[:SIZE]]]... --out RESULTS.jsonl --weights NAME=FILE.safetensors...
         [--seeds 0 1 2] [--size 128] [--epochs 90] [--minutes 11] [--device cpu] [--jobs 1] [--workers N] [--threads 2]
-        [--series raw ema1] [--variants plain default KEY=VALUE,KEY=VALUE try.NAME=VALUE]
+        [--series raw ema1] [--curves ema1] [--variants plain default KEY=VALUE,KEY=VALUE try.NAME=VALUE]
     python benchmarks/levers.py --out RESULTS.jsonl
 
 FOLDER holds class folders, or train/ and test/ (or val/) with class folders. TRAIN random images of each class are
@@ -23,8 +23,10 @@ start, the share by validation loss; `SERIES:wise_half`: half of each; `SERIES:p
 validation loss is at most a standard error (of the difference, image by image) above the lowest; `SERIES:proven_half`:
 the same of half and all; `SERIES:soft`: epoch by the mean probability of the true class; `SERIES:calibrated`: by the
 loss with the best temperature; `SERIES:error`: epoch by loss, of those whose accuracy is at most a standard error below
-the best; `SERIES:last`: the last epoch. A SERIES is `raw`, the weights after each epoch, `emaN`, their moving average
-over N epochs, or `topN`, the mean of the best N epochs by loss; `--series` measures only some of them.
+the best; `SERIES:latest`: the latest epoch whose mean probability of the true class is at most a standard error (of the
+difference, image by image) below the highest; `SERIES:last`: the last epoch. A SERIES is `raw`, the weights after each
+epoch, `emaN`, their moving average over N epochs, or `topN`, the mean of the best N epochs by loss; `--series` measures
+only some of them. `--curves ema1` also keeps what every epoch of a series reaches.
 """
 
 from __future__ import annotations
@@ -82,6 +84,7 @@ class Watched(Loop):
     seen: Watched
     trials: dict[str, Any] = {}  # noqa: RUF012
     series_only: tuple[str, ...] = ()
+    curves: tuple[str, ...] = ()
 
     def begin(self) -> None:
         super().begin()
@@ -131,27 +134,43 @@ class Ruler:
         }
         self.known: dict[tuple[str, int, float, str], Figures] = {}
         self.losses: dict[tuple[str, int, float, str], torch.Tensor] = {}
+        self.truths: dict[tuple[str, int, float, str], torch.Tensor] = {}
 
     def __call__(self, series: str, epoch: int, share: float, part: str = "val") -> Figures:
         """What a share of an epoch's weights and the rest of the start's reach; epoch -1: the start."""
-        if epoch < 0 or share == 0:
-            series, epoch, share = "start", -1, 0.0
-        key = (series, epoch, share, part)
+        key = self.place(series, epoch, share, part)
+        series, epoch, share, _ = key
         if key not in self.known:
             weights = copied(self.loop.start)
             if epoch >= 0:
                 blend_into(weights, self.loop.series[series][epoch], share)
             self.known[key] = self.measure(weights, part)
-            self.losses[key] = self.each
+            self.losses[key], self.truths[key] = self.each, self.truth
         return self.known[key]
+
+    @staticmethod
+    def place(series: str, epoch: int, share: float, part: str) -> tuple[str, int, float, str]:
+        return ("start", -1, 0.0, part) if epoch < 0 or share == 0 else (series, epoch, share, part)
+
+    def latest(self, series: str, count: int) -> int:
+        """The latest epoch whose probability of the true class is at most a standard error of the difference lower."""
+        truths = []
+        for epoch in range(-1, count):
+            self(series, epoch, 1)
+            truths.append(self.truths[self.place(series, epoch, 1, "val")])
+        best = max(truths, key=lambda each: float(each.mean()))
+        for epoch in reversed(range(-1, count)):
+            less = best - truths[epoch + 1]
+            if float(less.mean()) <= float(less.std()) / len(less) ** 0.5:
+                return epoch
+        raise AssertionError("the best one is no worse than itself")
 
     def least_proven(self, series: str, epoch: int, shares: tuple[float, ...]) -> float:
         """The smallest share whose loss is at most one standard error of the difference above the lowest."""
         losses = {}
         for share in shares:
             self(series, epoch, share)
-            place = (series, epoch, share, "val") if epoch >= 0 and share > 0 else ("start", -1, 0.0, "val")
-            losses[share] = self.losses[place]
+            losses[share] = self.losses[self.place(series, epoch, share, "val")]
         best = min(losses.values(), key=lambda each: float(each.mean()))
         for share in sorted(shares):
             more = losses[share] - best
@@ -164,20 +183,20 @@ class Ruler:
         """Accuracy, loss (nats), mean probability of the true class, and the loss with the best temperature."""
         self.module.network.load_state_dict(weights)
         self.module.eval()
-        hits = truth = images = 0.0
-        losses, answers = [], []
+        hits = images = 0.0
+        losses, answers, truths = [], [], []
         for batch in self.batches[part]:
             with self.loop.fabric.autocast():
                 logits = self.module(batch.images)
             hits += (logits.argmax(1) == batch.labels).sum().item()
             losses.append(functional.cross_entropy(logits, batch.labels, reduction="none").float().cpu())
-            truth += logits.softmax(1).gather(1, batch.labels[:, None]).sum().item()
+            truths.append(logits.float().softmax(1).gather(1, batch.labels[:, None])[:, 0].cpu())
             images += len(batch.labels)
             answers.append((logits.float().cpu(), batch.labels.cpu()))
-        self.each = torch.cat(losses)
+        self.each, self.truth = torch.cat(losses), torch.cat(truths)
         logits, labels = (torch.cat(parts) for parts in zip(*answers, strict=True))
         calibrated = min(float(functional.cross_entropy(logits / each, labels)) for each in TEMPERATURES)
-        return hits / images, float(self.each.mean()), truth / images, calibrated
+        return hits / images, float(self.each.mean()), float(self.truth.mean()), calibrated
 
 
 def by_accuracy(figures: Figures) -> tuple[float, float]:
@@ -206,6 +225,7 @@ def choose(loop: Watched, ruler: Ruler) -> dict[str, tuple[str, int, float]]:
         levers[f"{name}:soft"] = (name, max(epochs, key=lambda epoch: ruler(name, epoch, 1)[2]), 1.0)
         levers[f"{name}:calibrated"] = (name, min(epochs, key=lambda epoch: ruler(name, epoch, 1)[3]), 1.0)
         levers[f"{name}:error"] = (name, within_error(loop, [ruler(name, epoch, 1) for epoch in epochs]) - 1, 1.0)
+        levers[f"{name}:latest"] = (name, ruler.latest(name, len(states)), 1.0)
         levers[f"{name}:last"] = (name, len(states) - 1, 1.0)
     return levers
 
@@ -263,12 +283,24 @@ def measured(loop: Watched, test: ImageSubset) -> dict[str, Any]:
         soup = souped(loop, kept, loop.trials["soup"])
         (top1, loss, *_), val = ruler.measure(soup, "test"), ruler.measure(soup, "val")
         levers["soup"] = {"epoch": best.epoch, "share": 1.0, "val": val, "top1": top1, "loss": loss}
+    curves = {name: curve(loop, ruler, name) for name in loop.curves}
     return {
         "levers": levers,
+        "curves": curves,
         "reported": best.val_accuracy,
         **counts,
         "images": {"train": len(loop.job.inputs.train), "val": len(loop.job.inputs.val), "test": len(test)},
     }
+
+
+def curve(loop: Watched, ruler: Ruler, series: str) -> list[dict[str, Any]]:
+    """What the start and each epoch reach, and the probability of the true class of each validation image."""
+    rows = []
+    for epoch in range(-1, len(loop.series[series])):
+        val, held_out = ruler(series, epoch, 1), ruler(series, epoch, 1, "test")
+        truths = ruler.truths[ruler.place(series, epoch, 1, "val")]
+        rows.append({"val": val, "test": held_out, "truths": [round(each, 4) for each in truths.tolist()]})
+    return rows
 
 
 class Source(NamedTuple):
@@ -316,7 +348,7 @@ def train(source: Source, weights: Path, options: argparse.Namespace, cell: dict
     trials = {key.removeprefix("try."): settings.pop(key) for key in list(settings) if key.startswith("try.")}
     settings = {"data.input_size": source.size, **settings}
     seen: dict[str, Any] = {}
-    Watched.trials, Watched.series_only = trials, tuple(options.series)
+    Watched.trials, Watched.series_only, Watched.curves = trials, tuple(options.series), tuple(options.curves)
     with tempfile.TemporaryDirectory() as scratch, watched(seen), tried(trials):
         data = take(source, Path(scratch) / "data", seed)
         started = time.perf_counter()
@@ -390,6 +422,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=11)
     parser.add_argument("--variants", nargs="+", default=["plain", "default"])
     parser.add_argument("--series", nargs="*", default=[])
+    parser.add_argument("--curves", nargs="*", default=[])
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     options = parser.parse_args()
     done = [{key: row[key] for key in (*PLACE, "variant")} for row in read(options.out)]
