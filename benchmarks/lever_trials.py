@@ -4,19 +4,21 @@
 strength of brightness, contrast and saturation; `try.mixup`, `try.cutmix`: alpha of their beta distribution;
 `try.layer_decay`: factor of the learning rate from each layer to the one before it; `try.drop_path`: stochastic depth
 of the last block; `try.train_size`: pixels of the training images, the network being tested at data.input_size;
-`try.antialias=true`: every resize averages the pixels that it leaves out; `try.sam`: radius of sharpness-aware steps,
-each of which takes twice the time.
+`try.teacher`: another of the networks, which is trained on the same images first, and whose probabilities count half in
+the loss; `try.antialias=true`: every resize averages the pixels that it leaves out; `try.sam`: radius of
+sharpness-aware steps, each of which takes twice the time.
 
 Sources: Müller and Hutter, ICCV 2021, arXiv 2103.10158; Cubuk et al., CVPR Workshops 2020, arXiv 1909.13719; Zhong et
 al., AAAI 2020, arXiv 1708.04896; Zhang et al., ICLR 2018, arXiv 1710.09412; Yun et al., ICCV 2019, arXiv 1905.04899;
 Huang et al., ECCV 2016, arXiv 1603.09382; Touvron et al., NeurIPS 2019, arXiv 1906.06423; Foret et al., ICLR 2021,
-arXiv 2010.01412.
+arXiv 2010.01412; Hinton et al., arXiv 1503.02531.
 """
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -31,11 +33,13 @@ from torchvision.transforms import v2
 from otx.data import augmentation, loader, preprocessing
 from otx.data.preprocessing import opencv
 from otx.data.transport import Batch
+from otx.model.modelfile import load_model
 from otx.networks.head import classifier_input
 from otx.recipe import OptimizerSettings
 from otx.training import inputs
 from otx.training import module as module_file
 from otx.training.loop import Loop
+from otx.training.losses import distillation_loss
 from otx.training.module import Classifier
 
 Trials = dict[str, Any]
@@ -50,6 +54,8 @@ def tried(trials: Trials) -> Iterator[None]:
         changes.append((augmentation, "_transform", _transforms(trials)))
     if {"mixup", "cutmix"} & set(trials):
         changes.append((Classifier, "loss_of", _mixing(trials.get("mixup"), trials.get("cutmix"))))
+    if "teacher" in trials:
+        changes.append((Classifier, "loss_of", _taught(trials["teacher"])))
     if "layer_decay" in trials:
         changes.append((module_file, "make_optimizer", _decaying(trials["layer_decay"])))
     if "antialias" in trials:
@@ -127,6 +133,20 @@ def _mixing(mixup: float | None, cutmix: float | None) -> Callable[[Classifier, 
         own, other = (module.loss(logits, each, features, module.epoch) for each in (labels, labels[order]))
         mixed: torch.Tensor = share * own + (1 - share) * other
         return mixed
+
+    return loss_of
+
+
+def _taught(file: Path) -> Callable[[Classifier, Batch], torch.Tensor]:
+    network, card = load_model(file)
+    convert = inputs.to_network_input(card.preprocessing, "cpu")
+
+    def loss_of(module: Classifier, batch: Batch) -> torch.Tensor:
+        logits, features = module._with_features(batch.images)
+        with torch.no_grad():
+            wanted = network(convert(batch.images)).float()
+        own: torch.Tensor = module.loss(logits, batch.labels, features, module.epoch)
+        return (own + distillation_loss(logits, wanted)) / 2
 
     return loss_of
 

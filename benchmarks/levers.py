@@ -349,10 +349,16 @@ def train(source: Source, weights: Path, options: argparse.Namespace, cell: dict
     settings = {"data.input_size": source.size, **settings}
     seen: dict[str, Any] = {}
     Watched.trials, Watched.series_only, Watched.curves = trials, tuple(options.series), tuple(options.curves)
-    with tempfile.TemporaryDirectory() as scratch, watched(seen), tried(trials):
-        data = take(source, Path(scratch) / "data", seed)
-        started = time.perf_counter()
-        Engine(data, model=f"timm/{cell['model']}", work_dir=Path(scratch) / "work", overrides=settings).train()
+    with tempfile.TemporaryDirectory() as folder:
+        scratch = Path(folder)
+        data = take(source, scratch / "data", seed)
+        if name := trials.get("teacher"):
+            own = {**settings, "model.weights": dict(pair.split("=", 1) for pair in options.weights)[name]}
+            teacher = Engine(data, model=f"timm/{name}", work_dir=scratch / "teacher", overrides=own).train()
+            trials["teacher"] = teacher.model_path
+        with watched(seen), tried(trials):
+            started = time.perf_counter()
+            Engine(data, model=f"timm/{cell['model']}", work_dir=scratch / "work", overrides=settings).train()
     return {"seconds": seen.pop("trained") - started, **seen}
 
 
