@@ -36,10 +36,10 @@ PLACES = {
     "data": "Data", "data_root": "Data", "sources": "Data", "images": "Data", "data.num_workers": "Hardware",
     "data.cache_mb": "Hardware", "data.train_subset": "Training", "data.val_subset": "Hardware",
     "data.test_subset": "Hardware", "config": "Model", "model": "Model", "checkpoint": "Model", "rename": "Model",
-    "files": "Model", "task": "Model", "pattern": "Model", "resume": "Training", "max_epochs": "Training",
-    "seed": "Training", "optimizer": "Training", "scheduler": "Training", "training": "Training",
-    "deterministic": "Training", "recipe_id": "Model", "name": "Model", "engine": "Hardware", "precision": "Hardware",
-    "device": "Hardware", "port": "Hardware",
+    "files": "Model", "task": "Model", "pattern": "Model", "resume": "Training", "preset": "Training",
+    "max_epochs": "Training", "seed": "Training", "optimizer": "Training", "scheduler": "Training",
+    "training": "Training", "deterministic": "Training", "recipe_id": "Model", "name": "Model", "engine": "Hardware",
+    "precision": "Hardware", "device": "Hardware", "port": "Hardware",
 }  # fmt: skip
 WIDEST = 120
 

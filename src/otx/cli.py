@@ -155,6 +155,7 @@ def _find(arguments: list[str]) -> int:
 def _train(arguments: list[str]) -> int:
     from otx.arguments import options_in, renames_in, settings_in
     from otx.engine import Engine
+    from otx.presets import preset_settings
 
     given = parser_of("train", arguments).parse(arguments)
     engine = Engine(
@@ -170,7 +171,8 @@ def _train(arguments: list[str]) -> int:
     if given.get("print_config"):
         from otx.yaml_text import dump_yaml
 
-        print(dump_yaml(engine.recipe if given.get("resume") else engine.training_recipe()), end="")
+        changes = preset_settings(given.get("preset"), settings_in(given), engine.reporter)
+        print(dump_yaml(engine.recipe if given.get("resume") else engine.training_recipe(changes=changes)), end="")
         return 0
     options = options_in(given, Engine.train)
     result = engine.train(**options | {"rename": renames_in(given.get("rename", []))})

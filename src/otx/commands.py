@@ -66,13 +66,15 @@ VERBS = {
         examples=(
             "otx train my_photos                     # the default recipe",
             "otx train my_photos --max_epochs 0      # a first model in a minute",
+            "otx train my_photos --preset quality    # takes longer, and is more accurate",
             "otx train my_photos --config efficientnet_b0",
             "otx train my_photos --model.weights weights.safetensors",
             "otx train more --checkpoint model.safetensors   # adds classes to a model",
         ),
         short=(
-            "data_root", "config", "model", "model.weights", "checkpoint", "resume", "max_epochs", "optimizer.lr",
-            "data.input_size", "data.train_subset.batch_size", "data.split_file", "engine.device", "work_dir",
+            "data_root", "config", "model", "model.weights", "checkpoint", "resume", "preset", "max_epochs",
+            "optimizer.lr", "data.input_size", "data.train_subset.batch_size", "data.split_file", "engine.device",
+            "work_dir",
         ),
     ),
     "test": Verb(

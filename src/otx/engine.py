@@ -18,6 +18,7 @@ from otx.events import LogReporter, Reporter, heartbeat
 from otx.findings import CheckResult
 from otx.options import File, checked
 from otx.places import prepare_places
+from otx.presets import preset_settings
 from otx.recipe import TASK, Recipe
 from otx.results_label import LabelTable
 from otx.workspace import find_work_dir, model_of
@@ -124,6 +125,7 @@ class Engine:
         seed: int | None = None,
         deterministic: bool | None = None,
         precision: str | None = None,
+        preset: o.Preset = None,
         checkpoint: o.StartModel = None,
         rename: o.Renames = None,
         resume: o.Resume = False,
@@ -132,6 +134,7 @@ class Engine:
 
         Args:
             max_epochs, seed, deterministic, precision: replace the recipe's settings of the same names.
+            preset: `quality` trains longer (`otx.presets`); settings given otherwise are kept.
             checkpoint: the model to start from. Classes of the data that it lacks are added to its own; if the engine
                 was given no recipe or model, the training uses the settings stored in this checkpoint.
             rename: new names for that model's classes, `{"rose": "roses"}`.
@@ -145,7 +148,8 @@ class Engine:
         """
         options = checked(Engine.train, locals())
         settings = {"max_epochs": max_epochs, "seed": seed, "deterministic": deterministic, "precision": precision}
-        changes = {key: value for key, value in settings.items() if value is not None}
+        given = {key: value for key, value in settings.items() if value is not None}
+        changes = {**preset_settings(options.pop("preset"), self._asked, self.reporter), **given}
         from otx.preflight import prepare_training
 
         session = self._session()

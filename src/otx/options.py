@@ -15,6 +15,7 @@ from types import NoneType, UnionType
 from typing import Annotated, Any
 
 from otx.errors import UsageError
+from otx.presets import PRESETS
 from otx.workspace import model_of
 
 TARGETS = "--explain_config.targets"
@@ -148,6 +149,14 @@ Renames = Annotated[
     Mapping[str, str] | None,
     Option(
         "with --checkpoint: a class of the model that the data calls otherwise; may be given several times", "OLD=NEW"
+    ),
+]
+Preset = Annotated[
+    str | None,
+    Option(
+        "settings that go together: quality is more accurate, in twice the time; any of them can still be given",
+        "NAME",
+        choices=tuple(PRESETS),
     ),
 ]
 Resume = Annotated[bool, Option("go on with a run from its last checkpoint (default: the newest run)", "BOOL")]
