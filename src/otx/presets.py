@@ -9,7 +9,7 @@ from otx.errors import UsageError
 from otx.events import Reporter
 
 # measured in docs/accuracy.md
-PRESETS: dict[str, dict[str, Any]] = {"quality": {"training.early_stopping.patience": 9}}
+PRESETS: dict[str, dict[str, Any]] = {"quality": {"training.soup": 3}}
 
 
 def preset_settings(name: str | None, asked: Collection[str], reporter: Reporter) -> dict[str, Any]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from otx.duration import SHORTEST, is_bad_duration
 from otx.errors import RecipeError
 from otx.networks.table import MODELS, TIMM_PREFIX, full_name, similar
 from otx.schema import build, setting, to_plain
@@ -15,9 +15,6 @@ TASK = "MULTI_CLASS_CLS"
 DEFAULT_RECIPE = "mobilenet_v3_large"
 AUTO = "auto"
 BATCH_SIZE = 64
-TIME = re.compile(r"(?:([\d.]+)h)?(?:([\d.]+)m(?:in)?)?(?:([\d.]+)s?)?")
-# importing the libraries and writing the report alone take most of it
-SHORTEST_TIME = 30
 ACCURACY, LOSS, PROBABILITY = FIGURES = ("accuracy", "loss", "probability")
 CROSS_ENTROPY, INFLUENCE_BALANCED, CLASS_BALANCED = LOSSES = ("cross_entropy", "influence_balanced", "class_balanced")
 STANDARD, LETTERBOX, CROP = RESIZE_TYPES = ("standard", "letterbox", "crop")
@@ -171,6 +168,13 @@ class TrainingSettings:
     freeze_statistics: bool | None = setting(
         None, "keep the running statistics of batch norm; default: after `head_first`, where it beats chance"
     )
+    soup: int = setting(
+        1,
+        "train so many times from the same fitted classifier, with other crops in another order, and keep the mean of "
+        "their weights (a model soup)",
+        low=1,
+        high=20,
+    )
     freeze_stages: int = setting(
         0, "how many of the first stages of the network keep their weights; its stem is the first", low=0
     )
@@ -243,26 +247,6 @@ class Recipe:
         return from_dict(data, source)
 
 
-def seconds_of(text: str) -> float:
-    """The seconds in `90s`, `20m`, `1h30m`, or a plain number of seconds.
-
-    Raises:
-        ValueError: it is no such time.
-    """
-    found = TIME.fullmatch(text.replace(" ", "").lower())
-    if found is None or not any(found.groups()):
-        raise ValueError(text)
-    hours, minutes, seconds = (float(part or 0) for part in found.groups())
-    return 3600 * hours + 60 * minutes + seconds
-
-
-def _is_bad_time(text: str) -> bool:
-    try:
-        return seconds_of(text) < SHORTEST_TIME
-    except ValueError:
-        return True
-
-
 def _put(data: dict[str, Any], dotted: str, value: Any) -> None:
     *sections, last = dotted.split(".")
     for section in sections:
@@ -305,9 +289,9 @@ def _relations(recipe: Recipe) -> list[str]:
             f"'training.growing_epochs' must be less than max_epochs ({recipe.max_epochs}), to end at the whole size"
         )
     problems += _preprocessing_relations(recipe.data)
-    if recipe.max_time is not None and _is_bad_time(recipe.max_time):
+    if recipe.max_time is not None and is_bad_duration(recipe.max_time):
         problems.append(
-            f"'max_time' must be a time of {SHORTEST_TIME} s at least (90s, 20m, 1h30m), got {recipe.max_time!r}"
+            f"'max_time' must be a time of {SHORTEST} s at least (90s, 20m, 1h30m), got {recipe.max_time!r}"
         )
     if not 0 < scale[1] <= 1:
         problems.append(f"'data.train_subset.augmentation.scale' must end between 0 and 1, got {list(scale)}")

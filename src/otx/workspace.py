@@ -16,7 +16,7 @@ otx-workspace/                 --work_dir
         run.json               how it ended
         report.html            the page about the run, made after every training and test of its own images
         validation/            the best model on the validation images: the files of a test
-        checkpoints/           last.ckpt and epoch_NNN.ckpt (the best), to resume from
+        checkpoints/           last.ckpt and epoch_NNN.ckpt (the best), to resume from; of a model soup also start.pt
         tensorboard/           what TensorBoard shows, if it is installed
         exported_model.xml ... what `otx export` made of it, and .xml.json: its figures
         optimized_model.xml    what `otx optimize` made of it, and .json: its figures
@@ -107,6 +107,16 @@ class RunFolder:
     @property
     def last_checkpoint(self) -> Path:
         return self.checkpoints / "last.ckpt"
+
+    @property
+    def start(self) -> Path:
+        """The weights that the trainings of a model soup begin with."""
+        return self.checkpoints / "start.pt"
+
+    @property
+    def soup(self) -> Path:
+        """The mean of the trainings that were whole; it is there while a model soup is not."""
+        return self.checkpoints / "soup.pt"
 
     @property
     def resume_command(self) -> str:

@@ -14,33 +14,33 @@ from otx.cli import main
 from otx.errors import UsageError
 from otx.workspace import latest_run
 
-PATIENCE = "training.early_stopping.patience"
+SOUP = "training.soup"
 
 
-def trained(photos: Path, work_dir: Path, recorder: Recorder, **options: Any) -> int | None:
-    """The patience of the run that a training with these options wrote."""
+def trained(photos: Path, work_dir: Path, recorder: Recorder, **options: Any) -> int:
+    """How many trainings the run asks for that a training with these options wrote."""
     overrides = {**SMALL, "max_epochs": 1, "data.num_workers": 0, **options.pop("overrides", {})}
     Engine(photos, work_dir=work_dir, overrides=overrides, reporter=recorder).train(**options)
-    return load_recipe(latest_run(work_dir).config).training.early_stopping.patience
+    return load_recipe(latest_run(work_dir).config).training.soup
 
 
-def test_quality_waits_longer_and_says_so(photos: Path, tmp_path: Path) -> None:
+def test_quality_trains_several_times_and_says_so(photos: Path, tmp_path: Path) -> None:
     said, silent = Recorder(), Recorder()
-    assert trained(photos, tmp_path / "plain", silent) == 3
-    assert trained(photos, tmp_path / "quality", said, preset="quality") == 9
-    note = f"--preset quality: {PATIENCE} 9."
+    assert trained(photos, tmp_path / "plain", silent) == 1
+    assert trained(photos, tmp_path / "quality", said, preset="quality") == 3
+    note = f"--preset quality: {SOUP} 3."
     assert note in said.notes
     assert note not in silent.notes
 
 
 def test_a_setting_that_was_asked_for_is_kept(photos: Path, tmp_path: Path) -> None:
-    assert trained(photos, tmp_path, Recorder(), preset="quality", overrides={PATIENCE: 5}) == 5
+    assert trained(photos, tmp_path, Recorder(), preset="quality", overrides={SOUP: 5}) == 5
 
 
 def test_a_run_goes_on_with_a_preset(photos: Path, tmp_path: Path) -> None:
     trained(photos, tmp_path, Recorder())
     Engine(work_dir=tmp_path, overrides={"max_epochs": 2}).train(resume=True, preset="quality")
-    assert load_recipe(latest_run(tmp_path).config).training.early_stopping.patience == 9
+    assert load_recipe(latest_run(tmp_path).config).training.soup == 3
 
 
 def test_an_unknown_preset_is_refused(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -53,4 +53,4 @@ def test_an_unknown_preset_is_refused(photos: Path, tmp_path: Path, capsys: pyte
 
 def test_the_settings_are_shown(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", str(photos), "--preset", "Quality", "--print_config"]) == 0
-    assert "early_stopping: {patience: 9," in capsys.readouterr().out
+    assert "soup: 3\n" in capsys.readouterr().out

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from otx.duration import seconds_of
 from otx.errors import RecipeError
-from otx.recipe import Recipe, seconds_of
+from otx.recipe import Recipe
 from otx.training.budget import REPORT_SECONDS, REPORT_VALIDATIONS, Budget
 
 

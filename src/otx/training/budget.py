@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from otx.recipe import seconds_of
+from otx.duration import seconds_of
 
 # seconds of one processor to write the report: its pictures, plots and saliency maps
 REPORT_SECONDS = 12.0

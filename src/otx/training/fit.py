@@ -20,6 +20,7 @@ from otx.training.batch_size import in_memory, out_of_memory
 from otx.training.loop import Job, Loop
 from otx.training.processes import make_fabric, quiet
 from otx.training.recorder import EpochRecorder
+from otx.training.soup import Soup, keep_start
 from otx.training.state import Schedule, State
 from otx.training.stopping import EarlyStopping, GracefulStop, Interrupted, tell
 from otx.workspace import RunFolder
@@ -27,12 +28,18 @@ from otx.workspace import RunFolder
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a training ended: the epochs of the whole run, and the reason as an enum and as a sentence."""
+    """How a training ended: the epochs of the whole run, and the reason as an enum and as a sentence.
+
+    Attributes:
+        best: what the model reaches on the validation images; that of a model soup has the number of its first epoch.
+        trainings: how many are in the model.
+    """
 
     epochs: tuple[EpochResult, ...]
     best: EpochResult
     stop: StopReason
     stop_reason: str
+    trainings: int = 1
 
 
 def fit(job: Job) -> Outcome:
@@ -59,14 +66,14 @@ def _fit(job: Job) -> Outcome:
         stopped = _run(fabric, job, stop, lambda: _train(fabric, job, recorder, patience, stop))
     if recorder.best is None:
         raise _stopped_too_early(stopped or signal.SIGINT, run)
-    epochs = tuple(recorder.epochs)
+    epochs, best = tuple(recorder.epochs), recorder.soup or recorder.best
     if stopped is not None:
         reason = StopReason.CTRL_C if stopped == signal.SIGINT else StopReason.SIGTERM
-        return Outcome(epochs, recorder.best, reason, f"stopped by {name_of(stopped)}")
+        return Outcome(epochs, best, reason, f"stopped by {name_of(stopped)}")
     if job.budget.is_used_up:
         used_up = f"--max_time {recipe.max_time} is used up"
-        return Outcome(epochs, recorder.best, StopReason.MAX_TIME, used_up)
-    return Outcome(epochs, recorder.best, *_reason(recipe, patience, recorder))
+        return Outcome(epochs, best, StopReason.MAX_TIME, used_up, recorder.trainings)
+    return Outcome(epochs, best, *_reason(recipe, patience, recorder), recorder.trainings)
 
 
 def _train(fabric: Fabric, job: Job, recorder: EpochRecorder, patience: EarlyStopping, stop: GracefulStop) -> None:
@@ -81,11 +88,14 @@ def _train(fabric: Fabric, job: Job, recorder: EpochRecorder, patience: EarlySto
     state = State(module, optimizer, schedule, fabric.strategy.precision, patience, recorder)
     if job.resumes:
         state.load(job.run.last_checkpoint)
-        if job.run.has_ended(with_report=recipe.report):
+        if job.run.has_ended(with_report=recipe.report) and not job.run.soup.is_file():
             patience.begin_anew()
     loop = Loop(job, fabric, state, stop)
     loop.begin()
+    if state.steps == 0:
+        keep_start(loop)
     loop.train()
+    Soup(loop).train()
 
 
 def _run(fabric: Fabric, job: Job, stop: GracefulStop, train: Callable[[], None]) -> signal.Signals | None:

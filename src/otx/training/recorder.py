@@ -34,6 +34,9 @@ class EpochRecorder:
     def __init__(self, *, best_by: str = ACCURACY, monitor: str = ACCURACY) -> None:
         self.epochs: list[EpochResult] = []
         self.best_by, self.monitor = best_by, monitor
+        # of a model soup: its figures, and how many trainings are in the model
+        self.soup: EpochResult | None = None
+        self.trainings = 1
 
     @property
     def best(self) -> EpochResult | None:

@@ -52,7 +52,7 @@ def resumed_recipe(run: RunFolder, asked: Recipe, changes: Mapping[str, Any]) ->
 
 def check_resumable(run: RunFolder, recipe: Recipe) -> None:
     """Raise UsageError if the run is complete."""
-    if not run.has_ended(with_report=recipe.report):
+    if not run.has_ended(with_report=recipe.report) or run.soup.is_file():
         return
     summary = json.loads(run.summary.read_text(encoding="utf-8"))
     own = load_recipe(run.config)

@@ -147,7 +147,7 @@ def _train(request: TrainingRequest, budget: Budget, reporter: Reporter) -> Trai
             _complete_model(job, outcome, probed)
     result = _result(run, outcome, start, compute, read_curve(run))
     if compute.is_main:
-        facts = _facts(run, module.recipe, card, compute)
+        facts = {**_facts(run, module.recipe, card, compute), "trainings": outcome.trainings}
         _write_summary(run, {**result.to_dict(), **provenance, **facts, **clock.read()})
     return result
 
