@@ -134,9 +134,8 @@ class Engine:
 
         Args:
             max_epochs, seed, deterministic, precision: replace the recipe's settings of the same names.
-            preset: `quality` trains longer (`otx.presets`); settings given otherwise are kept.
-            checkpoint: the model to start from. Classes of the data that it lacks are added to its own; if the engine
-                was given no recipe or model, the training uses the settings stored in this checkpoint.
+            checkpoint: the model to start from. Classes of the data that it lacks are added to its own; without a
+                recipe or model for the engine, the training uses the settings stored in this checkpoint.
             rename: new names for that model's classes, `{"rose": "roses"}`.
 
         Raises:
@@ -147,13 +146,12 @@ class Engine:
                 steps, and the result says so (`interrupted`).
         """
         options = checked(Engine.train, locals())
-        settings = {"max_epochs": max_epochs, "seed": seed, "deterministic": deterministic, "precision": precision}
-        given = {key: value for key, value in settings.items() if value is not None}
-        changes = {**preset_settings(options.pop("preset"), self._asked, self.reporter), **given}
+        given = {"max_epochs": max_epochs, "seed": seed, "deterministic": deterministic, "precision": precision}
+        changes = preset_settings(options.pop("preset"), self._asked, self.reporter)
+        changes |= {key: value for key, value in given.items() if value is not None}
         from otx.preflight import prepare_training
 
-        session = self._session()
-        recipe = prepare_training(session, changes, **options)
+        recipe = prepare_training(session := self._session(), changes, **options)
         with heartbeat(self.reporter, "starting"):
             from otx.verbs import train
         result = train.run(session, recipe, changes, **options)

@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[2]
 LIGHT = {
     "errors", "schema", "plain", "confusion", "results", "findings", "events", "machine", "limits", "memory", "places",
     "signals", "spawn", "child", "files", "workspace", "recipe", "catalogue", "yaml_text", "results_machine",
-    "commands", "local_server", "browser", "results_label", "elsewhere",
+    "commands", "local_server", "browser", "results_label", "elsewhere", "duration",
 }  # fmt: skip
 ROOMS = {
     "networks": set(),
