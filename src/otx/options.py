@@ -154,7 +154,7 @@ Renames = Annotated[
 Preset = Annotated[
     str | None,
     Option(
-        "settings that go together: quality is more accurate, in twice the time; any of them can still be given",
+        "settings that go together: quality is more accurate, in two to three times the time; each can still be set",
         "NAME",
         choices=tuple(PRESETS),
     ),
