@@ -128,5 +128,5 @@ def test_a_run_folder_stands_for_its_model(tmp_path: Path) -> None:
 def test_a_run_that_has_no_model_yet_stands_for_its_checkpoint(tmp_path: Path) -> None:
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "checkpoints" / "last.ckpt").touch()
-    given = {"checkpoint": tmp_path, "rename": None, "resume": True}
+    given = {"preset": None, "checkpoint": tmp_path, "rename": None, "resume": True}
     assert checked(Engine.train, given)["checkpoint"] == tmp_path / "checkpoints" / "last.ckpt"
