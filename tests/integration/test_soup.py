@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from otx.errors import UsageError
 from otx.networks.build import build_network
 from otx.results import StopReason
 from otx.training import soup
+from otx.training.budget import Budget
 from otx.workspace import latest_run
 
 NAME = "conv_stem.weight"
@@ -131,3 +134,29 @@ def test_it_is_said_why_there_is_one_training(
     train(photos, weights, tmp_path, said, **changes)
     assert any(note.startswith("--training.soup 3: trained once, since ") and why in note for note in said.notes)
     assert json.loads(latest_run(tmp_path).summary.read_text())["trainings"] == 1
+
+
+def test_a_training_that_does_not_fit_into_the_time_is_left_to_resume(
+    photos: Path, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = Recorder()
+    with monkeypatch.context() as patch:
+        patch.setattr(Budget, "affords", lambda *_: False)
+        train(photos, weights, tmp_path, said)
+    assert any(note.startswith("--max_time: no time is left for another training") for note in said.notes)
+    assert json.loads(latest_run(tmp_path).summary.read_text())["trainings"] == 1
+    Engine(work_dir=tmp_path).train(resume=True)
+    assert json.loads(latest_run(tmp_path).summary.read_text())["trainings"] == 3
+
+
+def test_two_processes_make_one_mean(photos: Path, weights: Path, tmp_path: Path) -> None:
+    given = {**SMALL, "optimizer.lr": 0.002, "model.weights": weights, "max_epochs": 2, "training.soup": 2}
+    options = [text for key, value in given.items() for text in (f"--{key}", str(value).lower())]
+    # a path keeps its capitals
+    options[options.index("--model.weights") + 1] = str(weights)
+    command = [sys.executable, "-m", "otx", "train", str(photos), "--model", SMALL_MODEL, *options]
+    places = ["--engine.num_devices", "2", "--engine.device", "cpu", "--work_dir", str(tmp_path)]
+    ended = subprocess.run([*command, *places], capture_output=True, text=True, timeout=300, check=False)
+    assert ended.returncode == 0, ended.stderr
+    assert "The mean of 2 trainings" in ended.stdout + ended.stderr
+    assert json.loads(latest_run(tmp_path).summary.read_text())["trainings"] == 2

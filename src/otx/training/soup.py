@@ -51,12 +51,14 @@ class Soup:
     def train(self) -> None:
         """Train, and keep the mean unless its figure shows that it is worse; the recorder gets its figures."""
         best = self.loop.recorder.best
+        # rank 0 writes the files that all of them read
+        self.loop.fabric.barrier()
         if best is None or not self._can_train(best):
             return
         count, mean = self._first(best)
         seed, recipe = self.loop.module.recipe.seed, self.loop.module.recipe
         try:
-            while count < recipe.training.soup:
+            while count < recipe.training.soup and self._is_time(best):
                 self.loop.module.recipe = replace(recipe, seed=seed + SEED_STEP * count)
                 if not self._train_again(best, count + 1):
                     break
@@ -67,6 +69,15 @@ class Soup:
             self.loop.module.recipe = recipe
         if count > 1:
             self._keep(count, mean, best)
+
+    def _is_time(self, best: EpochResult) -> bool:
+        """Whether one more training fits into a limited time, as is told; only a whole one counts."""
+        loop, budget = self.loop, self.loop.job.budget
+        seconds = (best.epoch + 1) * budget.epoch_seconds
+        fits: bool = loop.fabric.broadcast(budget.affords(seconds, 1.0))
+        if not fits:
+            loop.reporter.note(f"--max_time: no time is left for another training of about {seconds:.0f} s.")
+        return fits
 
     def _can_train(self, best: EpochResult) -> bool:
         loop, count = self.loop, self.loop.recipe.training.soup
