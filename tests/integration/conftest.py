@@ -8,10 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from images import write_classes, write_noise
 from otx import Engine
 from otx.events import Progress
+from otx.networks.build import build_network
 from otx.results import EpochResult
 from otx.workspace import latest_run
 
@@ -64,6 +67,16 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_noise(root / "cat" / "broken.jpg")
     (root / "cat" / "broken.jpg").write_bytes((root / "cat" / "broken.jpg").read_bytes()[:300])
     return root
+
+
+@pytest.fixture(scope="session")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file of random weights for the small network, in place of trained ones."""
+    torch.manual_seed(3)
+    path = tmp_path_factory.mktemp("weights") / "weights.safetensors"
+    state = build_network("mobilenetv3_small_100", 3, 32, 32).state_dict()
+    save_file({name: value for name, value in state.items() if not name.startswith("classifier")}, path)
+    return path
 
 
 @pytest.fixture(scope="session")

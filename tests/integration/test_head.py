@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import nn
 
 from conftest import SMALL, SMALL_MODEL, Recorder
@@ -64,16 +64,6 @@ def test_rare_classes_weigh_as_much_as_others() -> None:
     fit_linear_probe(network, blobs([900, 60], 1, spread), val, 2)
     right = network.classifier(torch.from_numpy(val[0])).argmax(1).numpy() == val[1]
     assert abs(right[:500].mean() - right[500:].mean()) < 0.2
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A file of random weights for the small network, in place of trained ones."""
-    torch.manual_seed(3)
-    path = tmp_path_factory.mktemp("weights") / "weights.safetensors"
-    state = build_network("mobilenetv3_small_100", 3, 32, 32).state_dict()
-    save_file({name: value for name, value in state.items() if not name.startswith("classifier")}, path)
-    return path
 
 
 def train(photos: Path, weights: Path, work_dir: Path, **changes: Any) -> tuple[Any, Recorder]:

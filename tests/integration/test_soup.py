@@ -11,12 +11,11 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from conftest import SMALL, SMALL_MODEL, Recorder
 from otx import Engine
 from otx.errors import UsageError
-from otx.networks.build import build_network
 from otx.results import StopReason
 from otx.training import soup
 from otx.training.budget import Budget
@@ -36,16 +35,6 @@ class Stopping(Recorder):
         super().note(text)
         if text.startswith(self.text):
             signal.raise_signal(signal.SIGINT)
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A file of random weights for the small network, in place of trained ones."""
-    torch.manual_seed(3)
-    path = tmp_path_factory.mktemp("weights") / "weights.safetensors"
-    state = build_network("mobilenetv3_small_100", 3, 32, 32).state_dict()
-    save_file({name: value for name, value in state.items() if not name.startswith("classifier")}, path)
-    return path
 
 
 def train(photos: Path, weights: Path, work_dir: Path, recorder: Recorder | None = None, **changes: Any) -> Any:

@@ -7,27 +7,14 @@ import shutil
 from pathlib import Path
 
 import pytest
-import torch
-from safetensors.torch import save_file
 
 from conftest import SMALL, SMALL_MODEL, Recorder
 from images import write_classes
 from otx import Engine
 from otx.data.journal import JOURNAL, Row, write_journal
 from otx.errors import UsageError
-from otx.networks.build import build_network
 
 CLASSES = ("blue", "green", "red")
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A file of random weights for the small network, in place of trained ones."""
-    torch.manual_seed(3)
-    path = tmp_path_factory.mktemp("weights") / "weights.safetensors"
-    state = build_network("mobilenetv3_small_100", 3, 32, 32).state_dict()
-    save_file({name: value for name, value in state.items() if not name.startswith("classifier")}, path)
-    return path
 
 
 @pytest.fixture
