@@ -86,7 +86,8 @@ def test_a_run_that_was_stopped_goes_on_like_an_undisturbed_one(
     resumed = Engine(work_dir=tmp_path / "half", reporter=said).train(resume=True)
     assert resumed.stop is StopReason.ALL_EPOCHS
     assert sum(note.startswith("Training ") for note in said.notes) == (2 if "2" in text[:10] else 1)
-    assert torch.equal(stem(tmp_path / "half"), stem(tmp_path / "whole"))
+    # not to the bit: where kernels are chosen by their speed, two runs may choose differently
+    torch.testing.assert_close(stem(tmp_path / "half"), stem(tmp_path / "whole"), rtol=1e-3, atol=1e-5)
     assert not torch.equal(stem(tmp_path / "half"), first)
     # the first training is over, and so is the run
     with pytest.raises(UsageError, match="has already trained 2 of 2 epochs"):
