@@ -108,6 +108,10 @@ class RunFolder:
     def last_checkpoint(self) -> Path:
         return self.checkpoints / "last.ckpt"
 
+    def epoch_checkpoint(self, epoch: int) -> Path:
+        """The checkpoint of the best epoch, counted from 0."""
+        return self.checkpoints / f"epoch_{epoch:03}.ckpt"
+
     @property
     def start(self) -> Path:
         """The weights that the trainings of a model soup begin with."""

@@ -66,14 +66,14 @@ def _fit(job: Job) -> Outcome:
         stopped = _run(fabric, job, stop, lambda: _train(fabric, job, recorder, patience, stop))
     if recorder.best is None:
         raise _stopped_too_early(stopped or signal.SIGINT, run)
-    epochs, best = tuple(recorder.epochs), recorder.soup or recorder.best
     if stopped is not None:
         reason = StopReason.CTRL_C if stopped == signal.SIGINT else StopReason.SIGTERM
-        return Outcome(epochs, best, reason, f"stopped by {name_of(stopped)}")
-    if job.budget.is_used_up:
-        used_up = f"--max_time {recipe.max_time} is used up"
-        return Outcome(epochs, best, StopReason.MAX_TIME, used_up, recorder.trainings)
-    return Outcome(epochs, best, *_reason(recipe, patience, recorder), recorder.trainings)
+        end = reason, f"stopped by {name_of(stopped)}"
+    elif job.budget.is_used_up:
+        end = StopReason.MAX_TIME, f"--max_time {recipe.max_time} is used up"
+    else:
+        end = _reason(recipe, patience, recorder)
+    return Outcome(tuple(recorder.epochs), recorder.soup or recorder.best, *end, recorder.trainings)
 
 
 def _train(fabric: Fabric, job: Job, recorder: EpochRecorder, patience: EarlyStopping, stop: GracefulStop) -> None:

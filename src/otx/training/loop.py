@@ -234,7 +234,7 @@ class Loop:
             raise StorageError(f"the run folder {self.run.path} was removed while the training was running")
         if result.is_best:
             self.job.keep(result, self.state.average.weights())
-            best = self.run.checkpoints / f"epoch_{result.epoch:03}.ckpt"
+            best = self.run.epoch_checkpoint(result.epoch)
             self.save(best)
             for older in self.run.checkpoints.glob("epoch_*.ckpt"):
                 if older != best:

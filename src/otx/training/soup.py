@@ -6,32 +6,28 @@ increasing inference time, ICML 2022, arXiv 2203.05482.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import torch
 
-from otx.files import atomic
+from otx.model.modelfile import load_model
 from otx.results import EpochResult
 from otx.training.average import Average, Weights
 from otx.training.loop import Loop
 from otx.training.recorder import LiveLine, score_of
-from otx.training.state import Schedule
-from otx.workspace import RunFolder
+from otx.training.state import Schedule, write_checkpoint
 
-# the seeds of the later trainings are so far apart, so that those of two runs differ
+# far apart, so that runs with neighbouring seeds share none
 SEED_STEP = 1_000
-# of the difference between the figures of two models on one image: its deviation, about
+# roughly the standard deviation, over images, of the difference between the figures of two models
 DEVIATION = 0.2
-NETWORK = "network."
 
 
 def keep_start(loop: Loop) -> None:
     """Write the weights that the first training begins with, for the later ones."""
     if loop.recipe.training.soup > 1 and loop.fabric.is_global_zero:
-        _write(loop.run.start, {"weights": _copied(loop.module.network.state_dict())})
+        write_checkpoint(loop.run.start, {"weights": _copied(loop.module.network.state_dict())})
 
 
 @dataclass
@@ -88,7 +84,7 @@ class Soup:
             why = "it takes a fitted classifier, and statistics of batch norm that are kept"
         elif not best.is_trained:
             why = "the fitted classifier was better than each epoch"
-        elif not (loop.run.start.is_file() and _best_file(loop.run, best).is_file()):
+        elif not (loop.run.start.is_file() and loop.run.epoch_checkpoint(best.epoch).is_file()):
             why = "the run began without it, and its first weights were not kept"
         if why:
             loop.reporter.note(f"--training.soup {count}: trained once, since {why}.")
@@ -100,17 +96,13 @@ class Soup:
             known = torch.load(self.loop.run.soup, map_location="cpu", weights_only=True)
             if known["epoch"] == best.epoch:
                 return int(known["count"]), known["weights"]
-        checkpoint = torch.load(_best_file(self.loop.run, best), map_location="cpu", weights_only=True)
-        own = {name.removeprefix(NETWORK): value for name, value in checkpoint["state_dict"].items()}
-        names = self.loop.module.network.state_dict()
-        weights = checkpoint.get("average") or {name: own[name] for name in names}
-        mean = _copied(weights)
+        mean = load_model(self.loop.run.epoch_checkpoint(best.epoch))[0].state_dict()
         self._save(1, mean, best)
         return 1, mean
 
     def _save(self, count: int, mean: Weights, best: EpochResult) -> None:
         if self.loop.fabric.is_global_zero:
-            _write(self.loop.run.soup, {"count": count, "weights": mean, "epoch": best.epoch})
+            write_checkpoint(self.loop.run.soup, {"count": count, "weights": mean, "epoch": best.epoch})
 
     def _train_again(self, best: EpochResult, number: int) -> bool:
         """Train from the first weights; return whether there was time for the whole of it."""
@@ -133,7 +125,7 @@ class Soup:
                 return False
             line = LiveLine(loop.reporter, f"training {number}/{recipe.training.soup}, epoch {epoch + 1}/{epochs}")
             loop.train_epoch(epoch, line)
-            if budget.is_used_up:
+            if loop.fabric.broadcast(budget.is_used_up):
                 return False
             state.schedule.update(scores[epoch])
         return True
@@ -148,8 +140,8 @@ class Soup:
             best, val_loss=measured.loss, val_accuracy=measured.accuracy, val_probability=measured.probability
         )
         figure = loop.recorder.best_by
-        ours, theirs = score_of(result, figure), score_of(best, figure)
-        is_worse = theirs - ours > 2 * DEVIATION / len(loop.job.inputs.val) ** 0.5
+        is_worse = score_of(best, figure) - score_of(result, figure) > 2 * DEVIATION / len(loop.job.inputs.val) ** 0.5
+        ours, theirs = (getattr(each, f"val_{figure}") for each in (result, best))
         loop.reporter.note(
             f"The mean of {count} trainings: val/accuracy {result.val_accuracy:.4f}, val/{figure} {ours:.4f}; epoch "
             f"{best.epoch + 1} of the first alone: {best.val_accuracy:.4f}, {theirs:.4f}. "
@@ -161,17 +153,6 @@ class Soup:
             if not is_worse:
                 loop.job.keep(result, mean)
             loop.run.soup.unlink(missing_ok=True)
-
-
-def _best_file(run: RunFolder, best: EpochResult) -> Path:
-    return run.checkpoints / f"epoch_{best.epoch:03}.ckpt"
-
-
-def _write(path: Path, content: object) -> None:
-    buffer = io.BytesIO()
-    torch.save(content, buffer)
-    with atomic(path, "wb") as file:
-        file.write(buffer.getbuffer())
 
 
 def _copied(weights: Mapping[str, torch.Tensor]) -> Weights:

@@ -72,6 +72,14 @@ class Schedule:
         self.plateau.patience = self.patience
 
 
+def write_checkpoint(path: Path, content: dict[str, Any]) -> None:
+    """Write a file that `torch.load` reads, whole or not at all."""
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    with atomic(path, "wb") as file:
+        file.write(buffer.getbuffer())
+
+
 def was_fitted(path: Path) -> bool:
     """Whether the training of a checkpoint began with a fitted classifier."""
     return bool(torch.load(path, map_location="cpu", weights_only=True, mmap=True).get("is_fitted", False))
@@ -115,10 +123,7 @@ class State:
             **({SCALER: scaler} if scaler else {}),
             **self.average.state_dict(),
         }
-        buffer = io.BytesIO()
-        torch.save(checkpoint, buffer)
-        with atomic(path, "wb") as file:
-            file.write(buffer.getbuffer())
+        write_checkpoint(path, checkpoint)
 
     def load(self, path: Path) -> None:
         """Read a checkpoint back."""
