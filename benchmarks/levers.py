@@ -17,16 +17,16 @@ lever, the gain over the variant `plain` with its choice (`raw`), in points, its
 images that were trained on in proportion to `plain`.
 
 Levers: `kept`: the model file; `probe`: the fitted classifier, before the first epoch; `refit`: with `try.refit=true`,
-a training on training and validation images afterwards; `soup`: with `try.soup=N`, the mean of N trainings; SERIES:
-best epoch by accuracy, then by loss; `SERIES:loss`: by loss; `SERIES:wise`: that, blended with the weights of the
-start, the share by validation loss; `SERIES:wise_half`: half of each; `SERIES:proven`: the smallest share whose
-validation loss is at most a standard error (of the difference, image by image) above the lowest; `SERIES:proven_half`:
-the same of half and all; `SERIES:soft`: epoch by the mean probability of the true class; `SERIES:calibrated`: by the
-loss with the best temperature; `SERIES:error`: epoch by loss, of those whose accuracy is at most a standard error below
-the best; `SERIES:latest`: the latest epoch whose mean probability of the true class is at most a standard error (of the
-difference, image by image) below the highest; `SERIES:last`: the last epoch. A SERIES is `raw`, the weights after each
-epoch, `emaN`, their moving average over N epochs, or `topN`, the mean of the best N epochs by loss; `--series` measures
-only some of them. `--curves ema1` also keeps what every epoch of a series reaches.
+a training on training and validation images afterwards; SERIES: best epoch by accuracy, then by loss; `SERIES:loss`: by
+loss; `SERIES:wise`: that, blended with the weights of the start, the share by validation loss; `SERIES:wise_half`: half
+of each; `SERIES:proven`: the smallest share whose validation loss is at most a standard error (of the difference, image
+by image) above the lowest; `SERIES:proven_half`: the same of half and all; `SERIES:soft`: epoch by the mean probability
+of the true class; `SERIES:calibrated`: by the loss with the best temperature; `SERIES:error`: epoch by loss, of those
+whose accuracy is at most a standard error below the best; `SERIES:latest`: the latest epoch whose mean probability of
+the true class is at most a standard error (of the difference, image by image) below the highest; `SERIES:last`: the
+last epoch. A SERIES is `raw`, the weights after each epoch, `emaN`, their moving average over N epochs, or `topN`, the
+mean of the best N epochs by loss; `--series` measures only some of them. `--curves ema1` also keeps what every epoch of
+a series reaches.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ from typing import Any, NamedTuple
 import torch
 from cells import computed, read
 from defaults import settings_of
-from lever_again import refitted, souped
+from lever_refit import refitted
 from lever_trials import drop_paths, sharpness_aware_step, tried
 from torch.nn import functional
 
@@ -279,10 +279,6 @@ def measured(loop: Watched, test: ImageSubset) -> dict[str, Any]:
     if "refit" in loop.trials:
         top1, loss, *_ = ruler.measure(refitted(loop), "test")
         levers["refit"] = {"epoch": best.epoch, "share": 1.0, "val": None, "top1": top1, "loss": loss}
-    if "soup" in loop.trials:
-        soup = souped(loop, kept, loop.trials["soup"])
-        (top1, loss, *_), val = ruler.measure(soup, "test"), ruler.measure(soup, "val")
-        levers["soup"] = {"epoch": best.epoch, "share": 1.0, "val": val, "top1": top1, "loss": loss}
     curves = {name: curve(loop, ruler, name) for name in loop.curves}
     return {
         "levers": levers,

@@ -1,13 +1,8 @@
-"""The levers `try.refit` and `try.soup`: after a training, train again.
+"""The lever `try.refit`: after a training, train again on training and validation images together.
 
-The later training begins with the same weights, has as many steps as the first one had until its best epoch, with the
-same learning rates, and keeps the averaged weights of its last step.
-
-`try.refit=true` trains on training and validation images together, and fits the classifier to all of them. No image is
-left that could choose or measure it but those of the test. `try.soup=N` trains N - 1 times more in another order and
-with other crops, and takes the mean of all N weights.
-
-Source: Wortsman et al., Model soups, ICML 2022, arXiv 2203.05482.
+The second training begins with the same weights (the fitted classifier, which is fitted to all images here), has as
+many steps as the first one had until its best epoch, with the same learning rates, and keeps the averaged weights of
+its last step. No image is left that could choose or measure it but those of the test.
 """
 
 from __future__ import annotations
@@ -23,7 +18,7 @@ from otx.data.loader import ImageSubset
 from otx.model.regression import fit_regression
 from otx.training.average import Average
 from otx.training.budget import Budget
-from otx.training.inputs import Inputs, plain_batches, to_network_input
+from otx.training.inputs import plain_batches, to_network_input
 from otx.training.linear_probe import PENALTIES, compute_features
 from otx.training.loop import Loop
 from otx.training.recorder import LiveLine
@@ -46,29 +41,10 @@ class Steps(Budget):
 
 def refitted(loop: Any) -> Weights:
     """The weights of a training like that of `loop` (`levers.Watched`) on its training and validation images."""
-    inputs = loop.job.inputs
-    loop.module.network.load_state_dict(loop.start)
+    inputs, recorder, module = loop.job.inputs, loop.recorder, loop.module
+    module.network.load_state_dict(loop.start)
     union = joined(inputs.train, inputs.val, loop.recipe.data.max_image_pixels)
     fit_classifier(loop, union)
-    return trained_again(loop, replace(inputs, train=union))
-
-
-def souped(loop: Any, kept: Weights, count: int) -> Weights:
-    """The mean of the kept weights and those of `count` - 1 trainings of other seeds from the same start."""
-    mean = {name: value.detach().clone() for name, value in kept.items()}
-    seed = loop.module.recipe.seed
-    for number in range(1, count):
-        loop.module.network.load_state_dict(loop.start)
-        loop.module.recipe = replace(loop.module.recipe, seed=seed + 1000 * number)
-        for name, value in trained_again(loop, loop.job.inputs).items():
-            if value.is_floating_point():
-                mean[name].lerp_(value.detach(), 1 / (number + 1))
-    return mean
-
-
-def trained_again(loop: Any, inputs: Inputs) -> Weights:
-    """The averaged weights of a training from the network's own weights, as long as the first until its best epoch."""
-    recorder, module = loop.recorder, loop.module
     per_epoch, best = len(loop.batches), recorder.best.epoch
     if best < 0:
         return dict(module.network.state_dict())
@@ -77,7 +53,7 @@ def trained_again(loop: Any, inputs: Inputs) -> Weights:
     state.schedule = Schedule(state.optimizer, loop.recipe.scheduler)
     state.average = Average(module.network, module.recipe.training.average_epochs or 0.0)
     state.average.begin(per_epoch)
-    job = replace(loop.job, inputs=inputs, budget=Steps(count=per_epoch))
+    job = replace(loop.job, inputs=replace(inputs, train=union), budget=Steps(count=per_epoch))
     again = Loop(job, fabric, state, loop.stop)
     scores = {epoch.epoch: recorder.score(epoch) for epoch in recorder.epochs}
     module.train()
