@@ -3,7 +3,7 @@
     python benchmarks/levers.py FOLDER[:TRAIN[:TEST[:SIZE]]]... --out RESULTS.jsonl --weights NAME=FILE.safetensors...
         [--seeds 0 1 2] [--size 128] [--epochs 90] [--minutes 11] [--device cpu] [--jobs 1] [--workers N] [--threads 2]
         [--series raw ema1] [--curves ema1] [--variants plain default KEY=VALUE,KEY=VALUE try.NAME=VALUE]
-    python benchmarks/levers.py --out RESULTS.jsonl
+    python benchmarks/levers.py --out RESULTS.jsonl [--against VARIANT:LEVER]
 
 FOLDER holds class folders, or train/ and test/ (or val/) with class folders. TRAIN random images of each class are
 trained on (at most two thirds of a class), TEST others or all the rest are tested; without these numbers the folder is
@@ -13,8 +13,8 @@ levers that otx does not have (`lever_trials.py`). The weights of each epoch, an
 step, are kept, and afterwards measured on the validation images, which choose, and on the test images, which nothing
 chooses by: all levers of a cell come from the same training. Finished cells are lines of RESULTS.jsonl and are left out
 the next time; no new one is begun after `--minutes`. `--jobs` trains so many cells side by side. Prints top-1 of every
-lever, the gain over the variant `plain` with its choice (`raw`), in points, its standard error over cells, and the
-images that were trained on in proportion to `plain`.
+lever, the gain in points over a lever of another variant, `--against` (the choice `raw` of `plain`), its standard error
+over cells, in how many cells it is worse, and the images that were trained on in proportion to that variant.
 
 Levers: `kept`: the model file; `probe`: the fitted classifier, before the first epoch; `refit`: with `try.refit=true`,
 a training on training and validation images afterwards; SERIES: best epoch by accuracy, then by loss; `SERIES:loss`: by
@@ -379,31 +379,47 @@ def finish(
     return {**cell, **train(source, weights, options, cell)}
 
 
-def table(rows: list[dict[str, Any]]) -> None:
-    """Print top-1 of each lever in each folder, and the gain over today's default over all cells."""
-    plain = {place_of(row): row["levers"]["raw"] for row in rows if row["variant"] == "plain"}
+def table(rows: list[dict[str, Any]], against: str) -> None:
+    """Print top-1 of each lever in each folder, and over all cells the gain over the lever `against`, VARIANT:LEVER."""
+    # a lever may have a colon in its name, a variant has none
+    base, _, lever_of_base = against.partition(":")
+    bases = {place_of(row): row for row in rows if row["variant"] == base and lever_of_base in row["levers"]}
+    if rows and not bases:
+        print(f"--against {against}: no finished cell has this variant and lever")
     columns = sorted({(row["folder"], row["model"]) for row in rows})
-    work = {place_of(row): row["trained_on"] for row in rows if row["variant"] == "plain"}
-    found: dict[tuple[str, str], list[tuple[tuple[str, str], float, float, float, float]]] = defaultdict(list)
+    found: dict[tuple[str, str], list[Compared]] = defaultdict(list)
     for row in rows:
-        for name, lever in row["levers"].items():
-            before = plain.get(place_of(row))
-            if before is not None:
-                gains = 100 * (lever["top1"] - before["top1"]), lever["loss"] - before["loss"]
-                share = row["trained_on"] / max(1, work[place_of(row)])
-                found[row["variant"], name].append(((row["folder"], row["model"]), lever["top1"], *gains, share))
+        before = bases.get(place_of(row))
+        for name, lever in row["levers"].items() if before else ():
+            found[row["variant"], name].append(Compared.of(row, lever, before, before["levers"][lever_of_base]))
     print(
-        "variant | lever | gain, points | error | loss | images | cells |", " | ".join(f"{a} {b}" for a, b in columns)
+        "variant | lever | gain, points | error | worse in | loss | images | cells |",
+        " | ".join(f"{a} {b}" for a, b in columns),
     )
-    for (variant, name), each in sorted(found.items(), key=lambda item: -statistics.mean(row[2] for row in item[1])):
-        gains = [row[2] for row in each]
+    for (variant, name), each in sorted(found.items(), key=lambda item: -statistics.mean(row.gain for row in item[1])):
+        gains = [row.gain for row in each]
         error = statistics.stdev(gains) / len(gains) ** 0.5 if len(gains) > 1 else float("nan")
-        tops = {column: [row[1] for row in each if row[0] == column] for column in columns}
+        tops = {column: [row.top1 for row in each if row.column == column] for column in columns}
         shown = " | ".join(f"{100 * statistics.mean(top):.2f}" if top else "-" for top in tops.values())
-        loss = statistics.mean(row[3] for row in each)
-        images = statistics.mean(row[4] for row in each)
-        figures = f"{statistics.mean(gains):+.2f} | {error:.2f} | {loss:+.4f} | {images:.2f} | {len(gains)}"
+        loss, images = statistics.mean(row.loss for row in each), statistics.mean(row.images for row in each)
+        worse = sum(gain < 0 for gain in gains)
+        figures = f"{statistics.mean(gains):+.2f} | {error:.2f} | {worse} | {loss:+.4f} | {images:.2f} | {len(gains)}"
         print(f"{variant} | {name} | {figures} | {shown}")
+
+
+class Compared(NamedTuple):
+    """A lever in a cell: the gain in points, its test loss less that of the other, the images trained on per other."""
+
+    column: tuple[str, str]
+    top1: float
+    gain: float
+    loss: float
+    images: float
+
+    @classmethod
+    def of(cls, row: dict[str, Any], lever: dict[str, Any], base: dict[str, Any], other: dict[str, Any]) -> Compared:
+        gain, images = 100 * (lever["top1"] - other["top1"]), row["trained_on"] / max(1, base["trained_on"])
+        return cls((row["folder"], row["model"]), lever["top1"], gain, lever["loss"] - other["loss"], images)
 
 
 def place_of(row: dict[str, Any]) -> tuple[Any, ...]:
@@ -426,6 +442,7 @@ def main() -> None:
     parser.add_argument("--series", nargs="*", default=[])
     parser.add_argument("--curves", nargs="*", default=[])
     parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--against", default="plain:raw")
     options = parser.parse_args()
     done = [{key: row[key] for key in (*PLACE, "variant")} for row in read(options.out)]
     until = time.time() + 60 * options.minutes
@@ -435,7 +452,7 @@ def main() -> None:
             with options.out.open("a") as file:
                 file.write(json.dumps(row) + "\n")
             tell(row)
-    table(read(options.out))
+    table(read(options.out), options.against)
 
 
 def tell(row: dict[str, Any]) -> None:
