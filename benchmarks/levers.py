@@ -25,8 +25,9 @@ of the true class; `SERIES:calibrated`: by the loss with the best temperature; `
 whose accuracy is at most a standard error below the best; `SERIES:latest`: the latest epoch whose mean probability of
 the true class is at most a standard error (of the difference, image by image) below the highest; `SERIES:last`: the
 last epoch. A SERIES is `raw`, the weights after each epoch, `emaN`, their moving average over N epochs, or `topN`, the
-mean of the best N epochs by loss; `--series` measures only some of them. `--curves ema1` also keeps what every epoch of
-a series reaches.
+mean of the best N epochs by loss; `soft3` is the mean of those three of `ema1` with the highest probability of the true
+class, `tail` the mean of `ema1` from the highest on; `--series` measures only some of them. `--curves ema1`
+also keeps what every epoch of a series reaches.
 """
 
 from __future__ import annotations
@@ -209,6 +210,10 @@ def choose(loop: Watched, ruler: Ruler) -> dict[str, tuple[str, int, float]]:
     by_loss = sorted(range(count), key=lambda epoch: ruler("raw", epoch, 1)[1])
     for size in (3, 5) if count else ():
         loop.series[f"top{size}"] = [mean([loop.series["raw"][epoch] for epoch in by_loss[:size]])]
+    if averaged := loop.series["ema1"]:
+        by_truth = sorted(range(count), key=lambda epoch: -ruler("ema1", epoch, 1)[2])
+        loop.series["soft3"] = [mean([averaged[epoch] for epoch in by_truth[:3]])]
+        loop.series["tail"] = [mean(averaged[by_truth[0] :])]
     levers = {"probe": ("raw", -1, 0.0)}
     for name, states in loop.series.items():
         if loop.series_only and name not in loop.series_only:

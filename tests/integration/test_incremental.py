@@ -208,3 +208,12 @@ def test_every_loss_trains_uneven_classes(loss: str, tmp_path: Path) -> None:
     changes = {**SMALL, "training.loss": loss, "training.start_epoch": 1, "training.label_smoothing": 0.1}
     result = Engine(root, model=SMALL_MODEL, work_dir=tmp_path, overrides=changes).train(max_epochs=2)
     assert len(result.epochs) == 2
+
+
+@pytest.mark.parametrize(("sampler", "is_said"), [("balanced", True), ("random", False)])
+def test_a_loss_that_the_sampler_makes_useless_is_said(sampler: str, is_said: bool, tmp_path: Path) -> None:
+    root = write_classes(tmp_path / "data", {"many": 12, "few": 4})
+    reporter = Recorder()
+    changes = {**SMALL, "training.loss": "class_balanced", "data.train_subset.sampler": sampler}
+    Engine(root, model=SMALL_MODEL, work_dir=tmp_path, overrides=changes, reporter=reporter).train(max_epochs=1)
+    assert any("class_balanced changes nothing here" in text for text in reporter.warnings) is is_said

@@ -9,7 +9,7 @@ from torch import nn
 
 from otx.data.dataset import Dataset
 from otx.events import Reporter
-from otx.recipe import CROSS_ENTROPY, INFLUENCE_BALANCED, Recipe, TrainingSettings
+from otx.recipe import CLASS_BALANCED, CROSS_ENTROPY, INFLUENCE_BALANCED, Recipe, TrainingSettings
 from otx.training.incremental import Distillation
 from otx.training.losses import make_loss
 from otx.training.starting_point import StartingPoint
@@ -47,6 +47,11 @@ def choose_objective(start: StartingPoint, dataset: Dataset, recipe: Recipe, rep
     if recipe.data.train_subset.sampler == "balanced":
         # the sampler already draws all classes equally often: the loss must not weight rare ones again
         counts = np.ones_like(counts)
+        if settings.loss == CLASS_BALANCED:
+            reporter.warn(
+                "--training.loss class_balanced changes nothing here: the balanced sampler already draws all classes "
+                "equally often. --data.train_subset.sampler random goes with it."
+            )
     loss = make_loss(
         settings.loss,
         counts.tolist(),
