@@ -124,6 +124,8 @@ def measure(cell: Cell, folder: Path, options: argparse.Namespace) -> dict[str, 
     engine = Engine(folder, model=cell.network, work_dir=work, overrides=overrides)
     is_begun = any(work.glob("*/checkpoints/last.ckpt"))
     result = engine.train(resume=True) if is_begun else engine.train()
+    if result.interrupted:
+        raise SystemExit(f"{cell.name}, seed {cell.seed}: {result.stop_reason}; the same command goes on")
     seconds = time.perf_counter() - started
     test = engine.test(checkpoint=result.model_path)
     return {

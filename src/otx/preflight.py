@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -64,21 +64,24 @@ def check_training(recipe: Recipe, checkpoint: Path | None, renames: Mapping[str
         DataError, ModelError, UsageError: an input cannot be used; the training did not start.
         StorageError: the disk is full.
     """
-    check_data_root(recipe, min_classes=1 if checkpoint else 2)
+    known = check_renames(checkpoint, renames)
+    check_data_root(recipe, min_classes=1 if checkpoint else 2, known=known)
     check_name(recipe.model.name)
     check_folder(Path(recipe.work_dir), "choose another --work_dir")
     if checkpoint is None and recipe.model.weights is not None:
         check_weights(Path(recipe.model.weights), recipe.model.name)
-    check_renames(checkpoint, renames)
 
 
-def check_data_root(recipe: Recipe, *, min_classes: int) -> None:
+def check_data_root(recipe: Recipe, *, min_classes: int, known: Collection[str] = ()) -> None:
     """Raise DataError or UsageError if a recipe's image folder is missing, empty, or has an unknown layout.
 
     It looks for one image of each class, so that the number of files does not matter.
+
+    Args:
+        known: the classes of the model to start from; a split file need not have training images of them.
     """
     if recipe.data.split_file is not None:
-        check_split_file(Path(recipe.data.split_file))
+        check_split_file(Path(recipe.data.split_file), known)
     if is_digits(recipe.data_root):
         return
     folder = glimpse(resolve_data_root(recipe.data_root))
@@ -108,10 +111,15 @@ def check_weights(path: Path, model: str) -> None:
     check_weights_fit(path, network_of(model))
 
 
-def check_renames(checkpoint: Path | None, renames: Mapping[str, str]) -> None:
-    """Raise UsageError if `renames` names a class that the model lacks, ModelError if the model is damaged."""
+def check_renames(checkpoint: Path | None, renames: Mapping[str, str]) -> list[str]:
+    """The classes of the model to start from under their new names; none without a model.
+
+    Raises:
+        ModelError: the model is damaged.
+        UsageError: `renames` names a class that the model lacks.
+    """
     if checkpoint is None:
         if renames:
             raise UsageError("--rename renames classes of a model", fix="give --checkpoint MODEL")
-        return
-    rename_classes(read_card(checkpoint).classes, renames)
+        return []
+    return rename_classes(read_card(checkpoint).classes, renames)

@@ -123,6 +123,16 @@ class RunFolder:
         return self.checkpoints / "soup.pt"
 
     @property
+    def soup_result(self) -> Path:
+        """What the mean of a model soup reached, and of how many trainings it is."""
+        return self.checkpoints / "soup.json"
+
+    @property
+    def begun_from(self) -> Path:
+        """The model that the training began from, and the names of its classes that were changed."""
+        return self.checkpoints / "begun_from.json"
+
+    @property
     def resume_command(self) -> str:
         """The command that continues this run, for the folder that this process runs in."""
         return shlex.join(["otx", "train", "--resume", "--checkpoint", str(self.last_checkpoint)])

@@ -7,6 +7,7 @@ import json
 import shutil
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from otx.plain import structured
 from otx.recipe import Recipe
 from otx.training import usable_images
 from otx.training.budget import Budget
+from otx.training.compute import CHECK_VARIABLE
 from otx.workspace import latest_run
 
 
@@ -110,6 +112,25 @@ def test_of_many_images_some_are_compared_and_it_is_said(
     dataset, _ = usable_images.leave_out_unreadable(found, size, recipe, recorder, Budget())
     assert (len(dataset.train), len(dataset.val), len(dataset.test)) == (16, 16, 17)
     assert recorder.notes[-1] == "9 images were not compared with each other; `otx check` compares all of them."
+
+
+@pytest.mark.parametrize("is_late", [True, False])
+def test_all_processes_check_the_images_if_the_main_one_has_the_time_whatever_their_clocks_say(
+    is_late: bool, leaky: Path, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = Recipe(data_root=str(leaky)).override({"engine.num_devices": 2, "engine.device": "cpu"})
+    dataset = usable_images.load_images(recipe, None, recorder, min_classes=2)
+    size = Preprocessing(32, 32, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+    begun = {True: time.monotonic() - 3600, False: time.monotonic()}
+    # removed again after the test, with what the main process has told
+    monkeypatch.setenv(CHECK_VARIABLE, "")
+    found = []
+    for rank in (0, 1):
+        monkeypatch.setenv("LOCAL_RANK", str(rank))
+        budget = Budget(1800, begun[is_late == (rank == 0)])
+        found.append(usable_images.leave_out_unreadable(dataset, size, recipe, recorder, budget)[1])
+    assert [each is None for each in found] == [is_late, is_late]
+    assert sum(note.startswith("--max_time: ") for note in recorder.notes) == is_late
 
 
 def test_a_wrong_label_is_named_with_a_model_of_any_kind(trained: Engine, photos: Path, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from images import write_classes
 from otx import Engine
 from otx.cli import main
 from otx.data.digits import write_digits
-from otx.errors import ModelError, UsageError
+from otx.errors import DataError, ModelError, UsageError
 from otx.model.modelfile import read_card
 from otx.workspace import RunFolder, latest_run
 
@@ -158,6 +158,29 @@ def test_more_photos_of_the_same_classes_and_of_some_of_them(old: Engine, colour
     assert shown is not None
     assert shown.new_after is None
     assert shown.old_after > 0.6
+
+
+def test_a_split_file_may_lack_training_images_of_classes_that_the_model_knows_and_of_no_others(
+    old: Engine, colours: Path, tmp_path: Path
+) -> None:
+    split, model = tmp_path / "split.csv", latest_run(old.work_dir).model
+    rows = [
+        f"{name}/{number:03}.png,{label},{'train' if number < 12 and name != 'dog' else 'val'}"
+        for name, label in (("ant", "ant"), ("bee", "BEE"), ("dog", "dog"))
+        for number in range(16)
+    ]
+    split.write_text("\n".join(["path,class,subset", *rows, ""]))
+    places = ["train", "--data_root", str(colours / "all"), "--work_dir", str(tmp_path / "ws")]
+    asked = [*places, "--data.split_file", str(split), "--checkpoint", str(model), "--rename", "bee=BEE"]
+    assert main([*asked, "--max_epochs", "1"]) == 0
+    assert main(["train", "--work_dir", str(tmp_path / "ws"), "--resume", "--max_epochs", "2"]) == 0
+    assert read_card(latest_run(tmp_path / "ws").model).classes == ("BEE", "cow", "dog", "ant")
+    assert Engine(work_dir=tmp_path / "ws").test().num_images == 24
+    split.write_text(split.read_text().replace("bee/015.png,BEE,val", "bee/015.png,BEEE,val"))
+    with pytest.raises(DataError, match="split.csv lists classes without a training image: BEEE: did you mean 'BEE'"):
+        Engine(colours / "all", work_dir=tmp_path, overrides={**SETTINGS, "data.split_file": str(split)}).train(
+            checkpoint=model, rename={"bee": "BEE"}
+        )
 
 
 def test_a_renamed_folder_is_the_class_it_was(old: Engine, colours: Path, tmp_path: Path) -> None:

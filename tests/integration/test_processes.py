@@ -178,7 +178,8 @@ def ended(tasks: list[subprocess.Popen[str]]) -> tuple[list[int], list[str]]:
 
 @pytest.mark.slow
 def test_the_tasks_of_srun_train_one_model(data: Path, tmp_path: Path) -> None:
-    codes, said = ended(srun(arguments(data, tmp_path / "ws")))
+    # with a limit of time the first one tells the other whether the images are checked
+    codes, said = ended(srun(arguments(data, tmp_path / "ws", max_time="1h")))
     assert codes == [0, 0], said
     assert len(list((tmp_path / "ws").glob("2*"))) == 1
     assert len(figures(tmp_path / "ws")) == SMALL["max_epochs"]

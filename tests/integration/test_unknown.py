@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from conftest import Recorder
+from conftest import SMALL, SMALL_MODEL, Recorder
+from images import write_classes
 from otx import Engine
 from otx.data.split_file import read_split
 from otx.errors import UsageError
@@ -97,6 +98,27 @@ def test_a_deploy_folder_says_it_too(trained: Engine, others: Path, tmp_path: Pa
     program = [sys.executable, tmp_path / "deploy" / "predict.py", others / "white.png"]
     done = subprocess.run(program, capture_output=True, text=True, timeout=200, check=True)
     assert done.stdout.endswith("%), but probably not one of the classes it knows\n")
+
+
+@pytest.mark.parametrize("is_probed", [False, True])
+def test_a_class_whose_training_images_are_all_broken_leaves_no_limit_and_it_is_said(
+    is_probed: bool, weights: Path, tmp_path: Path, recorder: Recorder
+) -> None:
+    for number, subset in enumerate(("train", "val")):
+        write_classes(tmp_path / "data" / subset, {"ant": 12, "bee": 6, "cow": 12}, seed=number)
+    for path in (tmp_path / "data" / "train" / "bee").iterdir():
+        path.write_bytes(path.read_bytes()[:100])
+    begun = {"model.weights": str(weights), "max_epochs": 0} if is_probed else {"max_epochs": 1}
+    changes = {**SMALL, "data.check_images": False, **begun}
+    engine = Engine(
+        tmp_path / "data", model=SMALL_MODEL, work_dir=tmp_path / "ws", overrides=changes, reporter=recorder
+    )
+    engine.train()
+    assert recorder.notes[-1] == (
+        "`known` of its predictions will be empty: no training image of bee that was looked at can be decoded."
+    )
+    assert read_card(latest_run(engine.work_dir).model).unknown_limit is None
+    assert {item.known for item in engine.predict(tmp_path / "data" / "val")} == {None}
 
 
 @pytest.mark.slow

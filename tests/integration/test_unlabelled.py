@@ -13,6 +13,7 @@ from images import write_classes
 from otx import Engine
 from otx.data.journal import JOURNAL, Row, write_journal
 from otx.errors import UsageError
+from otx.training import pseudo_labels
 
 CLASSES = ("blue", "green", "red")
 
@@ -79,6 +80,17 @@ def test_a_resumed_run_keeps_its_pseudo_labels_and_a_test_knows_the_photos(
     assert engine.test().num_images == 12
     other = engine.test(data_root=tmp_path / "new")
     assert (other.num_known, other.num_images) == (5, 1)
+
+
+def test_photos_that_are_all_broken_do_not_join_and_the_others_do(
+    pile: Path, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # the photos are looked at in parts, of which the first then has none that can be decoded
+    monkeypatch.setattr(pseudo_labels, "CHUNK", 20)
+    for path in [*(pile / "blue").glob("02*.png"), *(pile / "blue").glob("03*.png"), *(pile / "blue").glob("copy*")]:
+        path.write_bytes(path.read_bytes()[:100])
+    run, _ = train(pile, tmp_path / "ws", **{"model.weights": str(weights)})
+    assert {row["class"] for row in rows_of(run / "pseudo_labels.csv")} == {"green", "red"}
 
 
 def test_it_is_off_by_default(pile: Path, weights: Path, tmp_path: Path) -> None:

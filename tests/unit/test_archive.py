@@ -105,6 +105,48 @@ def test_a_damaged_archive_says_so(name: str, content: bytes, tmp_path: Path) ->
     assert caught.value.fix
 
 
+def packed(folder: Path, kind: str) -> Path:
+    """An archive of 40 images; a zip file with the compression that its kind names, a tar file otherwise."""
+    write_classes(folder / "in", {"ant": 20, "bee": 20})
+    if not kind.startswith("ZIP"):
+        return Path(shutil.make_archive(str(folder / "pets"), kind, folder / "in"))
+    with zipfile.ZipFile(folder / "pets.zip", "w", getattr(zipfile, kind)) as file:
+        for image in sorted((folder / "in").rglob("*.png")):
+            file.write(image, image.relative_to(folder / "in"))
+    return folder / "pets.zip"
+
+
+@pytest.mark.parametrize("kind", ["ZIP_STORED", "ZIP_DEFLATED", "ZIP_BZIP2", "ZIP_LZMA", "gztar", "bztar", "xztar"])
+def test_flipped_bytes_anywhere_are_an_error_and_nothing_is_left(kind: str, tmp_path: Path, cache: Path) -> None:
+    made = packed(tmp_path, kind)
+    whole = made.read_bytes()
+    for place in range(100, len(whole), len(whole) // 5):
+        data = bytearray(whole)
+        data[place : place + 2] = bytes(255 - value for value in data[place : place + 2])
+        made.write_bytes(data)
+        with pytest.raises(DataError, match=f"{made.name} is damaged, or no archive: .*\n  fix: copy or download it"):
+            archive.unpack(made)
+    assert [path for path in cache.rglob("*") if path.is_file()] == []
+
+
+def test_a_tar_file_with_a_damaged_header_is_not_taken_for_its_beginning(tmp_path: Path, cache: Path) -> None:
+    write_classes(tmp_path / "in", {"ant": 3, "bee": 3})
+    made = tmp_path / "pets.tar"
+    with tarfile.open(made, "w", format=tarfile.GNU_FORMAT) as file:
+        file.add(tmp_path / "in", "pets")
+    made.write_bytes(made.read_bytes().replace(b"bee/001.png", b"bee/00x.png"))
+    with pytest.raises(DataError, match="pets.tar is damaged, or no archive: a header in it is damaged"):
+        archive.unpack(made)
+    assert [path for path in cache.rglob("*") if path.is_file()] == []
+
+
+@pytest.mark.parametrize("name", ["a.zip", "a.tar"])
+def test_what_cannot_be_read_is_no_matter_of_the_cache(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).mkdir()
+    with pytest.raises(DataError, match=f"{name} cannot be read: Is a directory"):
+        archive.unpack(tmp_path / name)
+
+
 def test_a_folder_that_holds_only_an_archive_names_it(tmp_path: Path) -> None:
     (tmp_path / "photos.zip").write_bytes(b"PK")
     with pytest.raises(DataError, match=r"holds no images, but photos\.zip\n  fix: give the archive: --data_root"):

@@ -49,7 +49,8 @@ def test_without_a_limit_everything_fits() -> None:
 def test_the_report_always_fits_behind_the_last_epoch(limit: float, epoch: float, share: float) -> None:
     clock, validation = Clock(), share * epoch
     budget = Budget(limit, 0.0, clock=clock, worked=clock)
-    budget.expect(epoch, validation)
+    # features of one image take as long as a validation, and a step three times as long
+    budget.expect(validation, (epoch - validation) / (3 * validation), 1)
     begun = 0
     while budget.allows_epoch() and begun < 20_000:
         begun += 1
@@ -60,7 +61,7 @@ def test_the_report_always_fits_behind_the_last_epoch(limit: float, epoch: float
                 break
         clock.now += validation
         budget.measured(clock.now - started, validation)
-    report = REPORT_SECONDS + REPORT_VALIDATIONS * validation
+    report = REPORT_SECONDS + REPORT_VALIDATIONS * validation + budget.ending
     # at most one step too late
     assert clock.now + report <= limit + (epoch - validation) / 50 or begun == 0
     assert budget.is_used_up
@@ -69,7 +70,8 @@ def test_the_report_always_fits_behind_the_last_epoch(limit: float, epoch: float
 def test_a_run_that_is_twice_as_slow_as_expected_ends_in_time() -> None:
     clock = Clock()
     budget = Budget(100.0, 0.0, clock=clock, worked=clock)
-    budget.expect(10.0, 1.0)
+    budget.expect(1.0, 3, 1)
+    assert budget.epoch_seconds == 10.0
     assert budget.allows_epoch()
     clock.now = 20.0
     budget.measured(20.0, 2.0)

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import io
+import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageOps
 
 from images import write_image, write_noise
 from otx.data.check import scan_images
-from otx.data.decode import check_image, decode_image
+from otx.data.decode import check_image, decode_image, ordered
 from otx.data.reading import Reading
 from otx.errors import ImageError
 
@@ -24,6 +25,39 @@ def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, kind, **options)
     return buffer.getvalue()
+
+
+def with_a_warning() -> bytes:
+    """A photo at whose EXIF data Pillow warns while it decodes them: they end too early."""
+    exif = b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0"
+    return encoded(Image.fromarray(RGB), "JPEG", exif=exif)
+
+
+def test_decoding_in_threads_leaves_the_filters_of_warnings_as_they_were(tmp_path: Path) -> None:
+    for number in range(200):
+        (tmp_path / f"{number}.jpg").write_bytes(with_a_warning())
+    before = list(warnings.filters)
+    for _ in range(5):
+        # within the pool, beside a caller that has filters of its own
+        found = ordered(lambda path: decode_image(path), tmp_path.iterdir())
+        for pixels in found:
+            with warnings.catch_warnings():
+                assert pixels.shape == RGB.shape
+        assert len(scan_images(tmp_path, [path.name for path in tmp_path.iterdir()]).looks) == 200
+    assert warnings.filters == before
+
+
+def test_a_single_thread_is_silent_within_and_hears_warnings_again_behind() -> None:
+    with warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter("always")
+        with Image.open(io.BytesIO(with_a_warning())) as image:
+            ImageOps.exif_transpose(image)
+        assert len(heard) > 0, "the photo must give a warning"
+        heard.clear()
+        decode_image(with_a_warning())
+        assert heard == []
+        warnings.warn("after", stacklevel=1)
+        assert [str(item.message) for item in heard] == ["after"]
 
 
 @pytest.mark.parametrize("kind", ["PNG", "BMP", "TIFF", "WEBP"])

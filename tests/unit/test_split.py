@@ -13,7 +13,7 @@ from images import write_classes, write_image
 from otx.data.dataset import Dataset, Subset
 from otx.data.load import load_dataset
 from otx.data.split import share_of, split_class
-from otx.data.split_file import read_split, write_split
+from otx.data.split_file import check_split_file, read_split, write_split
 from otx.errors import DataError
 
 shares = st.floats(0.01, 0.5)
@@ -172,6 +172,21 @@ def test_the_class_is_what_the_file_says_not_the_folder(tmp_path: Path) -> None:
     dataset = load_dataset(tmp_path / "data", split_file=tmp_path / "split.csv")
     assert (dataset.classes, dataset.layout) == (("ant", "bee"), "split file")
     assert dict(zip(dataset.train.paths, dataset.train.labels, strict=True)) == {"batch1/a.png": 0, "batch2/b.png": 1}
+
+
+def test_a_class_without_a_training_image_is_refused_by_name_unless_a_model_knows_it(tmp_path: Path) -> None:
+    write_classes(tmp_path / "data", {"ant": 3, "bee": 3}, size=(2, 2))
+    rows = ["ant/000.png,ant,train", "ant/001.png,ant,val", "bee/000.png,bee,train", "bee/001.png,beee,val"]
+    (tmp_path / "split.csv").write_text("\n".join(["path,class,subset", *rows, "bee/002.png,cow,test", ""]))
+    message = "split.csv lists classes without a training image: beee: did you mean 'bee'\\?, cow\n  fix: correct"
+    with pytest.raises(DataError, match=message):
+        check_split_file(tmp_path / "split.csv")
+    with pytest.raises(DataError, match="without a training image: beee: did you mean 'bee'\\?\n"):
+        check_split_file(tmp_path / "split.csv", ("cow", "dog"))
+    check_split_file(tmp_path / "split.csv", ("beee", "cow"))
+    # a run that was begun before this was refused can still be resumed and tested
+    dataset = load_dataset(tmp_path / "data", split_file=tmp_path / "split.csv")
+    assert "No train image of beee, cow: a training on these images does not learn that." in dataset.notes
 
 
 def test_a_split_file_that_is_not_there_is_an_error(tmp_path: Path) -> None:

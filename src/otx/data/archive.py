@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import shutil
 import tarfile
@@ -10,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-from otx.errors import DataError, StorageError
+from otx.errors import DataError, StorageError, first_line
 from otx.files import staged_folder, take_place
 from otx.places import cache_folder
 
@@ -49,11 +50,8 @@ def unpack(path: Path) -> Path:
         return folder
     with staged_folder(folder.parent, f"{path.name} to {folder}", fix="set OTX_CACHE to a folder of yours") as staging:
         room = shutil.disk_usage(staging).free - SPARE
-        try:
-            for name, file in _members(path):
-                room -= _copy(file, staging / _checked(path, name), room, path)
-        except (zipfile.BadZipFile, tarfile.TarError, EOFError, RuntimeError, NotImplementedError, ValueError) as error:
-            raise DataError(f"{path} cannot be unpacked: {error}", fix="unpack it, and give the folder") from error
+        for name, file in _members(path):
+            room -= _copy(file, staging / _checked(path, name), room, path)
         if not folder.is_dir():  # another process may have been faster
             take_place(staging, folder)
     return folder
@@ -61,18 +59,56 @@ def unpack(path: Path) -> Path:
 
 def _members(path: Path) -> Iterator[Member]:
     """The ordinary files of an archive: name and content."""
-    if path.name.lower().endswith(".zip"):
-        with zipfile.ZipFile(path) as archive:
-            for item in archive.infolist():
-                # the upper 16 bits are the Unix mode: 0x8000 is a regular file, 0 means not given
-                if not item.is_dir() and (item.external_attr >> 16) & 0xF000 in (0, 0x8000):
-                    with archive.open(item) as file:
-                        yield item.filename, file
-        return
-    with tarfile.open(path) as archive_of_tar:
-        for member in archive_of_tar:
-            if member.isfile() and (content := archive_of_tar.extractfile(member)) is not None:
+    with _errors_in_words(path):
+        yield from _members_of_zip(path) if path.name.lower().endswith(".zip") else _members_of_tar(path)
+
+
+def _members_of_zip(path: Path) -> Iterator[Member]:
+    with zipfile.ZipFile(path) as archive:
+        for item in archive.infolist():
+            # the upper 16 bits are the Unix mode: 0x8000 is a regular file, 0 means not given
+            if not item.is_dir() and (item.external_attr >> 16) & 0xF000 in (0, 0x8000):
+                with archive.open(item) as file:
+                    yield item.filename, file
+
+
+def _members_of_tar(path: Path) -> Iterator[Member]:
+    with tarfile.open(path) as archive:
+        for member in archive:
+            if member.isfile() and (content := archive.extractfile(member)) is not None:
                 yield member.name, content
+        _check_end(archive)
+
+
+def _check_end(archive: tarfile.TarFile) -> None:
+    """Raise an error if a tar archive that was read stops at a damaged header, or if its compressed data are damaged.
+
+    tarfile takes such a header for the end, and reads no further than the end: checksums of compressed data lie behind.
+    """
+    rest = archive.fileobj
+    assert rest is not None
+    rest.seek(archive.offset)
+    if any(rest.read(tarfile.BLOCKSIZE)):
+        raise tarfile.ReadError("a header in it is damaged")
+    while rest.read(CHUNK):
+        pass
+
+
+@contextlib.contextmanager
+def _errors_in_words(path: Path) -> Iterator[None]:
+    """Turn any error of reading an archive into a DataError."""
+    try:
+        yield
+    except (NotImplementedError, RuntimeError) as error:  # it is encrypted, or packed in a way that Python cannot read
+        raise DataError(
+            f"{path} cannot be unpacked: {first_line(error)}", fix="unpack it, and give the folder"
+        ) from error
+    except Exception as error:  # a damaged file can make a reader raise anything
+        if isinstance(error, OSError) and error.strerror:
+            raise DataError(f"{path} cannot be read: {error.strerror}") from error
+        raise DataError(
+            f"{path} is damaged, or no archive: {first_line(error).rstrip(':')}", fix="copy or download it again"
+        ) from error
 
 
 def _checked(path: Path, name: str) -> PurePosixPath:
@@ -98,7 +134,7 @@ def _copy(file: IO[bytes], place: Path, room: int, path: Path) -> int:
     place.parent.mkdir(parents=True, exist_ok=True)
     size = 0
     with place.open("wb") as target:
-        while chunk := file.read(CHUNK):
+        while chunk := _read(file, path):
             size += len(chunk)
             if size > room:
                 raise StorageError(
@@ -106,3 +142,8 @@ def _copy(file: IO[bytes], place: Path, room: int, path: Path) -> int:
                 )
             target.write(chunk)
     return size
+
+
+def _read(file: IO[bytes], path: Path) -> bytes:
+    with _errors_in_words(path):
+        return file.read(CHUNK)

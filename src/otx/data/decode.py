@@ -7,7 +7,6 @@ import functools
 import hashlib
 import io
 import stat
-import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -23,6 +22,7 @@ from PIL import Image, ImageOps
 from otx.data.preprocessing import opencv
 from otx.data.raw import START, is_raw, read_raw
 from otx.data.reading import AS_STORED, RawImage, Reading, chosen_bands, in_words, to_rgb
+from otx.data.silence import Silence
 from otx.errors import ImageError
 from otx.machine import available_cores
 
@@ -45,6 +45,7 @@ FRAMES, TABLES = (0xC0, 0xC1, 0xC2), (0xC4, 0xDB, 0xDD, 0xFE)
 APPLICATIONS, EXIF, ADOBE = range(0xE0, 0xF0), 0xE1, 0xEE
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
+_silence = Silence()
 
 # Pillow warns at one size and fails at another; we check a limit of our own before decoding
 Image.MAX_IMAGE_PIXELS = None
@@ -172,8 +173,7 @@ def _register_heif() -> None:
 def _errors_in_words() -> Iterator[None]:
     """Turn any error of a decoder into an ImageError, and silence its warnings."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with _silence:
             yield
     except ImageError:
         raise
@@ -307,10 +307,13 @@ def _is_empty(path: str | Path) -> bool:
 
 
 def ordered(work: Callable[[Item], Answer], items: Iterable[Item]) -> Iterator[Answer]:
-    """Map with a pool of threads: answers come in order, and only a few items are taken in advance."""
+    """Map with a pool of threads: answers come in order, and only a few items are taken in advance.
+
+    Until the last answer nobody warns, nor does the caller, whose filters of warnings are those of the pool, too.
+    """
     threads = min(16, available_cores() + 1)
     source = iter(items)
-    with ThreadPoolExecutor(threads) as pool:
+    with _silence, ThreadPoolExecutor(threads) as pool:
         waiting = deque(pool.submit(work, item) for item in islice(source, threads * 4))
         try:
             while waiting:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import csv
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
 from otx.data.dataset import SUBSETS, Dataset, Subset
-from otx.data.folder import shorten
+from otx.data.folder import NAMED_AT_MOST, shorten
 from otx.data.layout import Folder
 from otx.errors import DataError, nearest
 from otx.files import write_csv
@@ -48,10 +48,22 @@ def _open_split(path: Path) -> Iterator[Any]:
         ) from error
 
 
-def check_split_file(path: Path) -> None:
-    """Raise DataError if a split file cannot be read, or has another header."""
-    with _open_split(path):
-        pass
+def check_split_file(path: Path, known: Collection[str] = ()) -> None:
+    """Raise DataError if a split file cannot be read, a row is wrong, or a class has no training image.
+
+    Args:
+        known: classes that need none, since a model knows them already.
+    """
+    rows = read_split(path)
+    trained = {name for _, _, name, subset in rows if subset == "train"}
+    missing = sorted({name for _, _, name, _ in rows} - trained - set(known))
+    if missing:
+        # a search for the nearest name takes long
+        named = [f"{name}{nearest(name, sorted({*trained, *known}))}" for name in missing[:NAMED_AT_MOST]]
+        raise DataError(
+            f"{path} lists classes without a training image: {shorten(named + missing[NAMED_AT_MOST:])}",
+            fix="correct their names, give them training images, or leave their images out",
+        )
 
 
 def read_split(path: Path) -> list[tuple[int, str, str, str]]:
@@ -106,6 +118,9 @@ def dataset_of_split_file(folder: Folder, split_file: Path, min_classes: int) ->
     unlisted = len(known - {path for _, path, _, _ in rows})
     if unlisted:
         notes.append(f"{unlisted} images of {folder.root} are not listed in {split_file.name} and not used.")
+    trained = set(subsets["train"].labels)
+    if untrained := [name for label, name in enumerate(classes) if label not in trained]:
+        notes.append(f"No train image of {shorten(untrained)}: a training on these images does not learn that.")
     notes += [*lacking(classes, subsets), *few_photos(classes, subsets)]
     return Dataset(folder.root, classes, "split file", subsets["train"], subsets["val"], subsets["test"], tuple(notes))
 

@@ -21,6 +21,8 @@ STEP_PER_FEATURE = 3.0
 SPARE = 1.1
 # the part of an epoch that is worth to be begun
 WORTH = 0.3
+# more features are not computed: of training images for the classifier, and at the end for what the model knows
+MAX_FEATURES = 10_000
 # checks and features may take at most these shares of the limit
 CHECK_SHARE, PROBE_SHARE = 0.15, 0.4
 
@@ -78,10 +80,12 @@ class Budget:
         """Whether something that takes `seconds` is within a share of the limit, and before its end."""
         return self.limit is None or (seconds <= share * self.limit and seconds <= self.left)
 
-    def expect(self, epoch: float, validation: float) -> None:
-        """Estimate an epoch and a validation before the first one."""
+    def expect(self, seconds: float, num_train: int, num_val: int) -> None:
+        """Estimate an epoch, a validation and what comes after the last epoch from the features of one image."""
+        self.ending = seconds * min(MAX_FEATURES, num_train)
         if not self._epochs:
-            self._expected, self._validation = epoch, validation
+            self._validation = seconds * num_val
+            self._expected = STEP_PER_FEATURE * seconds * num_train + self._validation
 
     def measured(self, epoch: float, validation: float) -> None:
         """Add the seconds of an epoch, and of its validation."""

@@ -11,7 +11,7 @@ from enum import StrEnum
 from otx.errors import UsageError
 from otx.recipe import EngineSettings
 
-RUN_VARIABLE, NETWORK_VARIABLE = "OTX_RUN_DIR", "OTX_NETWORK"
+RUN_VARIABLE, NETWORK_VARIABLE, CHECK_VARIABLE = "OTX_RUN_DIR", "OTX_NETWORK", "OTX_CHECK_IMAGES"
 INTERACTIVE = ("bash", "interactive")
 FIRST_PORT, PORTS = 15000, 10000
 

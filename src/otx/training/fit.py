@@ -33,6 +33,7 @@ class Outcome:
     Attributes:
         best: what the model reaches on the validation images; that of a model soup has the number of its first epoch.
         trainings: how many are in the model.
+        late: a signal that came when the last step was done.
     """
 
     epochs: tuple[EpochResult, ...]
@@ -40,13 +41,14 @@ class Outcome:
     stop: StopReason
     stop_reason: str
     trainings: int = 1
+    late: signal.Signals | None = None
 
 
 def fit(job: Job) -> Outcome:
     """Train. The best model so far is always in the run folder.
 
     Raises:
-        TrainingError: the loss is no number any more, or memory does not suffice.
+        TrainingError: the loss is no number any more, memory does not suffice, or the time not for one epoch.
         StoppedError: Ctrl-C or SIGTERM came before there was a model.
     """
     after = f"otx train --resume --checkpoint {job.run.last_checkpoint} goes on with this run"
@@ -65,7 +67,7 @@ def _fit(job: Job) -> Outcome:
         fabric = make_fabric(recipe, job.compute)
         stopped = _run(fabric, job, stop, lambda: _train(fabric, job, recorder, patience, stop))
     if recorder.best is None:
-        raise _stopped_too_early(stopped or signal.SIGINT, run)
+        raise _no_time(recipe) if stopped is None else _stopped_too_early(stopped, run)
     if stopped is not None:
         reason = StopReason.CTRL_C if stopped == signal.SIGINT else StopReason.SIGTERM
         end = reason, f"stopped by {name_of(stopped)}"
@@ -73,7 +75,8 @@ def _fit(job: Job) -> Outcome:
         end = StopReason.MAX_TIME, f"--max_time {recipe.max_time} is used up"
     else:
         end = _reason(recipe, patience, recorder)
-    return Outcome(tuple(recorder.epochs), recorder.soup or recorder.best, *end, recorder.trainings)
+    late = stop.pressed if stopped is None else None
+    return Outcome(tuple(recorder.epochs), recorder.soup or recorder.best, *end, recorder.trainings, late)
 
 
 def _train(fabric: Fabric, job: Job, recorder: EpochRecorder, patience: EarlyStopping, stop: GracefulStop) -> None:
@@ -91,11 +94,14 @@ def _train(fabric: Fabric, job: Job, recorder: EpochRecorder, patience: EarlySto
         if job.run.has_ended(with_report=recipe.report) and not job.run.soup.is_file():
             patience.begin_anew()
     loop = Loop(job, fabric, state, stop)
-    loop.begin()
-    if state.steps == 0:
-        keep_start(loop)
-    loop.train()
-    Soup(loop).train()
+    try:
+        loop.begin()
+        if state.steps == 0:
+            keep_start(loop)
+        loop.train()
+        Soup(loop).train()
+    finally:
+        loop.close()
 
 
 def _run(fabric: Fabric, job: Job, stop: GracefulStop, train: Callable[[], None]) -> signal.Signals | None:
@@ -125,6 +131,13 @@ def _stopped_too_early(number: signal.Signals, run: RunFolder) -> StoppedError:
         number,
         f"{name_of(number)} stopped the training before its first epoch was over; there is no model yet",
         fix=run.how_to_go_on,
+    )
+
+
+def _no_time(recipe: Recipe) -> TrainingError:
+    return TrainingError(
+        f"--max_time {recipe.max_time} left no time for an epoch, and there is no fitted classifier to keep",
+        fix="give more time, or pretrained weights (--model.weights FILE): a classifier is fitted to them first",
     )
 
 

@@ -18,8 +18,13 @@ def carry_over(network: nn.Module, old: nn.Module) -> None:
 
     Args:
         network: freshly built, so that the rows of new classes are small.
+
+    Raises:
+        ValueError: they take images of other sizes, and have weights that depend on it (position embeddings).
     """
     state, own, heads = old.state_dict(), network.state_dict(), head_names(network)
+    if any(value.shape != own[name].shape for name, value in state.items() if name not in heads):
+        raise ValueError("weights of another shape")
     with torch.no_grad():
         for name, value in state.items():
             if name in heads:

@@ -17,8 +17,9 @@ from otx.events import Progress
 from otx.model.card import ModelCard
 from otx.model.modelfile import load_model, save_model
 from otx.model.unknown import KnownClasses
+from otx.training.budget import MAX_FEATURES
 from otx.training.inputs import plain_batches, to_network_input
-from otx.training.linear_probe import MAX_IMAGES, Features, compute_features, has_linear_head
+from otx.training.linear_probe import Features, compute_features, has_linear_head
 from otx.training.loop import Job
 
 # logits in memory, 32 MB; of very many classes, those of at least so many images
@@ -57,7 +58,7 @@ class KeptModel:
     def answers(self) -> Answers:
         """Of the validation images that can be decoded; of very many, of random ones."""
         part, recipe = self.job.inputs.val, self.job.module.recipe
-        most = max(FEWEST, min(MAX_IMAGES, MAX_LOGITS // len(self.card.classes)))
+        most = max(FEWEST, min(MAX_FEATURES, MAX_LOGITS // len(self.card.classes)))
         numbers = sorted(np.random.default_rng(recipe.seed).permutation(len(part))[:most].tolist())
         try:
             # in 32 bits, as the scores that a limit is compared with

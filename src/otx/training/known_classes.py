@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from otx.data.dataset import pick_numbers
+from otx.data.folder import shorten
 from otx.errors import OtxError, StoppedError, TrainingError
 from otx.events import heartbeat
 from otx.limits import limited_blas
@@ -14,16 +15,18 @@ from otx.model.unknown import draw_sample, limit_of, summarise
 from otx.results import EpochResult
 from otx.signals import name_of, signal_of
 from otx.training.batch_size import in_memory
+from otx.training.budget import MAX_FEATURES
 from otx.training.kept import KeptModel
-from otx.training.linear_probe import MAX_IMAGES, Features, has_linear_head
+from otx.training.linear_probe import Features, has_linear_head
 
 ALONE = "The model is kept; `known` of its predictions is empty"
+EMPTY = "`known` of its predictions will be empty"
 
 
 def learn_known(kept: KeptModel, best: EpochResult, probed: Features | None) -> None:
     """Add to the run's model file what tells known images from others, and the limit that keeps the recipe's share.
 
-    The features are those of the kept network, of at most MAX_IMAGES training images, without augmentation. A failure
+    The features are those of the kept network, of at most MAX_FEATURES training images, without augmentation. A failure
     is only a warning: the model itself is whole.
 
     Args:
@@ -51,20 +54,26 @@ def _learn(kept: KeptModel, known: Features | None) -> None:
     job, num_classes = kept.job, len(kept.card.classes)
     recipe, inputs = job.module.recipe, job.inputs
     if reason := _why_not(kept, num_classes):
-        job.reporter.note(f"`known` of its predictions will be empty: {reason}.")
+        job.reporter.note(f"{EMPTY}: {reason}.")
         return
     answers = kept.answers
     if answers.features is None:
         raise TrainingError("none of the validation images can be decoded any more")
+    numbers = pick_numbers(inputs.train.subset, MAX_FEATURES, recipe.seed)
     if known is None:
-        numbers = pick_numbers(inputs.train.subset, MAX_IMAGES, recipe.seed)
         known = kept.features(inputs.train, numbers, half=job.compute.is_half)
+    if broken := {inputs.train.subset.labels[number] for number in numbers} - set(known[1].tolist()):
+        names = shorten(kept.card.classes[label] for label in sorted(broken))
+        job.reporter.note(f"{EMPTY}: no training image of {names} that was looked at can be decoded.")
+        return
     if not (np.isfinite(answers.features).all() and np.isfinite(known[0]).all()):
         raise TrainingError("its features are no numbers")
     with heartbeat(job.reporter, "learning what is known"), limited_blas():
         summary = summarise(*known, num_classes).judged_by(answers.features, answers.logits)
         limit = limit_of(summary.score(answers.features, answers.logits), recipe.training.known_share)
         sample = draw_sample(summary.whitened(answers.features), recipe.seed)
+    if not np.isfinite(limit):
+        raise TrainingError("its scores are no numbers")
     kept.save(replace(kept.card, unknown_limit=limit), summary, sample)
 
 

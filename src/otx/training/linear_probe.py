@@ -31,14 +31,13 @@ from otx.networks.head import classifier_input
 from otx.recipe import Recipe
 from otx.results import BEFORE_TRAINING, EpochResult
 from otx.training.batch_size import in_memory
-from otx.training.budget import PROBE_SHARE, STEP_PER_FEATURE, Budget
+from otx.training.budget import MAX_FEATURES, PROBE_SHARE, Budget
 from otx.training.devices import Compute
 from otx.training.inputs import Inputs, plain_batches, to_network_input
 from otx.training.mirrored import hold_out, warn_of_mirrored
 from otx.training.starting_point import StartingPoint
 from otx.training.usable_images import mirrored_names
 
-MAX_IMAGES = 10_000
 PENALTIES = (1.0, 10.0, 100.0)
 
 Features = tuple[NDArray[np.float32], NDArray[np.int64]]
@@ -46,12 +45,12 @@ Features = tuple[NDArray[np.float32], NDArray[np.int64]]
 
 def probe(
     start: StartingPoint, inputs: Inputs, recipe: Recipe, compute: Compute, budget: Budget, reporter: Reporter
-) -> tuple[EpochResult | None, Features]:
+) -> tuple[EpochResult, Features]:
     """Fit the classifier before the first epoch, to as many images as the budget allows.
 
     Returns:
-        Its loss and accuracy, None if they were measured on only a part of the validation images; and the features of
-        the training images that it was fitted to.
+        Its loss and accuracy on the validation images, or on MAX_FEATURES of them; and the features of the training
+        images that it was fitted to.
 
     Raises:
         TrainingError: out of memory.
@@ -63,9 +62,9 @@ def probe(
 
 def _probe(
     start: StartingPoint, inputs: Inputs, recipe: Recipe, compute: Compute, budget: Budget, reporter: Reporter
-) -> tuple[EpochResult | None, Features]:
+) -> tuple[EpochResult, Features]:
     network = start.network.to(compute.place, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    measured = pick_numbers(inputs.val.subset, MAX_IMAGES, recipe.seed)
+    measured = pick_numbers(inputs.val.subset, MAX_FEATURES, recipe.seed)
     num_val = len(measured)
     convert = to_network_input(start.preprocessing, compute.place)
 
@@ -80,7 +79,7 @@ def _probe(
         )
 
     began = budget.clock()
-    val = features(inputs.val, measured, Progress("features", 0, num_val + min(MAX_IMAGES, len(inputs.train))))
+    val = features(inputs.val, measured, Progress("features", 0, num_val + min(MAX_FEATURES, len(inputs.train))))
     most = _affordable(budget, (budget.clock() - began) / num_val, inputs)
     fitted = pick_numbers(inputs.train.subset, max(most, len(start.classes)), recipe.seed)
     num_train = len(fitted)
@@ -97,17 +96,15 @@ def _probe(
         numbers, progress = [fitted[row] for row in held], Progress("features of flipped images", 0, len(held))
         flipped = features(inputs.train, numbers, progress, flipped=True)[0]
         warn_of_mirrored(train, held, flipped, start.classes, reporter)
-    return before if num_val == len(inputs.val) else None, train
+    return before, train
 
 
 def _affordable(budget: Budget, seconds: float, inputs: Inputs) -> int:
     """How many training images the classifier is fitted to, if the features of one image take so many seconds."""
     if budget.limit is None:
-        return MAX_IMAGES
-    validation = seconds * len(inputs.val)
-    budget.ending = seconds * min(MAX_IMAGES, len(inputs.train))
-    budget.expect(STEP_PER_FEATURE * seconds * len(inputs.train) + validation, validation)
-    return min(MAX_IMAGES, int(PROBE_SHARE * budget.limit / max(seconds, 1e-9)))
+        return MAX_FEATURES
+    budget.expect(seconds, len(inputs.train), len(inputs.val))
+    return min(MAX_FEATURES, int(PROBE_SHARE * budget.limit / max(seconds, 1e-9)))
 
 
 def mean_recall(answers: NDArray[np.int64], labels: NDArray[np.int64]) -> float:

@@ -21,7 +21,7 @@ from otx.recipe import ACCURACY, LOSS
 from otx.results import EpochResult
 from otx.training.acceleration.threads import ThreadWatch
 from otx.training.average import Weights
-from otx.training.budget import Budget
+from otx.training.budget import STEP_PER_FEATURE, Budget
 from otx.training.defaults import in_words, suits
 from otx.training.devices import Compute
 from otx.training.inputs import Inputs
@@ -30,6 +30,9 @@ from otx.training.recorder import BEST, EpochRecorder, LiveLine
 from otx.training.state import State
 from otx.training.stopping import GracefulStop
 from otx.workspace import RunFolder
+
+# tell how fast a training is
+FIRST_STEPS = 5
 
 
 @dataclass(frozen=True)
@@ -86,6 +89,11 @@ class Loop:
         self.log = TensorBoardLogger(self.run.path, name="tensorboard", version="") if has_tensorboard() else None
         self._told: set[str] = set()
 
+    def close(self) -> None:
+        """End the thread that writes for TensorBoard."""
+        if self.log is not None:
+            self.log.finalize("")
+
     def train(self) -> None:
         """Train until all epochs are done or early stopping ends it."""
         self._say_plan()
@@ -128,10 +136,19 @@ class Loop:
                 loss = self._step(self._moved(batch), number)
             line.trained(len(batch.labels) * self.fabric.world_size, loss, number, len(self.batches))
             self.stop.check()
+            if number == FIRST_STEPS:
+                self._expect_time(line.images_per_second)
             # several processes have to agree, which they do before each epoch
             if self.fabric.world_size == 1 and self.job.budget.ends_epoch():
                 break
         return self.module.train_loss.compute().item()
+
+    def _expect_time(self, images_per_second: float) -> None:
+        """Estimate what an epoch takes from its first steps, where no features were computed before them."""
+        budget, inputs = self.job.budget, self.job.inputs
+        if budget.limit is not None and not budget.epoch_seconds:
+            seconds = 1 / (STEP_PER_FEATURE * max(images_per_second, 1e-9))
+            budget.expect(seconds, len(inputs.train), len(inputs.val))
 
     def _note_time(self, epoch: float, validation: float) -> None:
         """Add the seconds of an epoch to the budget; after the first one, say how many more fit."""
@@ -186,10 +203,10 @@ class Loop:
             self.reporter.epoch(before, self.recipe.max_epochs)
         # only rank 0 has fitted the probe, and all ranks must agree on the best epoch
         self.recorder.epochs = self.fabric.broadcast(self.recorder.epochs)
+        self._look_at_start()
         if self.recorder.next_epoch < self.recipe.max_epochs:
             self.state.average.begin(len(self.batches))
             self._say_choice()
-            self._look_at_start()
             if self.fabric.is_global_zero:
                 self.run.summary.unlink(missing_ok=True)
             if self.state.steps == 0:

@@ -26,6 +26,11 @@ class Objective:
     distillation: Distillation | None
     is_balanced: bool
 
+    @property
+    def keeps_old(self) -> bool:
+        """Whether the model that the training began from is needed later, to resume and to compare with."""
+        return self.is_balanced or self.distillation is not None
+
 
 def choose_objective(start: StartingPoint, dataset: Dataset, recipe: Recipe, reporter: Reporter) -> Objective:
     """The objective that the recipe asks for; it depends on which classes are new and which have no images."""

@@ -169,7 +169,7 @@ class PseudoLabels:
                 on_progress=lambda n: self.reporter.progress(dataclasses.replace(told, done=done + n)),
             )
         except TrainingError:  # none of them can be decoded
-            return np.zeros((0, network.num_features), np.float32), np.zeros(0, np.int64)
+            return np.zeros((0, network.get_classifier().in_features), np.float32), np.zeros(0, np.int64)
 
     def _without_copies(self, dataset: Dataset, found: tuple[PseudoLabel, ...]) -> tuple[PseudoLabel, ...]:
         """Those that are no copy of a validation or test image."""

@@ -39,15 +39,30 @@ def resumed_recipe(run: RunFolder, asked: Recipe, changes: Mapping[str, Any]) ->
     """The recipe to resume with: the run's own, overridden by the settings given now.
 
     Raises:
-        UsageError: another network was asked for, or no epoch is left to train.
+        UsageError: another network, input size or optimizer was asked for, or no epoch is left to train.
     """
-    recipe = load_recipe(run.config).override(changes)
-    own = load_recipe(run.config).model.name
+    own = load_recipe(run.config)
+    recipe = own.override(changes)
     is_asked = "model.name" in changes or asked.model.name != Recipe().model.name
-    if is_asked and asked.model.name != own:
-        raise UsageError(f"{run.path} trains {own}, {asked.model.name} was asked for", fix="leave --model out")
+    if is_asked and asked.model.name != own.model.name:
+        raise UsageError(
+            f"{run.path} trains {own.model.name}, {asked.model.name} was asked for", fix="leave --model out"
+        )
+    for name, before, now in (
+        ("data.input_size", own.data.input_size, recipe.data.input_size),
+        ("optimizer.name", own.optimizer.name, recipe.optimizer.name),
+    ):
+        if now != before:
+            raise UsageError(
+                f"--resume goes on with {name} {_in_words(before)}, {_in_words(now)} was asked for",
+                fix=f"leave --{name} out, or start a new run from this one's model: --checkpoint {run.model}",
+            )
     check_resumable(run, recipe)
     return recipe
+
+
+def _in_words(value: Any) -> str:
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def check_resumable(run: RunFolder, recipe: Recipe) -> None:

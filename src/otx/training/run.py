@@ -3,17 +3,11 @@
 from __future__ import annotations
 
 import functools
-import json
-import os
-import platform
-import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from otx.catalogue import load_recipe
 from otx.data.check import write_check
@@ -29,14 +23,14 @@ from otx.model.card import ModelCard
 from otx.model.modelfile import save_model
 from otx.recipe import AUTO, BATCH_SIZE, Recipe
 from otx.results import EpochResult, TrainResult
-from otx.signals import name_of, signal_of
+from otx.signals import name_of
 from otx.training.acceleration.threads import KeptThreads
 from otx.training.batch_size import as_decided, fill_memory, is_measured
 from otx.training.budget import Budget
 from otx.training.calibrate import calibrate_model
 from otx.training.candidates import with_chosen_network
 from otx.training.compute import find_shard, share
-from otx.training.defaults import filled_in, with_defaults
+from otx.training.defaults import with_defaults
 from otx.training.devices import Compute
 from otx.training.fit import Outcome, fit
 from otx.training.inputs import Inputs, open_inputs
@@ -48,11 +42,19 @@ from otx.training.loop import Job
 from otx.training.module import Classifier
 from otx.training.objective import choose_objective
 from otx.training.prepare import prepare_network, prepare_process
-from otx.training.pseudo_labels import PseudoLabel, PseudoLabels, count_pseudo_labels, write_pseudo_labels
-from otx.training.starting_point import StartingPoint, TrainingRequest, choose_start, load_base, with_intensity
+from otx.training.pseudo_labels import PseudoLabel, PseudoLabels, write_pseudo_labels
+from otx.training.starting_point import (
+    BaseModel,
+    StartingPoint,
+    TrainingRequest,
+    choose_start,
+    load_base,
+    with_intensity,
+)
 from otx.training.state import was_fitted
+from otx.training.summary import Clock, facts_of, provenance_of, write_summary
 from otx.training.usable_images import leave_out_unreadable, load_images
-from otx.workspace import RunFolder, new_folder, set_latest, stamp
+from otx.workspace import RunFolder, new_folder, set_latest
 from otx.yaml_text import dump_yaml
 
 LIBRARIES = ("otx", "torch", "timm", "lightning", "torchvision")
@@ -130,9 +132,9 @@ def _train(request: TrainingRequest, budget: Budget, reporter: Reporter) -> Trai
         card = replace(card, recipe=_plain(recipe, dataset))
         module.card = card.to_json()
         module.recipe = fill(recipe)
-        provenance = _provenance(request)
+        provenance = provenance_of(request, run)
         if compute.is_main:
-            _write_beginning(run, request, recipe, start, card)
+            _write_beginning(run, request, recipe, start.base if objective.keeps_old else None, provenance)
             with heartbeat(reporter, "reading the images once more"):
                 write_known(dataset, run.known)
             # what more labels would add cannot be told from labels that are no person's
@@ -147,13 +149,20 @@ def _train(request: TrainingRequest, budget: Budget, reporter: Reporter) -> Trai
             _complete_model(job, outcome, probed)
     result = _result(run, outcome, start, compute, read_curve(run))
     if compute.is_main:
-        facts = {**_facts(run, module.recipe, card, compute), "trainings": outcome.trainings}
-        _write_summary(run, {**result.to_dict(), **provenance, **facts, **clock.read()})
+        facts = {**facts_of(run, module.recipe, card, compute), "trainings": outcome.trainings}
+        write_summary(run, {**result.to_dict(), **provenance, **facts, **clock.read()})
     return result
 
 
 def _complete_model(job: Job, outcome: Outcome, probed: Features | None) -> None:
-    """Add to the model file what makes its probabilities right, and what tells known images from others."""
+    """Add to the model file what makes its probabilities right, and what tells known images from others.
+
+    Raises:
+        StoppedError: a signal came before that was done.
+    """
+    if outcome.late is not None:
+        what = f"{name_of(outcome.late)} came when the epochs were over, before {job.run.model} was calibrated"
+        raise StoppedError(outcome.late, what, fix=job.run.how_to_go_on)
     kept = KeptModel(job)
     if job.module.recipe.training.calibrate:
         calibrate_model(kept)
@@ -165,21 +174,6 @@ def _note_transport(inputs: Inputs, recipe: Recipe, reporter: Reporter) -> None:
     data, processes = recipe.data, recipe.engine.num_devices
     if note := loader_note(inputs.train, int(data.train_subset.batch_size or BATCH_SIZE), data.num_workers, processes):
         reporter.note(note)
-
-
-@dataclass(frozen=True)
-class Clock:
-    """The start time of a training."""
-
-    began: float = field(default_factory=time.time)
-    started: float = field(default_factory=time.perf_counter)
-
-    def read(self) -> dict[str, Any]:
-        return {
-            "started": stamp(self.began),
-            "ended": stamp(time.time()),
-            "seconds": time.perf_counter() - self.started,
-        }
 
 
 def _with_known_batch_size(request: TrainingRequest, compute: Compute) -> Recipe:
@@ -249,50 +243,19 @@ def _create_run(
 
 
 def _write_beginning(
-    run: RunFolder, request: TrainingRequest, recipe: Recipe, start: StartingPoint, card: ModelCard
+    run: RunFolder, request: TrainingRequest, recipe: Recipe, base: BaseModel | None, provenance: Mapping[str, Any]
 ) -> None:
-    """Save the base model of a new run, or the changed recipe of a resumed one."""
+    """Save what a new run began from and will need, or the changed recipe of a resumed one."""
+    if provenance.get("checkpoint"):
+        write_json(run.begun_from, provenance)
     if request.run is None:
-        if card.num_old and start.base is not None:
-            save_model(run.base, start.base.network.state_dict(), start.base.card)
+        if base is not None:
+            save_model(run.base, base.network.state_dict(), base.card)
         return
     clear_leftovers(run.path)
     if load_recipe(run.config) != recipe:
         # so that the next --resume uses the settings given now
         write_text(run.config, dump_yaml(recipe))
-
-
-def _provenance(request: TrainingRequest) -> dict[str, Any]:
-    """The arguments that are not recipe settings. A resumed run keeps its original ones."""
-    if request.run is not None and request.run.summary.is_file():
-        before = json.loads(request.run.summary.read_text(encoding="utf-8"))
-        return {name: before[name] for name in ("checkpoint", "renames") if name in before}
-    checkpoint = None if request.checkpoint is None else str(request.checkpoint.resolve())
-    return {"checkpoint": checkpoint, "renames": dict(request.renames)}
-
-
-def _facts(run: RunFolder, recipe: Recipe, card: ModelCard, compute: Compute) -> dict[str, Any]:
-    return {
-        "filled_in": filled_in(recipe),
-        "pseudo_labels": count_pseudo_labels(run),
-        "max_epochs": recipe.max_epochs,
-        "patience": recipe.training.early_stopping.patience,
-        "versions": card.versions,
-        "hardware": _hardware(compute),
-    }
-
-
-def _hardware(compute: Compute) -> dict[str, Any]:
-    gpu = {"gpu": torch.cuda.get_device_name()} if compute.is_gpu else {}
-    return {
-        "device": compute.device,
-        **gpu,
-        "processor": platform.processor() or platform.machine(),
-        "cores": os.cpu_count(),
-        "torch_threads": torch.get_num_threads(),
-        "system": f"{platform.system()} {platform.machine()}",
-        "python": platform.python_version(),
-    }
 
 
 def _result(
@@ -311,12 +274,3 @@ def _result(
         stop=outcome.stop,
         learning_curve=curve,
     )
-
-
-def _write_summary(run: RunFolder, summary: Mapping[str, Any]) -> None:
-    try:
-        write_json(run.summary, summary)
-    except KeyboardInterrupt as stop:
-        number = signal_of(stop)
-        what = f"{name_of(number)} came before it was written down how the training ended"
-        raise StoppedError(number, what, fix=run.how_to_go_on) from stop

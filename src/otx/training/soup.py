@@ -6,11 +6,13 @@ increasing inference time, ICML 2022, arXiv 2203.05482.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import torch
 
+from otx.files import write_json
 from otx.model.modelfile import load_model
 from otx.results import EpochResult
 from otx.training.average import Average, Weights
@@ -49,7 +51,7 @@ class Soup:
         best = self.loop.recorder.best
         # rank 0 writes the files that all of them read
         self.loop.fabric.barrier()
-        if best is None or not self._can_train(best):
+        if best is None or self._is_whole(best) or not self._can_train(best):
             return
         count, mean = self._first(best)
         seed, recipe = self.loop.module.recipe.seed, self.loop.module.recipe
@@ -66,10 +68,24 @@ class Soup:
         if count > 1:
             self._keep(count, mean, best)
 
+    def _is_whole(self, best: EpochResult) -> bool:
+        """Whether a resumed run has all trainings already; the recorder gets the figures of those that it has."""
+        path, recorder = self.loop.run.soup_result, self.loop.recorder
+        if not path.is_file():
+            return False
+        known = json.loads(path.read_text(encoding="utf-8"))
+        if known["epoch"] != best.epoch:
+            return False
+        if known["result"] is not None:
+            recorder.soup, recorder.trainings = EpochResult(**known["result"]), known["trainings"]
+        return bool(known["trainings"] >= self.loop.recipe.training.soup)
+
     def _is_time(self, best: EpochResult) -> bool:
         """Whether one more training fits into a limited time, as is told; only a whole one counts."""
         loop, budget = self.loop, self.loop.job.budget
-        seconds = (best.epoch + 1) * budget.epoch_seconds
+        # after a resume without a further epoch, the speed is that of before
+        slowest = max(epoch.seconds for epoch in loop.recorder.epochs if epoch.is_trained)
+        seconds = (best.epoch + 1) * (budget.epoch_seconds or slowest)
         fits: bool = loop.fabric.broadcast(budget.affords(seconds, 1.0))
         if not fits:
             loop.reporter.note(f"--max_time: no time is left for another training of about {seconds:.0f} s.")
@@ -112,8 +128,8 @@ class Soup:
         loop.module.network.load_state_dict(start)
         loop.module.network.train()
         state.optimizer.state.clear()
-        for group in state.optimizer.param_groups:
-            group["lr"] = recipe.optimizer.lr
+        for group, rate in zip(state.optimizer.param_groups, state.rates, strict=True):
+            group["lr"] = rate
         state.schedule = Schedule(state.optimizer, recipe.scheduler, loop.job.inputs.epochs_per_pass(recipe))
         state.average = Average(loop.module.network, recipe.training.average_epochs or 0.0)
         loop.batches = loop.job.inputs.train_batches(recipe, loop.job.compute)
@@ -152,7 +168,10 @@ class Soup:
         if loop.fabric.is_global_zero:
             if not is_worse:
                 loop.job.keep(result, mean)
-            loop.run.soup.unlink(missing_ok=True)
+            kept = None if is_worse else result.to_dict()
+            write_json(loop.run.soup_result, {"epoch": best.epoch, "trainings": count, "result": kept})
+            if count >= loop.recipe.training.soup:
+                loop.run.soup.unlink(missing_ok=True)
 
 
 def _copied(weights: Mapping[str, torch.Tensor]) -> Weights:

@@ -173,7 +173,15 @@ def fresh(recipe: Recipe, info: ModelInfo, size: Preprocessing, classes: tuple[s
 def from_model(base: BaseModel, classes: tuple[str, ...], info: ModelInfo, size: Preprocessing) -> StartingPoint:
     """A network with the weights of a trained model, and new classifier rows for the classes that it does not know."""
     network = build_network(info.network, len(classes), size.height, size.width)
-    carry_over(network, base.network)
+    try:
+        carry_over(network, base.network)
+    except ValueError as error:
+        own = base.card.preprocessing
+        raise ModelError(
+            f"{base.path} takes images of {own.height}x{own.width} alone, those of this training are "
+            f"{size.height}x{size.width}",
+            fix=f"--data.input_size {own.height},{own.width}",
+        ) from error
     return StartingPoint(info, network.train(), classes, size, f"the model {base.path}", base=base)
 
 

@@ -13,11 +13,12 @@ import torch
 from lightning.fabric.plugins.precision import Precision
 from torch.optim import lr_scheduler
 
+from otx.errors import UsageError
 from otx.files import atomic
 from otx.recipe import SchedulerSettings
 from otx.training.acceleration.cpu_kernels import kernel_choices_of, set_kernel_choices
 from otx.training.average import Average
-from otx.training.module import Classifier
+from otx.training.module import Classifier, asked_rate
 from otx.training.recorder import EpochRecorder
 from otx.training.stopping import WHOLE, EarlyStopping
 
@@ -37,7 +38,7 @@ class Schedule:
     def __init__(
         self, optimizer: torch.optim.Optimizer, settings: SchedulerSettings, per_pass: Fraction = WHOLE
     ) -> None:
-        self.optimizer = optimizer
+        self.optimizer, self.factor = optimizer, settings.factor
         # ReduceLROnPlateau acts in the epoch after its patience
         self.patience = math.ceil((settings.patience + 1) * per_pass) - 1
         self.plateau = lr_scheduler.ReduceLROnPlateau(
@@ -69,7 +70,7 @@ class Schedule:
             if each is not None:
                 each.load_state_dict(state)
         # from the recipe and the images, like that of early stopping: older checkpoints did not lengthen it
-        self.plateau.patience = self.patience
+        self.plateau.patience, self.plateau.factor = self.patience, self.factor
 
 
 def write_checkpoint(path: Path, content: dict[str, Any]) -> None:
@@ -92,6 +93,7 @@ class State:
     Attributes:
         precision: holds the gradient scaler of 16-bit training.
         steps: optimizer steps over all epochs.
+        rates: the learning rate of each group of parameters at the start.
         average: the weights that are measured and kept.
     """
 
@@ -103,8 +105,11 @@ class State:
     recorder: EpochRecorder = field(default_factory=EpochRecorder)
     steps: int = 0
     average: Average = field(init=False)
+    rates: list[float] = field(init=False)
 
     def __post_init__(self) -> None:
+        # warm-up has already lowered `lr`
+        self.rates = [group.get("initial_lr", group["lr"]) for group in self.optimizer.param_groups]
         self.average = Average(self.module.network, self.module.recipe.training.average_epochs or 0.0)
 
     def save(self, path: Path) -> None:
@@ -126,16 +131,46 @@ class State:
         write_checkpoint(path, checkpoint)
 
     def load(self, path: Path) -> None:
-        """Read a checkpoint back."""
+        """Read a checkpoint back; settings that have another value now keep it.
+
+        Raises:
+            UsageError: it has the state of another optimizer.
+        """
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
         self.steps = checkpoint["global_step"]
         set_kernel_choices(self.module.network, checkpoint.get("ways", []))
         self.module.load_state_dict(checkpoint["state_dict"])
         self.average.load_state_dict(checkpoint)
-        self.optimizer.load_state_dict(checkpoint["optimizer_states"][0])
+        before, now = asked_rate(checkpoint.get("otx", self.module.card)), asked_rate(self.module.card)
+        self._load_optimizer(checkpoint["optimizer_states"][0], now / before if before else 1.0)
         self.schedule.load_state_dicts(checkpoint["lr_schedulers"])
         self.recorder.load_state_dict(checkpoint["callbacks"][JOURNAL])
         if PATIENCE in checkpoint["callbacks"]:
             self.patience.load_state_dict(checkpoint["callbacks"][PATIENCE])
         if SCALER in checkpoint:
             self.precision.load_state_dict(checkpoint[SCALER])
+
+    def _load_optimizer(self, saved: dict[str, Any], change: float) -> None:
+        """Read the optimizer's state, but for the settings.
+
+        Args:
+            change: factor on the learning rates, which keep how far they have fallen.
+        """
+        groups = self.optimizer.param_groups
+        if _kinds(saved["param_groups"]) != _kinds(groups):
+            raise UsageError(
+                "the optimizer of the checkpoint is another one, or trained other groups of weights",
+                fix="leave out --optimizer.name and --training.distillation, or start a new run from its model: "
+                "--checkpoint MODEL",
+            )
+        names = ("weight_decay", "momentum")
+        settings = [{name: value for name, value in group.items() if name in names} for group in groups]
+        self.optimizer.load_state_dict(saved)
+        for group, own in zip(self.optimizer.param_groups, settings, strict=True):
+            group.update(own)
+            group["lr"] *= change
+
+
+def _kinds(groups: list[dict[str, Any]]) -> list[tuple[int, bool]]:
+    """How many parameters each group has, and whether it is one of AdamW."""
+    return [(len(group["params"]), "betas" in group) for group in groups]

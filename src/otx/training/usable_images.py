@@ -18,6 +18,8 @@ from otx.events import Progress, Reporter, heartbeat
 from otx.findings import CheckResult, CopyPair
 from otx.recipe import Recipe
 from otx.training.budget import CHECK_SHARE, Budget
+from otx.training.compute import CHECK_VARIABLE, find_shard, share
+from otx.training.devices import pick_device
 from otx.workspace import RunFolder
 
 MAX_COMPARED = 10_000
@@ -74,7 +76,7 @@ def leave_out_unreadable(
         DataError: too many images of a class cannot be decoded.
         UsageError: fewer training or validation images are left than there are processes.
     """
-    if not recipe.data.check_images or not _affords_check(dataset, size, recipe, reporter, budget):
+    if not recipe.data.check_images or not _is_to_check(dataset, size, recipe, reporter, budget):
         return dataset, None
     found = _check(dataset, size, recipe, reporter)
     usable = dataset.without([image.path for image in (*found.broken, *found.empty)])
@@ -82,10 +84,17 @@ def leave_out_unreadable(
     return usable, found
 
 
-def _affords_check(dataset: Dataset, size: Preprocessing, recipe: Recipe, reporter: Reporter, budget: Budget) -> bool:
-    """Whether checking the images is a small part of the budget, from the time that some of them take."""
+def _is_to_check(dataset: Dataset, size: Preprocessing, recipe: Recipe, reporter: Reporter, budget: Budget) -> bool:
+    """Whether the budget allows a check; the main process says so, as all have to train the same images."""
     if budget.limit is None:
         return True
+    shard = find_shard(recipe.engine)
+    answer = "yes" if shard.is_main and _affords_check(dataset, size, recipe, reporter, budget) else "no"
+    return share(answer, shard, pick_device(recipe.engine.device), CHECK_VARIABLE) == "yes"
+
+
+def _affords_check(dataset: Dataset, size: Preprocessing, recipe: Recipe, reporter: Reporter, budget: Budget) -> bool:
+    """Whether checking the images is a small part of the budget, from the time that some of them take."""
     some = pick_evenly(dataset.train, TIMED, recipe.seed).paths
     started = budget.clock()
     scan_images(dataset.root, some, reading=size.reading(recipe.data.max_image_pixels))

@@ -9,6 +9,7 @@ from signal import SIGINT
 from typing import Any
 
 from otx.data.dataset import ImageSet, Split
+from otx.errors import UsageError
 from otx.evaluation.evaluate import evaluate, write_test
 from otx.events import Reporter, heartbeat
 from otx.inference.predictor import load_predictor
@@ -41,6 +42,10 @@ def run(
     """
     start, resumed = checkpoint or session.start, None
     if resume:
+        if rename:
+            raise UsageError(
+                "--resume and --rename", fix="leave --rename out: the run keeps the names that it began with"
+            )
         resumed = resume_run(start) if start else latest_run(session.work_dir)
         recipe, start = resumed_recipe(resumed, recipe, {**session.asked, **changes}), None
     budget = Budget.of(recipe.max_time, session.began, with_report=recipe.report)
