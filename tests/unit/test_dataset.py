@@ -205,6 +205,15 @@ def test_more_than_a_tenth_of_a_class_unreadable_is_refused(tmp_path: Path) -> N
         refuse_if_too_many_bad(dataset, [BadImage(f"ant/00{number}.png", "x") for number in range(3)])
 
 
+def test_a_class_whose_only_image_to_train_on_is_broken_is_refused(tmp_path: Path) -> None:
+    write_classes(tmp_path / "train", {"ant": 1, "bee": 4})
+    write_classes(tmp_path / "val", {"ant": 12, "bee": 12})
+    dataset = load_dataset(tmp_path)
+    refuse_if_too_many_bad(dataset, [BadImage("val/ant/000.png", "x")])
+    with pytest.raises(DataError, match="no image to train on of ant can be decoded"):
+        refuse_if_too_many_bad(dataset, [BadImage("train/ant/000.png", "x")])
+
+
 paths = st.lists(st.text(st.characters(exclude_characters="/\x00", exclude_categories=["Cs"]), min_size=1), unique=True)
 
 

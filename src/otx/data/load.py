@@ -157,7 +157,7 @@ def load_test_images(root: str | Path, classes: tuple[str, ...]) -> tuple[Subset
 
 
 def refuse_if_too_many_bad(dataset: Dataset, bad: Iterable[BadImage]) -> None:
-    """Raise DataError if more than a tenth of the images of a class cannot be decoded."""
+    """Raise DataError if more than a tenth of the images of a class, or all to train on, cannot be decoded."""
     label_of = {
         path: label
         for name in SUBSETS
@@ -174,3 +174,9 @@ def refuse_if_too_many_bad(dataset: Dataset, bad: Iterable[BadImage]) -> None:
                 f"{shorten(image.path for image in images)}; the first: {images[0].reason}",
                 fix="replace or remove these files; up to a tenth of a class may be unreadable",
             )
+    left = dataset.train.without({image.path for images in broken.values() for image in images})
+    if lost := set(dataset.train.labels) - set(left.labels):
+        raise DataError(
+            f"no image to train on of {shorten(dataset.classes[label] for label in sorted(lost))} can be decoded",
+            fix="replace these files, or add photos",
+        )
