@@ -191,7 +191,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(refusal.status, error_reply(refusal.reason, refusal.headers))
         except ImageError as error:
             self._send(HTTPStatus.UNPROCESSABLE_ENTITY, error_reply(error.what))
-        except ConnectionError:
+        except (ConnectionError, TimeoutError):  # who asked is gone, or has stopped reading
             raise
         except Exception as error:  # any error of a library: the page shows it, the server goes on
             _log.exception("the %s could not answer", self.server.site.name)

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import csv
+import errno
 import os
 import shutil
+import webbrowser
+from http.client import HTTPConnection, RemoteDisconnected
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,10 +17,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from images import write_classes, write_folders, write_image
-from otx import Engine
+from otx import Engine, browser
+from otx.cli import main
 from otx.data.journal import COLUMNS, JOURNAL, Row, is_journal, read_journal, write_journal
 from otx.data.load import load_dataset
-from otx.errors import UsageError
+from otx.errors import StorageError, UsageError
+from otx.label import apply, place
 from otx.label.board import Board
 from otx.label.features import THUMBNAILS, FeatureCache, FeatureTable, fill
 from otx.label.groups import alike_groups, cluster, suggested_groups
@@ -25,6 +31,10 @@ from otx.label.photos import find_photos
 from otx.label.pictures import picture
 from otx.label.place import locked
 from otx.label.suggest import cross_validate, labels_more
+from otx.local_server import READ, Asked, PageServer, Reply, Route, take_port
+from otx.verbs.label import serve
+from otx.verbs.label_work import make_source
+from otx.verbs.session import Session
 
 TEXT = st.text(st.characters(exclude_categories=["Cs", "Cc"], exclude_characters="[]+"), max_size=12)
 ROWS = st.builds(
@@ -39,6 +49,13 @@ def test_a_journal_is_read_as_it_was_written(tmp_path_factory: pytest.TempPathFa
     write_journal(path, rows)
     assert is_journal(path)
     assert read_journal(path) == rows
+
+
+@pytest.mark.parametrize("label", ["rose", "rose [red]", "[x]", ""])
+@pytest.mark.parametrize("reason", ["blurred", "copy of a/photo [2].png", "[2]"])
+def test_a_label_with_brackets_is_kept_for_a_photo_that_is_left_out(label: str, reason: str) -> None:
+    row = Row(label, left_out=reason)
+    assert Row.of_cells(*row.to_cells()) == row
 
 
 def test_a_training_reads_the_journal_even_beside_class_folders(tmp_path: Path) -> None:
@@ -264,3 +281,180 @@ def test_a_picture_is_turned_as_the_camera_was(tmp_path: Path) -> None:
 
 def test_the_columns_are_those_of_a_table_of_labels() -> None:
     assert COLUMNS[:3] == ("path", "label", "split")
+
+
+def test_a_move_keeps_a_table_of_another_program(tmp_path: Path) -> None:
+    write_folders(tmp_path, {"": 4})
+    table = "path,label,photographer\n" + "".join(f"{number}.png,{'ab'[number % 2]},Ann\n" for number in range(4))
+    (tmp_path / JOURNAL).write_text(table)
+    assert len(apply_to(tmp_path, "move")) == 4
+    assert (tmp_path / "labels-before-1.csv").read_text() == table
+
+
+def test_the_row_of_a_photo_that_is_gone_labels_no_other(tmp_path: Path) -> None:
+    write_folders(tmp_path, {"": 2})
+    write_journal(tmp_path / JOURNAL, {"0.png": Row("cat"), "cat/0.png": Row("dog"), "1.png": Row("cat")})
+    assert apply_to(tmp_path, "move") == [("0.png", "cat/0-2.png"), ("1.png", "cat/1.png")]
+    assert read_journal(tmp_path / JOURNAL)["cat/0-2.png"] == Row("cat")
+
+
+@pytest.mark.parametrize("how", ["copy", "link"])
+def test_copies_of_a_folder_behind_a_link_lie_where_they_were_asked_for(how: str, decided: Path) -> None:
+    behind = decided.parent / "deep" / "er" / "photos"
+    behind.parent.mkdir(parents=True)
+    decided.rename(behind)
+    decided.symlink_to(behind, target_is_directory=True)
+    apply_to(decided, how, output=decided.parent / "out")
+    made = {file.relative_to(decided.parent / "out").as_posix() for file in (decided.parent / "out").rglob("*.png")}
+    assert made == {"rose/0.png", "rose/0-2.png", "tulip/1.png"}
+    assert all(file.is_file() for file in (decided.parent / "out").rglob("*.png"))
+    apply_to(decided, "undo")
+    assert not (decided.parent / "out").exists()
+
+
+def test_copies_do_not_lie_among_the_photos(decided: Path) -> None:
+    for folder in (decided, decided / "2024-01-02"):
+        with pytest.raises(UsageError, match=f"copies in {folder} would lie among the photos"):
+            apply_to(decided, "copy", output=folder)
+    assert len(find_photos(decided).paths) == 4
+
+
+def test_links_lead_to_the_same_photo_after_a_move_and_after_its_undo(decided: Path, tmp_path: Path) -> None:
+    root = tmp_path / "links"
+    root.mkdir()
+    for number in range(2):
+        (root / f"{number}.png").symlink_to(f"../photos/2024-01-01/{number}.png")
+    write_journal(root / JOURNAL, {"0.png": Row("rose"), "1.png": Row("tulip")})
+    apply_to(root, "move")
+    assert (root / "rose" / "0.png").resolve() == decided / "2024-01-01" / "0.png"
+    apply_to(root, "undo")
+    assert (root / "0.png").readlink() == Path("../photos/2024-01-01/0.png")
+
+
+def test_an_undo_that_was_cut_off_loses_no_label_and_goes_on(decided: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows, move_file = read_journal(decided / JOURNAL), apply.move_file
+    apply_to(decided, "move")
+
+    def fails(source: Path, target: Path) -> None:
+        if source.name == "1.png":
+            raise UsageError("the disk says no")
+        move_file(source, target)
+
+    monkeypatch.setattr(apply, "move_file", fails)
+    with pytest.raises(UsageError, match="the disk says no"):
+        apply_to(decided, "undo")
+    assert read_journal(decided / JOURNAL)["2024-01-01/0.png"] == Row("rose")
+    monkeypatch.undo()
+    apply_to(decided, "undo")
+    assert read_journal(decided / JOURNAL) == rows
+
+
+@pytest.mark.parametrize("row", [Row("../../out"), Row("rose/red"), Row(".rose"), Row("Train"), Row("rose", "../x")])
+@pytest.mark.parametrize("how", ["move", "copy"])
+def test_no_photo_goes_where_a_table_must_not_send_it(row: Row, how: str, decided: Path) -> None:
+    write_journal(decided / JOURNAL, {"2024-01-01/0.png": row})
+    with pytest.raises(UsageError, match="no folder of photos can be called"):
+        apply_to(decided, how)
+
+
+def test_a_file_that_comes_meanwhile_is_not_replaced(decided: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = decided / "2024-01-01" / "0.png", decided / "2024-01-02" / "0.png"
+    before = contents(decided)
+    monkeypatch.setattr(os.path, "lexists", lambda _: False)
+    with pytest.raises(UsageError, match="File exists"):
+        apply.move_file(first, second)
+    assert contents(decided) == before
+
+
+def test_a_folder_for_copies_is_not_ignored_without_apply(decided: Path) -> None:
+    with pytest.raises(UsageError, match="--output x is for --apply copy, link or table"):
+        Engine().label(data_root=decided, output="x")
+
+
+def test_what_cannot_be_taken_back_now_can_be_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_folders(tmp_path, {"": 2})
+    with locked(tmp_path) as place_:
+        board = Board(find_photos(tmp_path), place_)
+        for number in range(2):
+            board.decide(f"step {number}", {number: Row("red")})
+
+        def full(*_: object) -> None:
+            raise StorageError("the disk is full")
+
+        monkeypatch.setattr(place, "write_journal", full)
+        with pytest.raises(StorageError, match="full"):
+            board.undo()
+        monkeypatch.undo()
+        assert [board.undo()[0] for _ in range(3)] == ["step 1", "step 0", ""]
+
+
+def test_a_history_on_a_full_disk_is_an_error_of_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_folders(tmp_path, {"": 2})
+    with locked(tmp_path) as place_:
+        board = Board(find_photos(tmp_path), place_)
+        board.decide("one", {0: Row("red")})
+
+        def full(_: int) -> None:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        monkeypatch.setattr(os, "fsync", full)
+        with pytest.raises(StorageError, match=r"history.jsonl: No space"):
+            board.decide("two", {1: Row("blue")})
+        monkeypatch.undo()
+        board.decide("three", {1: Row("blue")})
+        assert [change for change, _ in place.History(place_ / "history.jsonl")._changes] == ["one", "three"]
+
+
+def test_features_of_photos_that_were_read_otherwise_are_not_taken(tmp_path: Path) -> None:
+    settings = ({}, {"data.bands": (3, 2, 1)}, {"data.intensity": (0, 4095)})
+    keys = {make_source(session_of(each), None, tmp_path).key for each in settings}
+    assert len(keys) == 3
+
+
+def session_of(settings: dict[str, object]) -> Session:
+    return Engine(overrides={"model.pretrained": False, **settings})._session()
+
+
+def test_who_stops_reading_a_page_costs_no_line_and_no_second_answer(caplog: pytest.LogCaptureFixture) -> None:
+    def late(_: Asked) -> Reply:
+        raise TimeoutError("timed out")
+
+    site = SimpleNamespace(name="page", page=b"", images="", busy="", route=lambda _: Route(READ, late))
+    with PageServer(site, take_port(0)) as server:
+        connection = HTTPConnection(server.url.split("/")[2], timeout=5)
+        connection.request("GET", "/")
+        with pytest.raises(RemoteDisconnected):
+            connection.getresponse()
+    assert [each for each in caplog.records if each.levelname == "ERROR"] == []
+
+
+@pytest.mark.parametrize(("system", "shown"), [("linux", False), ("darwin", True), ("win32", True)])
+def test_a_page_is_shown_where_there_is_a_desktop(system: str, shown: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[str] = []
+    monkeypatch.setattr(webbrowser, "open", opened.append)
+    monkeypatch.setattr(browser.sys, "platform", system)  # type: ignore[attr-defined]
+    for name in ("DISPLAY", "WAYLAND_DISPLAY"):
+        monkeypatch.delenv(name, raising=False)
+    browser.open_in_browser("http://127.0.0.1/")
+    assert bool(opened) is shown
+
+
+def test_the_commands_on_the_page_can_be_copied(decided: Path) -> None:
+    folder = decided.rename(decided.with_name("my photos"))
+    with serve(session_of({}), folder, None) as page:
+        assert page.site.state()["quoted"] == f"'{folder}'"
+
+
+def test_photos_that_are_gone_are_neither_counted_nor_listed(decided: Path, tmp_path: Path) -> None:
+    (decided / "2024-01-01" / "1.png").unlink()
+    table = Engine().label(data_root=decided, apply="table", output=tmp_path / "out.csv")
+    assert (table.num_photos, table.counts()) == (3, {"rose": 2})
+    assert "2024-01-01/1.png" not in (tmp_path / "out.csv").read_text()
+    assert "2024-01-01/1.png" in read_journal(decided / JOURNAL)
+
+
+@pytest.mark.parametrize(("how", "said"), [("move", "4 files put back."), ("copy", "3 files removed.")])
+def test_what_an_undo_did_is_said(how: str, said: str, decided: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    apply_to(decided, how)
+    assert main(["label", str(decided), "--apply", "undo"]) == 0
+    assert said in capsys.readouterr().out

@@ -48,9 +48,19 @@ class Row:
 
     @classmethod
     def of_cells(cls, label: str, split: str, left_out: str, confirmed: str) -> Row:
-        if left_out.endswith("]") and " [" in left_out:
-            left_out, _, label = left_out[:-1].rpartition(" [")
+        if left_out.endswith("]") and (place := _opening(left_out)) > 0:
+            left_out, label = left_out[: place - 1], left_out[place + 1 : -1]
         return cls(label, split, left_out, tuple(each for each in confirmed.split(" + ") if each))
+
+
+def _opening(text: str) -> int:
+    """The place of the bracket, behind a blank, that the last one closes; -1 if there is none."""
+    depth = 0
+    for place in range(len(text) - 1, -1, -1):
+        depth += (text[place] == "]") - (text[place] == "[")
+        if depth == 0:
+            return place if text[place - 1 : place] == " " else -1
+    return -1
 
 
 def is_journal(path: Path) -> bool:

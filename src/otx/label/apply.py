@@ -10,10 +10,12 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 
-from otx.data.journal import JOURNAL, Row, write_journal
+from otx.data.journal import Row
 from otx.errors import UsageError
 from otx.files import atomic, cannot_write, write_csv
+from otx.label.names import check_folders
 from otx.label.photos import FolderLabels, Photos
+from otx.label.place import save_rows
 from otx.results_label import Move
 from otx.workspace import mark_own
 
@@ -21,21 +23,27 @@ LEFT_OUT = "left_out"
 SORTED = "sorted"
 TABLE = "sorted.csv"
 MOVES = "moves"
-UNDONE = ".undone"
+UNDOING, UNDONE = ".undoing", ".undone"
 
 
 def plan_moves(photos: Photos, rows: Mapping[str, Row]) -> list[Move]:
     """Where each photo belongs: `CLASS/name`, `SPLIT/CLASS/name` if it has a split, `left_out/name` if it is not used.
 
-    Photos that are in the folder of their class already stay. A name that is taken gets a number.
+    Photos that are in the folder of their class already stay. A name that is taken gets a number, also if its photo is
+    gone, as its row is still in the journal.
+
+    Raises:
+        UsageError: a class cannot be the name of a folder.
     """
-    moves, taken, known = [], {path.lower() for path in photos.paths}, set(photos.paths)
+    moves, taken, known = [], {path.lower() for path in (*photos.paths, *rows)}, set(photos.paths)
     for path, row in sorted(rows.items()):
         folder = _folder_of(photos.folders, row)
         if not folder or path not in known or _is_there(photos.folders.rows.get(path), row):
             continue
         if path.startswith(f"{folder}/"):
             continue
+        if not row.left_out:
+            check_folders(row.split, row.label)
         target = _free(folder, PurePosixPath(path).name, lambda name: _is_taken(photos.root, name, taken))
         taken.add(target.lower())
         moves.append(Move(path, target))
@@ -55,13 +63,19 @@ def _folder_of(folders: FolderLabels, row: Row) -> str:
 
 
 def plan_copies(photos: Photos, rows: Mapping[str, Row], output: Path) -> list[Move]:
-    """The same for copies and links in another folder; photos that are left out stay out."""
+    """The same for copies and links in another folder; photos that are left out stay out.
+
+    Raises:
+        UsageError: a class cannot be the name of a folder.
+    """
     moves, taken = [], set[str]()
-    prefix = os.path.relpath(output, photos.root).replace(os.sep, "/")
+    # the system goes up from where a link to the folder leads
+    prefix = os.path.relpath(output.resolve(), photos.root.resolve()).replace(os.sep, "/")
     known = set(photos.paths)
     for path, row in sorted(rows.items()):
         if not row.label or row.left_out or path not in known:
             continue
+        check_folders(row.split, row.label)
         folder = "/".join(part for part in (prefix, row.split, row.label) if part)
         target = _free(folder, PurePosixPath(path).name, lambda name: _is_taken(photos.root, name, taken))
         taken.add(target.lower())
@@ -103,8 +117,8 @@ def move_photos(photos: Photos, rows: Mapping[str, Row], moves: Iterable[Move], 
         for each in moves:
             move_file(photos.root / each.source, photos.root / each.target)
     finally:
-        write_journal(photos.root / JOURNAL, mended(photos.root, rows, place))
-    _forget_history(place)
+        save_rows(photos.root, mended(photos.root, rows, place))
+        _forget_history(place)
     return undo
 
 
@@ -120,13 +134,27 @@ def move_file(source: Path, target: Path) -> None:
             raise UsageError(f"{target} is there already", fix="run the command again: it takes another name")
         try:
             # unlike a rename, a link never replaces a file that has come meanwhile
-            os.link(source, target, follow_symlinks=False)
+            _link(source, target)
+        except FileExistsError:
+            raise
         except OSError:
             source.rename(target)  # a file system without hard links
             return
-        source.unlink()
+        try:
+            source.unlink()
+        except OSError:
+            target.unlink()
+            raise
     except OSError as error:
         raise cannot_write(target, error) from error
+
+
+def _link(source: Path, target: Path) -> None:
+    """Give a file a second name; one that is a link itself leads to the same file from there."""
+    if source.is_symlink() and not source.readlink().is_absolute():
+        target.symlink_to(os.path.relpath(source.parent.resolve() / source.readlink(), target.parent.resolve()))
+    else:
+        os.link(source, target, follow_symlinks=False)
 
 
 def copy_photos(root: Path, moves: Iterable[Move], place: Path, *, link: bool) -> Path | None:
@@ -144,7 +172,7 @@ def copy_photos(root: Path, moves: Iterable[Move], place: Path, *, link: bool) -
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
             if link:
-                target.symlink_to(os.path.relpath(source, target.parent))
+                target.symlink_to(os.path.relpath(source.parent.resolve() / source.name, target.parent.resolve()))
             else:
                 with source.open("rb") as original, target.open("xb") as copy:
                     shutil.copyfileobj(original, copy)
@@ -187,14 +215,21 @@ def plan_undo(root: Path, place: Path) -> tuple[list[Move], Path | None, bool]:
 
 
 def undo_moves(photos: Photos, rows: Mapping[str, Row], moves: Iterable[Move], plan: Path, place: Path) -> None:
-    """Move photos back where they were, and remove the folders that are then empty."""
-    moves, names = list(moves), {}
-    for each in moves:
-        move_file(photos.root / each.source, photos.root / each.target)
-        names[each.source] = each.target
-    write_journal(photos.root / JOURNAL, {names.get(path, path): row for path, row in rows.items()})
+    """Move photos back where they were, and remove the folders that are then empty.
+
+    Raises:
+        UsageError, StorageError: a file cannot be moved; the next undo goes on with it.
+    """
+    moves, undoing = list(moves), plan.with_suffix(UNDOING)
+    _write_moves(undoing, moves)
+    try:
+        for each in moves:
+            move_file(photos.root / each.source, photos.root / each.target)
+    finally:
+        save_rows(photos.root, mended(photos.root, rows, place))
+        _forget_history(place)
     _finish_undo(photos.root, moves, plan)
-    _forget_history(place)
+    undoing.unlink()
 
 
 def undo_copies(root: Path, moves: Iterable[Move], plan: Path) -> None:
@@ -206,26 +241,31 @@ def undo_copies(root: Path, moves: Iterable[Move], plan: Path) -> None:
 
 def mended(root: Path, rows: Mapping[str, Row], place: Path) -> dict[str, Row]:
     """The rows with the paths that photos have now, if a process was killed while it moved them."""
-    names: dict[str, str] = {}
-    for plan in sorted((place / MOVES).glob("*.csv")):
-        if not plan.stem.endswith("-copies"):
-            names |= {each.source: each.target for each in _read_plan(plan)}
-    found = {}
-    for path, row in rows.items():
-        target = names.get(path)
-        moved = target is not None and not os.path.lexists(root / path) and os.path.lexists(root / target)
-        found[target if moved and target is not None else path] = row
-    return found
+    names = {each.source: each.target for each in _planned(place)}
+    moved = {
+        path: target
+        for path in rows
+        if (target := names.get(path)) and not os.path.lexists(root / path) and os.path.lexists(root / target)
+    }
+    stayed = {path: row for path, row in rows.items() if path not in moved}
+    return stayed | {target: rows[path] for path, target in moved.items()}
 
 
 def finish_moves(root: Path, place: Path) -> None:
     """Remove the old names of photos whose move was cut off between the new name and the removal of the old one."""
-    for plan in (place / MOVES).glob("*.csv"):
-        for each in _read_plan(plan) if not plan.stem.endswith("-copies") else ():
-            source, target = root / each.source, root / each.target
-            with contextlib.suppress(OSError):
-                if source.lstat().st_nlink > 1 and os.path.samestat(source.lstat(), target.lstat()):
-                    source.unlink()
+    for each in _planned(place):
+        source, target = root / each.source, root / each.target
+        with contextlib.suppress(OSError):
+            if source.lstat().st_nlink > 1 and os.path.samestat(source.lstat(), target.lstat()):
+                source.unlink()
+
+
+def _planned(place: Path) -> Iterator[Move]:
+    """The moves that were begun, oldest first, and those of an undo that was not finished."""
+    for suffix in ("*.csv", f"*{UNDOING}"):
+        for plan in sorted((place / MOVES).glob(suffix)):
+            if not plan.stem.endswith("-copies"):
+                yield from _read_plan(plan)
 
 
 def _free_again(root: Path, move: Move) -> str:
@@ -248,7 +288,7 @@ def _is_unchanged(copy: Path, source: Path) -> bool:
 def _finish_undo(root: Path, moves: Iterable[Move], plan: Path) -> None:
     plan.with_suffix(UNDONE).touch()
     for folder in {(root / each.source).parent for each in moves}:
-        while folder != root:
+        while folder != root and folder.is_dir():
             if set(os.listdir(folder)) - {".otx"}:  # noqa: PTH208 - names alone
                 break
             (folder / ".otx").unlink(missing_ok=True)
@@ -262,9 +302,13 @@ def _write_plan(place: Path, moves: Iterable[Move], *, copies: bool = False) -> 
     stamp = time.strftime("%Y%m%d_%H%M%S")
     number = sum(1 for _ in folder.glob("*.csv"))
     path = folder / f"{number:04}_{stamp}{'-copies' if copies else ''}.csv"
+    _write_moves(path, moves)
+    return path
+
+
+def _write_moves(path: Path, moves: Iterable[Move]) -> None:
     with atomic(path) as file:
         csv.writer(file, lineterminator="\n").writerows((each.source, each.target) for each in moves)
-    return path
 
 
 def _read_plan(path: Path) -> Iterator[Move]:

@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 
 from otx.active import UNLABELLED
-from otx.data.journal import JOURNAL, Row, is_journal, write_journal
+from otx.data.journal import Row
 from otx.files import STAGING
 from otx.label.names import clean_name
 from otx.label.photos import Photos
-from otx.label.place import Change, ClassOrder, History
+from otx.label.place import Change, ClassOrder, History, save_rows
 
 NOTHING = Row()
 
@@ -79,9 +79,12 @@ class Board:
             }
             if not change:
                 return
-            self._order.add([row.label for _, row in change.values() if row is not None and row.label])
             self.history.add(what, change)
-            self._apply({path: after for path, (_, after) in change.items()})
+            try:
+                self._apply({path: after for path, (_, after) in change.items()})
+            except BaseException:
+                self.history.undo()
+                raise
 
     def undo(self) -> tuple[str, list[int]]:
         """Take back the last change; returns what it was called and its photos, nothing if there is none."""
@@ -89,12 +92,14 @@ class Board:
             what = self.history.last
             if not what:
                 return "", []
-            change = self.history.undo()
+            change = self.history.newest
             self._apply({path: row for path, (row, _) in change.items()})
+            self.history.undo()
             return what, [number for path in change if (number := self._number.get(path)) is not None]
 
     def _apply(self, rows: Mapping[str, Row | None]) -> None:
         old = dict(self._rows)
+        self._order.add([row.label for row in rows.values() if row is not None and row.label])
         for path, row in rows.items():
             if row is None:
                 # a row without a label stands against the label of a class folder
@@ -102,24 +107,13 @@ class Board:
             else:
                 self._rows[path] = row
         try:
-            self._keep_prior()
-            write_journal(self.photos.root / JOURNAL, self._rows)
+            save_rows(self.photos.root, self._rows)
         except BaseException:
             self._rows = old
-            self.history.undo()
             raise
         for path in rows:
             self._show(path)
         self.version += 1
-
-    def _keep_prior(self) -> None:
-        """Before the first journal takes the name of another table, give that one another name."""
-        prior = self.photos.root / JOURNAL
-        if prior.is_file() and not is_journal(prior):
-            number = 1
-            while (kept := prior.with_name(f"labels-before-{number}.csv")).exists():
-                number += 1
-            prior.rename(kept)
 
     def _show(self, path: str) -> None:
         number, row = self._number.get(path), self._rows.get(path, NOTHING)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable
+
+from otx.errors import UsageError
 
 MOST_CHARACTERS = 80
 FORBIDDEN = re.compile(r'[/\\:*?"<>|\x00-\x1f\x7f\ud800-\udfff]')
@@ -27,3 +30,16 @@ def clean_name(name: str, known: Iterable[str] = ()) -> str:
         raise ValueError(f"a folder of photos cannot be called {name!r}")
     alike = {"".join(each.lower().split()): each for each in known}
     return alike.get("".join(name.lower().split()), name)
+
+
+def check_folders(split: str, label: str) -> None:
+    """Raise UsageError if the photos of a class would land elsewhere, in a hidden folder, or where they mean another.
+
+    Args:
+        split, label: as a table has them, which anybody may have written.
+    """
+    wrong = [name for name in (split, label) if name.startswith(".") or {"/", os.sep} & set(name)]
+    wrong += [label] if label.lower() in RESERVED else []
+    if wrong:
+        fix = "give it another name in the table, or --apply table"
+        raise UsageError(f"no folder of photos can be called {wrong[0]!r}", fix=fix)

@@ -53,8 +53,7 @@ def find_photos(root: Path) -> Photos:
     Raises:
         DataError: it is not a folder, or holds no photo.
     """
-    if not root.is_dir():
-        raise DataError(f"there is no folder {root}", fix="otx label FOLDER takes a folder of photos")
+    check_is_folder(root)
     paths = tuple(Images(root).paths)
     if not paths:
         raise DataError(f"{root} holds no photos", fix="otx label FOLDER takes a folder of photos")
@@ -63,6 +62,12 @@ def find_photos(root: Path) -> Photos:
         return Photos(root, paths, folders.rows | read_journal(journal), JOURNAL, folders)
     labelled = _labels_of_folder(root, set(paths), scan)
     return Photos(root, paths, dict(labelled.rows), labelled.words, folders)
+
+
+def check_is_folder(root: Path) -> None:
+    """Raise DataError if it is none."""
+    if not root.is_dir():
+        raise DataError(f"there is no folder {root}", fix="otx label FOLDER takes a folder of photos")
 
 
 def _labels_of_folder(root: Path, paths: set[str], find: Callable[[Path], Folder]) -> FolderLabels:

@@ -6,12 +6,12 @@ import contextlib
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any
 
-from otx.data.journal import Row
+from otx.data.journal import JOURNAL, Row, is_journal, write_journal
 from otx.errors import UsageError
 from otx.files import cannot_write, write_json
 
@@ -58,6 +58,26 @@ def _lock(file: IO[str]) -> None:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
+def save_rows(root: Path, rows: Mapping[str, Row]) -> None:
+    """Write the journal of a folder; a table of another program that has its name is first given another name.
+
+    Raises:
+        UsageError, StorageError: it cannot be written; what was there before is untouched.
+    """
+    path = root / JOURNAL
+    if not path.is_file() or is_journal(path):
+        return write_journal(path, rows)
+    number = 1
+    while (kept := path.with_name(f"labels-before-{number}.csv")).exists():
+        number += 1
+    path.rename(kept)
+    try:
+        write_journal(path, rows)
+    except BaseException:
+        kept.rename(path)
+        raise
+
+
 class History:
     """What was decided, newest last, in a file that only grows: a killed process loses nothing that was done.
 
@@ -84,17 +104,31 @@ class History:
         self._append({"what": what, "change": plain})
         self._changes.append((what, change))
 
-    def undo(self) -> Change:
-        """The last change, which is forgotten; there must be one."""
+    @property
+    def newest(self) -> Change:
+        """The last change; there must be one."""
+        return self._changes[-1][1]
+
+    def undo(self) -> None:
+        """Forget the last change; there must be one."""
         self._append({"undone": True})
-        return self._changes.pop()[1]
+        self._changes.pop()
 
     def _append(self, line: dict[str, Any]) -> None:
-        # surrogates of names that are not UTF-8 are escaped by JSON
-        with self._path.open("a", encoding="ascii") as file:
-            file.write(json.dumps(line) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+        """Write a line whole or not at all."""
+        length = None
+        try:
+            # surrogates of names that are not UTF-8 are escaped by JSON
+            with self._path.open("ab") as file:
+                length = file.tell()
+                file.write(json.dumps(line).encode("ascii") + b"\n")
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            if length is not None:
+                with contextlib.suppress(OSError):
+                    os.truncate(self._path, length)
+            raise cannot_write(self._path, error) from error
 
     def _read(self) -> None:
         data = self._path.read_bytes()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hmac
 import json
 import re
+import shlex
 import threading
 from collections.abc import Callable, Sequence
 from http import HTTPStatus
@@ -93,18 +94,22 @@ class LabelSite:
     def state(self) -> dict[str, Any]:
         """What is known of the work by now."""
         board, background = self._board, self._background
-        counts = np.bincount(board.labels[board.labels != UNLABELLED], minlength=len(board.classes))
+        labels = board.labels.copy()  # other threads go on; a class is named before a photo has it
+        counts = np.bincount(labels[labels != UNLABELLED], minlength=len(board.classes))
         progress, accuracy = background.progress, background.accuracy
         return {
             "folder": board.photos.root.resolve().name,
             "path": str(board.photos.root.resolve()),
+            "quoted": shlex.quote(str(board.photos.root.resolve())),
             "layout": board.photos.layout,
             "start": self._start,
-            "count": len(board.labels),
-            "labelled": int((board.labels != UNLABELLED).sum()),
+            "count": len(labels),
+            "labelled": int((labels != UNLABELLED).sum()),
             "left_out": int(board.left_out.sum()),
             "left": int(self._left().sum()),
-            "classes": [{"name": name, "count": int(counts[place])} for place, name in enumerate(board.classes)],
+            "classes": [
+                {"name": name, "count": int(counts[place])} for place, name in enumerate(board.classes[: len(counts)])
+            ],
             "source": background.features.source,
             "warning": background.warning,
             "progress": {"what": progress.what, "done": progress.done, "total": progress.total},

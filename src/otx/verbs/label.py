@@ -10,21 +10,21 @@ from dataclasses import replace
 from pathlib import Path
 
 from otx.browser import open_in_browser
-from otx.data.journal import JOURNAL, Row, write_journal
+from otx.data.journal import JOURNAL, Row
 from otx.data.preprocessing import Preprocessing
 from otx.errors import UsageError
 from otx.label import apply as files
 from otx.label.background import Background, Work
 from otx.label.board import Board
-from otx.label.photos import Photos, find_photos
+from otx.label.photos import Photos, check_is_folder, find_photos
 from otx.label.pictures import Pictures
-from otx.label.place import locked
+from otx.label.place import locked, save_rows
 from otx.label.site import LabelSite
 from otx.local_server import PageServer, take_port
 from otx.results_label import LabelledPhoto, LabelTable, Move
 from otx.verbs.label_work import check_photos, make_source
 from otx.verbs.session import Session, check_exists
-from otx.workspace import mark_own
+from otx.workspace import is_own, mark_own
 
 UNDO, TABLE, MOVE, COPY, LINK = "undo", "table", "move", "copy", "link"
 REVIEW_FROM = 0.9
@@ -47,6 +47,8 @@ def run(
         raise UsageError("which photos?", fix="otx label FOLDER")
     if dry_run and apply is None:
         raise UsageError("--dry_run shows what --apply would do", fix="otx label FOLDER --apply move --dry_run")
+    if output is not None and apply is None:
+        raise UsageError(f"--output {output} is for --apply copy, link or table", fix="leave --output out")
     checkpoint = checkpoint or session.checkpoint
     check_exists(checkpoint)
     if apply is not None:
@@ -109,7 +111,7 @@ def _mended(photos: Photos, place: Path) -> Photos:
     """The photos, after a process was killed while it moved them."""
     rows = files.mended(photos.root, photos.rows, place)
     if rows != photos.rows:
-        write_journal(photos.root / JOURNAL, rows)
+        save_rows(photos.root, rows)
     return replace(photos, rows=rows)
 
 
@@ -117,6 +119,7 @@ def apply_labels(root: Path, how: str, output: Path | None, *, dry_run: bool) ->
     """Move, copy or link the photos of a folder, write a table, or take the last such command back."""
     if output is not None and how in (MOVE, UNDO):
         raise UsageError(f"--apply {how} takes no --output", fix="leave --output out, or --apply copy")
+    check_is_folder(root)
     with locked(root) as place:
         files.finish_moves(root, place)
         photos = _mended(find_photos(root), place)
@@ -132,6 +135,7 @@ def apply_labels(root: Path, how: str, output: Path | None, *, dry_run: bool) ->
                 table = replace(_again(root), applied=how)
             return replace(table, moves=tuple(moves), output=root)
         target = output or root / files.SORTED
+        _check_target(root, target)
         moves = files.plan_copies(photos, photos.rows, target)
         if not dry_run and moves:
             target.mkdir(parents=True, exist_ok=True)
@@ -141,6 +145,14 @@ def apply_labels(root: Path, how: str, output: Path | None, *, dry_run: bool) ->
         return replace(table, moves=tuple(moves), output=target)
 
 
+def _check_target(root: Path, target: Path) -> None:
+    """Raise UsageError if copies would lie among the photos that they are made of."""
+    folder, inside = root.resolve(), target.resolve()
+    among = folder in inside.parents and target.is_dir() and any(target.iterdir()) and not is_own(target)
+    if folder == inside or among:
+        raise UsageError(f"copies in {target} would lie among the photos of {root}", fix="--output NEW_FOLDER")
+
+
 def _again(root: Path) -> LabelTable:
     photos = find_photos(root)
     return _table(photos, photos.rows)
@@ -148,7 +160,7 @@ def _again(root: Path) -> LabelTable:
 
 def _write_table(photos: Photos, path: Path, table: LabelTable) -> LabelTable:
     if not table.dry_run:
-        files.write_table(photos.rows, path)
+        files.write_table(_present(photos, photos.rows), path)
     return replace(table, output=path)
 
 
@@ -168,6 +180,12 @@ def _undo(photos: Photos, place: Path, table: LabelTable) -> LabelTable:
 def _table(photos: Photos, rows: dict[str, Row]) -> LabelTable:
     found = (
         LabelledPhoto(path, "" if row.left_out else row.label, row.split, row.left_out, row.confirmed)
-        for path, row in sorted(rows.items())
+        for path, row in sorted(_present(photos, rows).items())
     )
     return LabelTable(photos.root.resolve(), photos.root.resolve() / JOURNAL, len(photos.paths), tuple(found))
+
+
+def _present(photos: Photos, rows: dict[str, Row]) -> dict[str, Row]:
+    """The rows of the photos that are there; the journal keeps those of others."""
+    known = set(photos.paths)
+    return {path: row for path, row in rows.items() if path in known}

@@ -51,23 +51,28 @@ def make_source(session: Session, checkpoint: Path | None, scratch: Path) -> Sou
     recipe = session.recipe
     size = Preprocessing.of(recipe.data, *NO_COLOURS)
     if not recipe.model.pretrained and recipe.model.weights is None:
-        return replace(THUMBNAILS, reading=size.reading(session.max_pixels))
+        return _thumbnails(size.reading(session.max_pixels))
     info = model_info(recipe.model.name)
     weights = recipe.model.weights
     start = initial_model(info.network, 2, size.height, size.width, pretrained=recipe.model.pretrained, weights=weights)
     preprocessing = Preprocessing.of(recipe.data, recipe.data.mean or info.mean, recipe.data.std or info.std)
     reading = preprocessing.reading(session.max_pixels)
     if not start.pretrained:
-        return replace(THUMBNAILS, reading=reading)
+        return _thumbnails(reading)
     card = ModelCard(info.network, ("a", "b"), preprocessing, start.origin, recipe.to_dict())
     path = scratch / "model.safetensors"
     save_model(path, start.network.state_dict(), card)
     predictor = load_predictor(path, session.device)
-    key = f"{info.network} {start.origin} {size.size} {recipe.data.resize}"
+    key = f"{info.network} {start.origin} {preprocessing}"
     if weights is not None:
         key += _digest(Path(weights))
     name = f"features of {info.network}, {start.origin.partition(' (')[0]}"
     return Source(name, key, predictor.features, preprocessing.resize, reading)
+
+
+def _thumbnails(reading: Reading) -> Source:
+    """Thumbnails of photos as they are read; kept ones count only where they were read so."""
+    return replace(THUMBNAILS, key=f"{THUMBNAILS.key} {reading.intensity} {reading.bands}", reading=reading)
 
 
 def _digest(path: Path) -> str:
