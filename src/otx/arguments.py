@@ -72,6 +72,8 @@ class Parser(argparse.ArgumentParser):
             argument_default=argparse.SUPPRESS,
             formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=34, width=_width()),
         )
+        # a value such as -1000,400 is no option either
+        self._negative_number_matcher = re.compile(r"-\.?\d")
         self.places = {title: self.add_argument_group(title) for title in GROUPS}
         self.places["Output"].add_argument(
             "-h", "--help", action=Help, const=False, help="show the usual options and stop"
@@ -252,11 +254,13 @@ def options_in(given: dict[str, Any], method: Callable[..., Any]) -> dict[str, A
 
 def renames_in(pairs: Sequence[str]) -> dict[str, str]:
     """Parse the values of `--rename OLD=NEW`."""
-    renames = {}
+    renames: dict[str, str] = {}
     for pair in pairs:
         old, equals, new = pair.partition("=")
         if not old or not equals or not new:
             raise UsageError(f"--rename {pair}: must be OLD=NEW", fix="--rename rose=roses")
+        if renames.get(old, new) != new:
+            raise UsageError(f"--rename {pair}: it is renamed to {renames[old]} already", fix="give one of them")
         renames[old] = new
     return renames
 

@@ -143,6 +143,8 @@ def _find(arguments: list[str]) -> int:
     from otx.verbs.find import find_models
 
     given = parser_of("find").parse(arguments)
+    if given.get("pattern") and given.get("text"):
+        raise UsageError(f"two patterns: {given['text']} and --pattern {given['pattern']}", fix="give one of them")
     pattern = given.get("pattern") or given.get("text")
     entries = find_models(given.get("task"), pattern)
     if not entries:

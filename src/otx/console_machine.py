@@ -134,6 +134,8 @@ def _show_applied(result: LabelTable) -> None:
         print(f"... and {len(result.moves) - MOVES_SHOWN} more")
     root, count = str(result.data_root), len(result.moves)
     done = {"move": "moved", "copy": "copied", "link": "linked", "undo": "put back", "table": "listed"}[result.applied]
+    if result.applied == "undo" and not all(move.target for move in result.moves):
+        done = "removed"
     if result.dry_run:
         what = f"{result.output} would be written" if result.applied == "table" else f"{count} files would be {done}"
         print(f"Dry run: {what}; nothing was done.")

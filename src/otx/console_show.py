@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -80,7 +81,13 @@ def show_json(name: str, result: Any) -> int:
 
 
 def _print(plain: Any) -> None:
-    print(json.dumps(plain, indent=2, ensure_ascii=False), flush=True)
+    print(_json(plain, indent=2), flush=True)
+
+
+def _json(plain: Any, indent: int | None = None) -> str:
+    """JSON, with the escapes of JSON for what the output cannot hold; those of the output itself are Python's."""
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    return json.dumps(plain, indent=indent, ensure_ascii=encoding.lower() not in ("utf-8", "utf8"))
 
 
 def _show_predictions(predictions: Iterable[Prediction]) -> bool:
@@ -88,7 +95,7 @@ def _show_predictions(predictions: Iterable[Prediction]) -> bool:
     worked = False
     separator = "["
     for prediction in predictions:
-        print(f"{separator}\n{json.dumps(prediction.to_dict(), ensure_ascii=False)}", end="", flush=True)
+        print(f"{separator}\n{_json(prediction.to_dict())}", end="", flush=True)
         separator, worked = ",", worked or prediction.error is None
     print("\n]" if separator == "," else "[]")
     return worked

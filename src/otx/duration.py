@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 
-TIME = re.compile(r"(?:([\d.]+)h)?(?:([\d.]+)m(?:in)?)?(?:([\d.]+)s?)?")
+# what follows hours or minutes has a unit: 1h30 is no 30 s
+TIME = re.compile(r"(?:([\d.]+)h)?(?:([\d.]+)m(?:in)?)?(?:([\d.]+)s)?|([\d.]+)")
 # of a training, in seconds: importing the libraries and writing the report alone take most of it
 SHORTEST = 30
 
@@ -18,8 +19,8 @@ def seconds_of(text: str) -> float:
     found = TIME.fullmatch(text.replace(" ", "").lower())
     if found is None or not any(found.groups()):
         raise ValueError(text)
-    hours, minutes, seconds = (float(part or 0) for part in found.groups())
-    return 3600 * hours + 60 * minutes + seconds
+    hours, minutes, seconds, alone = (float(part or 0) for part in found.groups())
+    return 3600 * hours + 60 * minutes + seconds + alone
 
 
 def is_bad_duration(text: str) -> bool:

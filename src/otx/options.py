@@ -110,7 +110,7 @@ Apply = Annotated[
     str | None,
     Option(
         "give the photos the places that their labels say: move, copy or link them, or only write a table; undo takes "
-        "the last one back",
+        "the last move, copy or link back",
         "HOW",
         choices=APPLY,
     ),

@@ -64,8 +64,9 @@ def parse_text(text: str, kind: Any) -> Any:
     """Read the text of a command-line option as the type of its setting; text that does not fit stays text."""
     import yaml
 
-    if kind is str or text == "":
-        return text
+    if kind in (str, str | None) or text == "":
+        # a name such as 2024-05-01, `Smith, John` or `a #b` is no YAML
+        return None if kind is not str and text == "null" else text
     try:
         value = yaml.safe_load(text)
         if isinstance(value, str) and "," in value:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shlex
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -14,7 +16,9 @@ from conftest import SMALL_MODEL
 from otx import Engine
 from otx.cli import main, parser_of
 from otx.commands import VERBS
+from otx.console_show import show_json
 from otx.errors import UsageError
+from otx.results_machine import Environment
 
 SCREEN = 50
 
@@ -153,3 +157,26 @@ def test_an_unknown_shell_or_verb_is_refused(capsys: pytest.CaptureFixture[str])
     assert "did you mean 'train'?" in capsys.readouterr().err
     with pytest.raises(UsageError, match="unknown argument '--jsn'"):
         parser_of("test").parse(["--jsn"])
+
+
+def test_json_stays_json_where_the_output_cannot_hold_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding="ascii", errors="backslashreplace"))
+    names = {"café", "😀", "\udcff"}
+    show_json("env", Environment(dict.fromkeys(names, ""), ()))
+    assert set(json.loads(written.getvalue())["lines"]) == names
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["find", "a", "--pattern", "b"], "two patterns: a and --pattern b"),
+        (["train", "digits", "--rename", "a=b", "--rename", "a=c"], "--rename a=c: it is renamed to b already"),
+        (["label", "nowhere", "--apply", "move"], "there is no folder nowhere"),
+    ],
+)
+def test_no_option_is_dropped_and_the_reason_is_the_right_one(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == 2
+    assert message in capsys.readouterr().err

@@ -428,6 +428,15 @@ def test_a_column_is_sorted_with_the_keyboard(opened: Any) -> None:
     assert opened.find_elements("css selector", "#classes th")[4].get_attribute("aria-sort") == "ascending"
 
 
+def test_a_cell_without_a_figure_is_sorted_before_all(opened: Any) -> None:
+    opened.execute_script("document.querySelector('#classes tbody tr:nth-child(3) td:nth-child(5)').textContent = ''")
+    button = opened.find_elements("css selector", "#classes th button")[4]
+    for _ in range(2):
+        opened.execute_script("arguments[0].click()", button)
+    empty, *rest = texts(opened, "#classes tbody td:nth-child(5)")
+    assert (empty, rest) == ("", sorted(rest, key=float))
+
+
 @pytest.fixture
 def phone(opened: Any) -> Iterator[Any]:
     show_as(opened, "light", 390)

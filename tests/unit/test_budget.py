@@ -30,7 +30,7 @@ def test_a_time_is_read(text: str, seconds: float) -> None:
     assert Recipe().override({"max_time": text}).max_time == text
 
 
-@pytest.mark.parametrize("text", ["", "soon", "-5m", "20x", "10s", "1m2h"])
+@pytest.mark.parametrize("text", ["", "soon", "-5m", "20x", "10s", "1m2h", "1h30", "2m5"])
 def test_a_time_that_is_none_or_too_short_is_refused(text: str) -> None:
     with pytest.raises(RecipeError, match="'max_time' must be a time of 30 s at least"):
         Recipe().override({"max_time": text})

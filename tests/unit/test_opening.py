@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from test_sentences import epochs, measured, record
 
+from otx.confusion import ConfusionMatrix
+from otx.errors import DataError
+from otx.report import plots
 from otx.report.exported import exported_of
 from otx.report.figures import halving_row, percent, threshold_table
 from otx.report.opening import choices, leaks_of, worst_class
+from otx.report.page import render_report
+from otx.report.record import read_record
 from otx.report.sentences import kept_in_words, summarise
 from otx.results import ImageResult
 from otx.workspace import RunFolder
@@ -137,6 +143,33 @@ def test_exports_have_their_size_and_the_speed_that_was_measured(tmp_path: Path)
     assert [(each.latency_ms, each.top1) for each in exported_of(RunFolder(tmp_path))] == [(3.0, 0.9), (8.0, 0.9)]
     (tmp_path / "optimized_model.json").write_text("{")
     assert exported_of(RunFolder(tmp_path)) == found
+
+
+def test_a_plot_has_no_character_that_ends_the_process_which_draws_it() -> None:
+    drawn = plots.matrix(("a\x01", "\udcff"), ConfusionMatrix.from_rows([[3, 1], [1, 3]]), [0, 1])
+    assert "a\ufffd taken for \ufffd: 1 of 4" in drawn
+
+
+OLD = Path(__file__).parents[1] / "old" / "run"
+
+
+def test_a_run_whose_photos_have_names_that_are_no_utf_8_is_read(tmp_path: Path) -> None:
+    run = Path(shutil.copytree(OLD, tmp_path / "run"))
+    (run / "split.csv").write_bytes(b"path,class,subset\ncaf\xe9/\xff.png,caf\xe9,train\n")
+    (run / "bad_images.csv").write_bytes(b"path,reason\n\xff.png,broken\n")
+    found = read_record(run)
+    assert (dict(found.sizes), found.bad_images[0].path) == ({("caf\udce9", "train"): 1}, "\udcff.png")
+    (run / "split.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(DataError, match=r"split.csv is damaged: it has no columns class, subset"):
+        read_record(run)
+
+
+def test_a_run_from_another_system_has_a_page() -> None:
+    found = read_record(OLD)
+    assert found.measurement is not None
+    elsewhere = replace(found.measurement.result, data_root=Path("C:\\photos"))
+    record_ = replace(found, measurement=replace(found.measurement, result=elsewhere))
+    assert '"root":"file:///' in render_report(record_, quick=True)
 
 
 def test_a_run_without_exports_has_none(tmp_path: Path) -> None:

@@ -8,7 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from otx.arguments import settings_in
 from otx.catalogue import RECIPES, list_models, load_recipe, recipe_names
+from otx.cli import parser_of
 from otx.errors import RecipeError, UsageError
 from otx.recipe import BATCH_SIZE, Recipe, from_dict
 from otx.schema import all_settings
@@ -152,6 +154,18 @@ def test_option_text_is_read_as_its_type() -> None:
     assert parse_text("null", int | None) is None
     assert parse_text("32", str) == "32"
     assert parse_text("{", int) == "{"
+    assert parse_text("null", str | None) is None
+
+
+@pytest.mark.parametrize("name", ["2024-05-01", "Smith, John", "a #b", "#1", "1.5", "yes", "a: b", "010", "~"])
+def test_a_folder_may_have_any_name(name: str) -> None:
+    given = parser_of("train").parse([f"--data_root={name}"])
+    assert Recipe().override(settings_in(given)).data_root == name
+
+
+def test_an_option_takes_values_below_zero() -> None:
+    given = parser_of("train").parse(["photos", "--data.intensity", "-1000,400"])
+    assert settings_in(given) == {"data.intensity": [-1000, 400]}
 
 
 def test_list_models_filters_by_pattern_and_refuses_other_tasks() -> None:

@@ -14,7 +14,7 @@ from otx.evaluation.evaluate import image_results
 from otx.evaluation.intervals import images_needed, mcnemar, wilson
 from otx.evaluation.metrics import Answers, measure
 from otx.findings import CurvePoint, LearningCurve
-from otx.report.compare import _difference
+from otx.report.compare import _difference, names_of
 from otx.report.figures import confident_mistakes, hesitant_hits, reliability, threshold_table
 from otx.report.record import Measurement, Record
 from otx.report.sentences import accuracy_in_words, summarise
@@ -229,3 +229,7 @@ def test_a_class_has_the_interval_of_its_recall() -> None:
     assert (result.top1_low, result.top1_high) == wilson(9, 10)
     assert (result.classes[0].recall_low, result.classes[0].recall_high) == wilson(9, 10)
     assert result.classes[1].recall_low is None
+
+
+def test_a_run_beside_itself_is_named_by_its_folder() -> None:
+    assert names_of([record(None)] * 2) == [f"{number}. {Path('run').resolve()}" for number in (1, 2)]

@@ -192,4 +192,4 @@ def names_of(runs: Sequence[Record]) -> list[str]:
         names = ["/".join(parts[-depth:]) for parts in paths]
         if max(Counter(names).values()) == 1:
             return names
-    return [f"{number}. {'/'.join(parts)}" for number, parts in enumerate(paths, start=1)]
+    return [f"{number}. {run.folder.path.resolve()}" for number, run in enumerate(runs, start=1)]

@@ -181,7 +181,7 @@ def _measured(record: Record, measured: Measurement, *, quick: bool) -> dict[str
         "data": {
             **_photos(linked, index),
             "classes": _names(measured, cells),
-            "root": root.as_uri(),
+            "root": root.absolute().as_uri(),  # a run from another system names no path of this one
             "thumbs": thumbnails(linked, root, record.reading),
             "thresholds": [threshold_words(row, len(images)) for row in table],
         },

@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from typing import Any
@@ -30,6 +31,8 @@ MATRIX_SIDE = 560
 MAX_CELL, MIN_CELL, CELL_WITH_SHARE, CELL_WITH_COUNT = 64, 12, 42, 22
 LINE_OF_TEXT = 13
 MAX_TICKS = 6
+# no SVG can hold them, and vl-convert ends the process at one
+NO_XML = re.compile("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 Rows = list[dict[str, Any]]
 
@@ -41,7 +44,16 @@ def _template(name: str) -> Any:
 
 def fill(name: str, **values: Any) -> Any:
     """Put values in place of the names in a template; a list in place of a text item of a list is spliced in."""
-    return _filled(_template(name), values)
+    return _filled(_template(name), _drawable(values))
+
+
+def _drawable(value: Any) -> Any:
+    """Plain data with a replacement character in place of each that no SVG can hold."""
+    if isinstance(value, str):
+        return NO_XML.sub("\ufffd", value)
+    if isinstance(value, dict):
+        return {key: _drawable(item) for key, item in value.items()}
+    return [_drawable(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
 def _filled(part: Any, values: Mapping[str, Any]) -> Any:

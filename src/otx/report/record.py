@@ -138,8 +138,8 @@ def read_record(folder: Path) -> Record:
         card=_card(run, measurement),
         summary=_json(run.summary),
         epochs=_epochs(run.metrics),
-        sizes=Counter((row["class"], row["subset"]) for row in _rows(run.split)),
-        bad_images=tuple(BadImage(row["path"], row["reason"]) for row in _rows(run.bad_images)),
+        sizes=Counter(_rows(run.split, "class", "subset")),
+        bad_images=tuple(BadImage(path, reason) for path, reason in _rows(run.bad_images, "path", "reason")),
         measurement=measurement,
         suspicions=_json(run.suspicions),
         learning_curve=_learning_curve(run.learning_curve),
@@ -174,7 +174,7 @@ def _json(path: Path) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     try:
-        plain = json.loads(path.read_text(encoding="utf-8"))
+        plain = json.loads(path.read_text(encoding="utf-8", errors="surrogateescape"))
     except ValueError as error:
         raise DataError(f"{path} is damaged: {error}") from error
     if not isinstance(plain, dict):
@@ -190,16 +190,25 @@ def _learning_curve(path: Path) -> LearningCurve | None:
         raise DataError(f"{path} is damaged: {error}") from error
 
 
-def _rows(path: Path) -> list[dict[str, str]]:
+def _table(path: Path) -> list[dict[str, str]]:
     if not path.is_file():
         return []
-    with path.open(encoding="utf-8", newline="") as file:
+    # names of files and folders need not be UTF-8
+    with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
         return list(csv.DictReader(file))
+
+
+def _rows(path: Path, first: str, second: str) -> list[tuple[str, str]]:
+    """Two columns of a table; none if it is not there."""
+    try:
+        return [(row[first], row[second]) for row in _table(path)]
+    except (KeyError, csv.Error) as error:
+        raise DataError(f"{path} is damaged: it has no columns {first}, {second}") from error
 
 
 def _epochs(path: Path) -> tuple[EpochResult, ...]:
     try:
-        return tuple(structured(EpochResult, row) for row in _rows(path))
+        return tuple(structured(EpochResult, row) for row in _table(path))
     except (KeyError, ValueError, TypeError) as error:
         raise DataError(f"{path} is damaged: {error}") from error
 

@@ -92,7 +92,9 @@ function sortBy(heading) {
   const isNumber = body.rows.length > 0 && body.rows[0].cells[column].classList.contains("n");
   const rising = heading.getAttribute("aria-sort") === "none" ? !isNumber : heading.getAttribute("aria-sort") !== "ascending";
   const key = (row) => row.cells[column].textContent;
-  const compare = isNumber ? (a, b) => parseFloat(key(a)) - parseFloat(key(b)) : (a, b) => key(a).localeCompare(key(b), undefined, { numeric: true });
+  // a cell without a figure comes before all
+  const figure = (row) => (key(row) ? parseFloat(key(row)) : -1);
+  const compare = isNumber ? (a, b) => figure(a) - figure(b) : (a, b) => key(a).localeCompare(key(b), undefined, { numeric: true });
   const rows = [...body.rows].sort((a, b) => (rising ? compare(a, b) : compare(b, a)));
   body.append(...rows);
   for (const other of table.tHead.rows[0].cells) other.setAttribute("aria-sort", "none");
