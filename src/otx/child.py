@@ -77,7 +77,7 @@ def run_in_child(function: Callable[..., Any], *arguments: Any, reporter: Report
     Raises:
         RunError: the process was killed, by a crash or by the system.
     """
-    command = [sys.executable, "-c", START, json.dumps(sys.path)]
+    command = [sys.executable, "-c", START, json.dumps(sys.path, default=str)]
     drop_signal_stack()  # the child's end raises SIGCHLD, for which torch's data workers have set a handler
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdin is not None

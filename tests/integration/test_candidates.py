@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import timm
+import torch
 from safetensors.torch import load_file, save_file
 from sklearn.datasets import load_digits
 
@@ -16,6 +17,7 @@ from otx.catalogue import load_recipe
 from otx.cli import main
 from otx.errors import ModelError
 from otx.model.modelfile import read_card
+from otx.networks.weights_file import weights_in
 from otx.training.candidates import cross_validated
 from otx.workspace import RunFolder
 
@@ -73,3 +75,14 @@ def test_figures_are_of_images_that_the_classifier_was_not_fitted_to() -> None:
     random = np.random.default_rng(0).normal(size=pixels.shape).astype(np.float32)
     assert 0.85 < accuracy < 1 and 0 < loss < 1
     assert cross_validated((random, labels.astype(np.int64)), 10)[1] < 0.25
+
+
+def test_files_of_other_tools_beside_the_weights_are_left_out_and_damaged_weights_are_not(tmp_path: Path) -> None:
+    good, network = tmp_path / "resnet10t.pth", "resnet10t.second.pth"
+    torch.save({"weight": torch.zeros(1)}, good)
+    (tmp_path / "exported_model.bin").write_bytes(b"the weights of an IR")
+    (tmp_path / "._resnet18.safetensors").write_bytes(b"what macOS leaves beside a file")
+    assert weights_in(tmp_path) == [(good, "timm/resnet10t")]
+    (tmp_path / network).write_bytes(good.read_bytes()[:50])
+    with pytest.raises(ModelError, match=r"resnet10t\.second\.pth cannot be read as weights: it is cut off"):
+        weights_in(tmp_path)

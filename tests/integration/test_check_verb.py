@@ -26,7 +26,7 @@ from otx.recipe import Recipe
 from otx.training import usable_images
 from otx.training.budget import Budget
 from otx.training.compute import CHECK_VARIABLE
-from otx.workspace import latest_run
+from otx.workspace import RunFolder, latest_run
 
 
 @pytest.fixture
@@ -171,3 +171,14 @@ def test_a_model_brings_its_own_folder_and_split_and_its_run_keeps_what_was_foun
     assert (result.data_root, result.num_images) == (photos, 91)
     assert [finding.path for finding in result.broken] == ["cat/broken.jpg"]
     assert sum(item.test for item in result.classes) == 18
+
+
+def test_a_run_that_cannot_be_written_to_does_not_lose_what_was_found(
+    trained: Engine, tmp_path: Path, recorder: Recorder
+) -> None:
+    run = RunFolder(Path(shutil.copytree(latest_run(trained.work_dir).path, tmp_path / "run")))
+    run.suspicions.unlink()
+    (run.suspicions / "in the way").mkdir(parents=True)
+    result = Engine(checkpoint=run.model, reporter=recorder).check()
+    assert [finding.path for finding in result.broken] == ["cat/broken.jpg"]
+    assert any("the report of the run will not show what was found" in text for text in recorder.warnings)

@@ -18,6 +18,7 @@ from otx.data.preprocessing import Preprocessing
 from otx.errors import UsageError
 from otx.export.export import ExportRequest, export_model
 from otx.inference.classify import softmax
+from otx.inference.explain import file_names
 from otx.inference.overlay import PANEL, draw_overlay
 from otx.inference.predictor import load_predictor
 from otx.inference.saliency import Explained, place_masks, stretch
@@ -214,6 +215,12 @@ def test_names_that_climb_or_are_long_stay_in_the_folder(
     written = [path.resolve() for path in Path().rglob("*.overlay.png")]
     assert len(written) == len(set(written)) == len(result.explanations) == 2
     assert all(path.is_relative_to(tmp_path / "here" / "out") for path in written)
+
+
+def test_classes_that_differ_in_a_sign_have_files_of_their_own() -> None:
+    names = file_names(["C#", "C+", "c_", "blue tit", "cat"])
+    assert names[3:] == ["blue_tit", "cat"]
+    assert len({name.casefold() for name in names}) == 5
 
 
 def test_an_image_that_is_broken_is_reported_and_the_others_explained(

@@ -13,12 +13,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import compile_spy
 from otx import Engine
+from otx.data.dataset import DataRequest
 from otx.errors import ExportError, RunError, UsageError
+from otx.events import SilentReporter
 from otx.inference.predictor import load_predictor
 from otx.model.modelfile import read_card
+from otx.model.trained import TrainedModel
 from otx.workspace import latest_run
 
 CLASSES = ["blue tit", "cat", "ähre"]
@@ -225,3 +229,12 @@ def test_a_prediction_with_an_exported_file_imports_no_torch(
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, "Traceback" in done.stderr) == (0, False), done.stderr
+
+
+def test_the_images_of_a_check_take_little_memory(trained: Engine, model: Path, tmp_path: Path) -> None:
+    for number, side in enumerate((90, 70, 50)):
+        folder = tmp_path / "photos" / ("blue tit", "cat", "ähre")[number]
+        folder.mkdir(parents=True)
+        Image.fromarray(np.full((side, side, 3), 7, np.uint8)).save(folder / "a.png")
+    found = TrainedModel.open(model).sample_images(DataRequest(tmp_path / "photos", None, 10**6), SilentReporter())
+    assert [image.shape[0] for image in found] == [90, 32, 32]

@@ -145,6 +145,14 @@ def test_weights_of_another_network_are_counted_and_refused(tmp_path: Path) -> N
     assert "missing in the file" in caught.value.what
 
 
+@pytest.mark.parametrize("network", ["convnext_atto", "deit_tiny_patch16_224"])
+def test_weights_that_timm_cannot_rename_are_counted_and_refused(network: str, tmp_path: Path) -> None:
+    """timm's own functions for that fail with a KeyError on the weights of another kind of network."""
+    _backbone(tmp_path / "weights.pth", network=KNOWN)
+    with pytest.raises(ModelError, match="does not fit .* tensors fit; .* unknown to the network"):
+        _start(tmp_path / "weights.pth", network)
+
+
 def test_weights_may_lack_the_counters_of_batch_norm(tmp_path: Path) -> None:
     state = _backbone(tmp_path / "all.safetensors", network=KNOWN)
     kept = {name: value for name, value in state.items() if not name.endswith("num_batches_tracked")}

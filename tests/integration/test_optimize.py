@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import openvino
 import pytest
+import torch
 
 import compile_spy
 from conftest import SMALL, SMALL_MODEL, Recorder
@@ -24,10 +26,12 @@ from otx import Engine
 from otx.child import CPUINFO
 from otx.data.dataset import ImageSet, Subset, pick_evenly
 from otx.data.load import load_dataset
+from otx.data.preprocessing import Preprocessing
 from otx.errors import DataError, UsageError
-from otx.export.optimize import NetworkInputs, judge, precision_of
+from otx.export.optimize import Int8Request, NetworkInputs, is_transformer, judge, optimize_model, precision_of
 from otx.inference.predictor import load_predictor
 from otx.inference.runtime import fix_batch, openvino_core, save_ir
+from otx.inference.saliency import Explained
 from otx.model.card import ModelCard
 from otx.model.checksum import add_checksum
 from otx.model.modelfile import read_card, save_model
@@ -111,6 +115,14 @@ def test_the_int8_file_works_in_every_verb(small: Engine, optimized: Any, tmp_pa
     assert hits == round(12 * result.top1)
     explained = small.explain(checkpoint=optimized.path, output=tmp_path)
     assert len(explained.explanations) == 12
+
+
+def test_saliency_maps_of_an_int8_file_are_numbers_where_they_are_flat(
+    optimized: Any, pictures: list[np.ndarray]
+) -> None:
+    _, maps = load_predictor(optimized.path).explain(pictures)
+    assert maps.shape[2:] == (1, 1)
+    assert not maps.any()
 
 
 def test_no_int8_network_is_compiled_with_a_free_dimension(
@@ -267,7 +279,7 @@ def test_no_test_image_is_read_and_no_validation_image_calibrates(
     assert len(list(calibration)) == 10
     assert set(images.subset.paths) <= set(dataset.train.paths)
     model = latest_run(small.work_dir).model
-    with pytest.raises(DataError, match="none of the validation images can be decoded"):
+    with pytest.raises(DataError, match="none of the 12 images of the validation split can be decoded"):
         Engine(root, work_dir=tmp_path / "ws").optimize(checkpoint=model, subset_size=10, output=tmp_path)
     assert not (tmp_path / "optimized_model.xml").exists()
     shutil.rmtree(root / "val")
@@ -319,6 +331,9 @@ def test_what_cannot_be_optimized_is_said(small: Engine, optimized: Any, tmp_pat
     embedded = small.export(preprocessing="embedded", output=tmp_path).path
     with pytest.raises(UsageError, match="was exported with --preprocessing embedded"):
         small.optimize(checkpoint=embedded, output=tmp_path)
+    plain = small.export(output=tmp_path).path
+    with pytest.raises(UsageError, match=r"--explain: .*exported_model\.xml has no saliency maps"):
+        small.optimize(checkpoint=plain, explain=True, output=tmp_path)
     with pytest.raises(UsageError, match="--max_drop 2: must be from 0 to 1"):
         small.optimize(max_drop=2.0)
     with pytest.raises(UsageError, match="--subset_size 0: must be at least 1"):
@@ -398,3 +413,27 @@ def test_cores_that_come_and_go_do_not_crash_the_next_signal() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, timeout=60, check=False)
     assert done.returncode == 0
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("network", ["mobilenetv3_small_100", "deit_tiny_patch16_224"])
+def test_saliency_maps_do_not_make_a_transformer_of_a_network(network: str) -> None:
+    explained = Explained(build_network(network, 2, 32, 32).eval())
+    model = openvino.convert_model(explained, example_input=torch.zeros(2, 3, 32, 32))
+    model.outputs[0].set_names({"logits"})
+    assert is_transformer(model) == network.startswith("deit")
+
+
+@pytest.mark.parametrize("split", ["training", "validation"])
+def test_images_that_cannot_be_decoded_are_named_before_anything_is_quantised(
+    split: str, tmp_path: Path, recorder: Recorder
+) -> None:
+    write_classes(tmp_path, {"ant": 2})
+    (tmp_path / "ant" / "001.png").write_text("unreadable")
+    size = Preprocessing(8, 8, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+    good, bad = (
+        NetworkInputs(ImageSet(tmp_path, Subset((f"ant/00{number}.png",), (0,)), "x", 10**6), size) for number in (0, 1)
+    )
+    request = Int8Request(*((bad, good) if split == "training" else (good, bad)))
+    with pytest.raises(DataError, match=f"none of the 1 images of the {split} split can be decoded"):
+        optimize_model({"FP32": tmp_path / "missing.xml"}, tmp_path / "out", request, recorder)

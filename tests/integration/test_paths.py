@@ -24,7 +24,7 @@ from otx.errors import DataError, ImageError
 from otx.model.modelfile import read_card
 from otx.workspace import latest_run
 
-NASTY = ["-rf", "a\nb", "quo\"te's", "😀 emoji", "=1+1", "a..b", "[x]", "x" * 255, "%s{0}", "<b>&amp;"]
+NASTY = ["-rf", "a\nb", "quo\"te's", "😀 emoji", "=1+1", "a..b", "[x]", "x" * 255, "%s{0}", "\x01", "<b>&amp;"]
 
 
 @pytest.fixture(scope="module")

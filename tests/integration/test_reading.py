@@ -154,7 +154,10 @@ def test_four_bands_are_refused_until_three_are_named(tmp_path: Path) -> None:
         decode_image(paths[0], Reading(bands=(4, 2, 1))), tifffile.imread(paths[0])[:, :, [3, 1, 0]]
     )
     engine.export(output=tmp_path, deploy=tmp_path / "deploy")
-    assert answers(tmp_path / "deploy", paths) == [item.label for item in engine.predict(paths)]
+    paths.append(tmp_path / "deploy" / "sample.tif")
+    found = answers(tmp_path / "deploy", paths)
+    assert found == [item.label for item in engine.predict(paths)]
+    assert f"sample.tif: {found[-1]} (" in (tmp_path / "deploy" / "README.md").read_text()
 
 
 @pytest.mark.parametrize("resize", ["letterbox", "crop"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from otx import Engine
 from otx.data.split_file import read_split
 from otx.errors import UsageError
 from otx.inference.predictor import load_predictor
-from otx.model.modelfile import load_known, read_card
+from otx.model.modelfile import load_known, load_model, read_card, save_model
 from otx.networks.build import build_network
 from otx.networks.weights import load_weights
 from otx.workspace import latest_run
@@ -128,6 +129,23 @@ def test_an_int8_file_has_a_limit_of_its_own(trained: Engine, tmp_path: Path) ->
     # the image at the limit may lie on either side: the resize of a prediction rounds in another place
     known = [item.known for item in trained.predict(val_images(trained), checkpoint=file)]
     assert sum(known) >= len(known) - 1
+
+
+@pytest.mark.parametrize("is_lost", [False, True])
+def test_a_model_without_a_limit_or_what_its_score_is_computed_from_cannot_tell(
+    is_lost: bool, files: Path, others: Path, tmp_path: Path
+) -> None:
+    source, path = files / KINDS[0], tmp_path / "model.safetensors"
+    network, card = load_model(source)
+    limit = card.unknown_limit if is_lost else float("nan")
+    save_model(path, network.state_dict(), replace(card, unknown_limit=limit), None if is_lost else load_known(source))
+    assert read_card(path).unknown_limit is None
+    engine = Engine(checkpoint=path, work_dir=tmp_path)
+    assert {item.known for item in engine.predict(others)} == {None}
+    for refused in (lambda: engine.predict(others, reject=True), lambda: engine.test(unknown=others)):
+        with pytest.raises(UsageError, match="cannot tell what it knows"):
+            refused()
+    assert {item.known for item in engine.predict(others, checkpoint=engine.export(output=tmp_path).path)} == {None}
 
 
 def test_an_older_model_says_how_to_get_it(recorder: Recorder, others: Path) -> None:

@@ -309,6 +309,12 @@ def test_classes_of_a_few_images_are_not_judged() -> None:
     assert find_mislabelled(features, [0] * 60) == []
 
 
+@pytest.mark.parametrize("groups", [[0] * 12, [0] * 6 + [1] * 6, [0, 1, 2, 3, 3, 3, 4, 5, 6, 7, 7, 7]])
+def test_classes_of_a_few_pictures_and_their_copies_are_not_judged(groups: list[int]) -> None:
+    features, _ = blobs(12)
+    assert find_mislabelled(features, [0] * 6 + [1] * 6, groups) == []
+
+
 def test_the_prunings_are_those_of_the_paper() -> None:
     probabilities = np.array([[0.9, 0.1], [0.8, 0.2], [0.2, 0.8], [0.1, 0.9], [0.3, 0.7], [0.95, 0.05]])
     labels = np.array([0, 0, 0, 1, 1, 1])

@@ -143,6 +143,12 @@ def wait_until(what: Callable[[], bool]) -> None:
         time.sleep(0.05)
 
 
+def test_a_path_among_the_places_of_modules_is_no_obstacle(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Scripts write `sys.path.insert(0, Path(...))`, which Python itself passes over."""
+    monkeypatch.setattr(sys, "path", [*sys.path, Path("lib")])
+    assert run_in_child(double, 21, reporter=SilentReporter()) == 42
+
+
 def test_no_library_reports_what_is_done_with_it() -> None:
     program = (
         "import sys, threading, otx, openvino, nncf; from openvino.tools.ovc import telemetry; "

@@ -12,11 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from otx.confusion import MANY_CLASSES, ConfusionMatrix
+from otx.errors import DataError
 from otx.evaluation.evaluate import image_results, read_test, write_test
 from otx.evaluation.metrics import Answers, measure
 from otx.report.classes import CLASSES_LISTED, listed, matrix_classes
 from otx.report.figures import confusions, num_right
-from otx.results import ImageResult, TestResult
+from otx.results import BadImage, ImageResult, TestResult
 
 ROWS = st.integers(1, 6).flatmap(
     lambda size: st.lists(st.lists(st.integers(0, 3), min_size=size, max_size=size), min_size=size, max_size=size)
@@ -60,6 +61,22 @@ def test_what_is_written_is_read_back(num_classes: int, tmp_path: Path) -> None:
     result, images = measured(num_classes)
     write_test(result, images, tmp_path)
     assert read_test(tmp_path) == (result, images)
+
+
+def test_names_of_images_that_are_no_utf_8_are_read_back(tmp_path: Path) -> None:
+    result, images = measured(6)
+    result = dataclasses.replace(result, bad_images=(BadImage("ant/\udcff.png", "cut off"),))
+    images = (dataclasses.replace(images[0], path="ant/\udcfe.png"), *images[1:])
+    write_test(result, images, tmp_path)
+    assert read_test(tmp_path) == (result, images)
+
+
+def test_a_table_with_an_open_quotation_mark_is_said(tmp_path: Path) -> None:
+    write_test(*measured(6), tmp_path)
+    with (tmp_path / "predictions.csv").open("a") as file:
+        file.write('"' + 200_000 * "x")
+    with pytest.raises(DataError, match="is no whole test"):
+        read_test(tmp_path)
 
 
 def test_up_to_a_thousand_classes_the_json_has_all_rows_and_beyond_only_counts() -> None:

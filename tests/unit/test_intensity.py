@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from otx.data.dataset import Dataset, Subset
+from otx.data.decode import decode_image
 from otx.data.intensity import choose_range, measure_intensity, range_in_words
+from otx.data.preprocessing import Preprocessing
 from otx.data.reading import Reading
+from otx.export.bundle import program, write_sample
+from otx.model.card import ModelCard
 
 RNG = np.random.default_rng(0)
 
@@ -74,3 +80,33 @@ def test_the_range_is_named_with_its_bits_and_the_option() -> None:
     assert "from 0 (black) to 4095 (white) are used (12 bits)" in text
     assert "--data.intensity LOW,HIGH" in text
     assert "bits)" not in range_in_words((1000.0, 1200.0))
+
+
+def load_of_program(size: Preprocessing) -> Callable[[Path], np.ndarray]:
+    """The function by which the program of a deploy folder reads an image."""
+    text = program(ModelCard("resnet18", ("ant", "bee"), size, "random weights"))
+    imports, _, rest = text.partition("HERE = ")
+    body = rest[rest.index("\n") :].partition("pillow_heif.register_heif_opener()")[0]
+    names: dict[str, Any] = {}
+    exec(imports + body, names)
+    loader: Callable[[Path], np.ndarray] = names["load"]
+    return loader
+
+
+def test_a_deploy_program_for_photos_reads_16_bits_as_otx_does(tmp_path: Path) -> None:
+    Image.fromarray(RNG.integers(0, 2**16, (9, 8)).astype(np.uint16)).save(tmp_path / "deep.png")
+    load = load_of_program(Preprocessing(8, 8, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)))
+    np.testing.assert_array_equal(load(tmp_path / "deep.png"), decode_image(tmp_path / "deep.png"))
+
+
+@pytest.mark.parametrize("bands", [(3, 2, 1), (7, 1, 4), (1, 1, 1)])
+def test_the_sample_of_a_deploy_folder_has_its_colours_in_the_bands_of_the_network(
+    bands: tuple[int, int, int], tmp_path: Path
+) -> None:
+    sample = RNG.integers(0, 256, (9, 8, 3), dtype=np.uint8)
+    if bands == (1, 1, 1):
+        sample = np.repeat(sample[:, :, :1], 3, axis=2)
+    size = Preprocessing(8, 8, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), bands=bands)
+    path = tmp_path / write_sample(tmp_path, sample, bands)
+    np.testing.assert_array_equal(load_of_program(size)(path), sample)
+    np.testing.assert_array_equal(decode_image(path, Reading(bands=bands)), sample)

@@ -17,6 +17,7 @@ from otx.training.usable_images import mirrored_names
         (("blue_tit", "blue tit", "blue\ttit"), ["blue_tit", "blue_tit_2", "blue_tit_3"]),
         (("a b", "a_b", "a_b_2"), ["a_b_3", "a_b", "a_b_2"]),
         (("a b", "c"), ["a_b", "c"]),
+        (("a\x01b", "a_b"), ["a_b_2", "a_b"]),
     ],
 )
 def test_names_without_spaces_stay_apart(classes: tuple[str, ...], names: list[str]) -> None:

@@ -130,3 +130,20 @@ def test_a_run_that_has_no_model_yet_stands_for_its_checkpoint(tmp_path: Path) -
     (tmp_path / "checkpoints" / "last.ckpt").touch()
     given = {"preset": None, "checkpoint": tmp_path, "rename": None, "resume": True}
     assert checked(Engine.train, given)["checkpoint"] == tmp_path / "checkpoints" / "last.ckpt"
+
+
+@pytest.mark.parametrize(("source", "found"), [("**", 3), ("*", 3), ("**/*.jpg", 3), ("clip.mov", 1), ("a", 1)])
+def test_a_pattern_gives_each_image_once_and_passes_folders_without_any(
+    source: str, found: int, tmp_path: Path
+) -> None:
+    for name in ("one.jpg", "a/two.jpg", "clip.mov/frame.jpg", "empty/notes.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    images = [path for path in find_images([tmp_path / source]) if not path.endswith(".txt")]
+    assert len(images) == len(set(images)) == found
+
+
+def test_a_pattern_of_folders_without_images_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UsageError, match="there is no image in the folders that '.*' matches"):
+        list(find_images([tmp_path / "*"]))

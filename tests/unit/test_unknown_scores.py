@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 
+from otx.data.preprocessing import Preprocessing
 from otx.evaluation.unknown import auroc
+from otx.export import optimize
+from otx.model.card import ModelCard
 from otx.model.unknown import ENERGY_WEIGHT, MAX_NUMBERS, KnownClasses, energy, limit_of, summarise
 
 
@@ -109,3 +114,31 @@ def test_of_few_images_the_limit_is_that_of_a_normal_distribution() -> None:
 def test_auroc_counts_pairs_and_ties_by_half() -> None:
     assert auroc([1, 2], [2, 3]) == pytest.approx((1 + 0.5 + 1 + 1) / 4)
     assert auroc([1, 2], [0]) == 0
+
+
+def card(limit: float) -> ModelCard:
+    size = Preprocessing(8, 8, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+    recipe = {"training": {"known_share": 0.95}}
+    return ModelCard("resnet18", ("ant", "bee"), size, "random weights", recipe=recipe, unknown_limit=limit)
+
+
+@pytest.mark.parametrize("limit", [float("nan"), float("inf")])
+def test_a_limit_that_is_no_number_is_read_as_none(limit: float) -> None:
+    """Older versions kept it, and then no image was of a known class."""
+    read = ModelCard.from_json(card(limit).to_json(), "model.safetensors")
+    assert read.unknown_limit is None
+    assert read.is_known(1.0) is None
+    assert ModelCard.from_json(card(2.0).to_json(), "x").is_known(1.0) is True
+    assert json.loads(read.to_json())["unknown_limit"] is None
+
+
+@pytest.mark.parametrize(("scores", "is_kept"), [([1.0, 2.0], True), ([1.0, float("nan")], False)])
+def test_an_int8_file_keeps_only_a_limit_that_is_a_number(
+    scores: list[float], is_kept: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = iter(scores)
+    monkeypatch.setattr(
+        optimize, "compile_exactly", lambda *_, **__: lambda _: {"unknown_score": np.array([next(answers)])}
+    )
+    images = [(np.zeros((1, 3, 8, 8), np.float32), 0) for _ in scores]
+    assert (optimize.with_own_limit(card(3.0), None, images).unknown_limit is not None) == is_kept

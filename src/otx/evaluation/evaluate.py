@@ -195,11 +195,12 @@ def read_test(folder: Path) -> tuple[TestResult, tuple[ImageResult, ...]]:
         DataError: a file is missing or not as it was written.
     """
     try:
-        plain = json.loads((folder / RESULTS).read_text(encoding="utf-8"))
-        with (folder / PREDICTIONS).open(encoding="utf-8", newline="") as file:
+        # names of files that are not valid UTF-8 were written unchanged
+        plain = json.loads((folder / RESULTS).read_text(encoding="utf-8", errors="surrogateescape"))
+        with (folder / PREDICTIONS).open(encoding="utf-8", errors="surrogateescape", newline="") as file:
             rows = list(csv.DictReader(file))
         result = structured(TestResult, plain)
         images = tuple(structured(ImageResult, row) for row in rows)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
         raise DataError(f"{folder} is no whole test: {error}", fix="run `otx test` again") from error
     return result, images

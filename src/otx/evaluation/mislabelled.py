@@ -86,11 +86,12 @@ def find_mislabelled(
 
     Args:
         features: (N, D), the input of the network's classifier.
-        labels: N indices of classes. Images of classes with fewer than five are not judged.
+        labels: N indices of classes. Images of classes with fewer than five different pictures are not judged.
         groups: N numbers, the same for copies of a picture; default: no image is a copy.
     """
     targets, members = np.asarray(labels, np.int64), np.arange(len(labels)) if groups is None else np.asarray(groups)
-    judged = np.flatnonzero(np.bincount(targets)[targets] >= FOLDS)
+    pictures = np.unique(np.stack([targets, members]), axis=1)[0]
+    judged = np.flatnonzero(np.bincount(pictures)[targets] >= FOLDS)
     names, own = np.unique(targets[judged], return_inverse=True)
     if len(names) < 2:
         return []

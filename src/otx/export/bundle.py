@@ -6,8 +6,10 @@ import shutil
 from importlib.metadata import version
 from pathlib import Path
 
+import numpy as np
+
 from otx.data.preprocessing import Preprocessing
-from otx.data.reading import WHITE
+from otx.data.reading import WHITE, Bands
 from otx.errors import UsageError
 from otx.files import staged_folder, take_place, write_text
 from otx.inference.classify import score
@@ -63,6 +65,8 @@ LOAD = '''
 def load(path):
     """An image as RGB (H, W, 3), upright, with transparent pixels on white."""
     image = ImageOps.exif_transpose(Image.open(path))
+    if image.mode.startswith("I"):  # 16 bits, of which Pillow would make all but the darkest white
+        image = Image.fromarray((np.asarray(image) / 257).round().clip(0, 255).astype(np.uint8))
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
@@ -88,8 +92,11 @@ def load(path):
 def stored(path):
     """The stored values (H, W, bands) of an image file."""
     if Path(path).suffix.lower() in (".tif", ".tiff"):
-        page = tifffile.TiffFile(path).pages.first
-        return np.moveaxis(page.asarray(), page.axes.index("S"), -1) if "S" in page.axes else page.asarray()[:, :, None]
+        with tifffile.TiffFile(path) as file:
+            page = file.pages.first
+            if "S" in page.axes:
+                return np.moveaxis(page.asarray(), page.axes.index("S"), -1)
+            return np.dstack([each.asarray() for each in (file.pages if BANDS else [page])])
     if Path(path).suffix.lower() == ".png":
         values = np.atleast_3d(cv2.imread(path, cv2.IMREAD_UNCHANGED))
         return values[:, :, 2::-1] if values.shape[2] > 2 else values
@@ -104,13 +111,13 @@ Python 3.10 or newer, on any machine that OpenVINO runs on:
 
 ```sh
 pip install -r requirements.txt
-python predict.py sample.png
+python predict.py {sample}
 ```
 
 prints
 
 ```text
-sample.png: {label} ({probability:.1%}){doubt}
+{sample}: {label} ({probability:.1%}){doubt}
 ```
 
 | file | what it is |
@@ -118,7 +125,7 @@ sample.png: {label} ({probability:.1%}){doubt}
 | `model.xml`, `model.bin` | the network, for OpenVINO; it says itself how an image is resized and normalised |
 | `labels.txt` | the classes, one a line, in the order of the network's answers |
 | `predict.py` | the program above, short enough to be read and changed |
-| `sample.png` | an image to try it with |
+| `{sample}` | an image to try it with |
 
 Exported by otx {version}.
 """
@@ -151,6 +158,19 @@ def program(card: ModelCard) -> str:
     return START.format(imports=IMPORTS_RAW, load=load, answer=answer)
 
 
+def write_sample(folder: Path, sample: Pixels, bands: Bands | None) -> str:
+    """Write an image as the program reads it, with its colours in the bands that the network sees; returns its name."""
+    if bands is None:
+        write_png(folder / "sample.png", sample)
+        return "sample.png"
+    import tifffile
+
+    values = np.zeros((*sample.shape[:2], max(bands)), np.uint8)
+    values[:, :, [band - 1 for band in bands]] = sample
+    tifffile.imwrite(folder / "sample.tif", np.moveaxis(values, -1, 0), photometric="minisblack")
+    return "sample.tif"
+
+
 def write_deploy_folder(exported: Path, folder: Path, sample: Pixels) -> None:
     """Write the folder; it appears only when it is complete.
 
@@ -164,16 +184,17 @@ def write_deploy_folder(exported: Path, folder: Path, sample: Pixels) -> None:
     predictor = load_predictor(exported, "cpu")
     card = predictor.card
     ((logits, score_of_sample),) = score(predictor, [sample])
-    answer = as_prediction("sample.png", logits, card.classes)
+    answer = as_prediction("", logits, card.classes)
     is_doubted = card.is_known(score_of_sample) is False
     with staged_folder(folder.parent, f"--deploy {folder}", prefix=".deploy.") as beside:
         for suffix in (".xml", ".bin"):
             shutil.copy(exported.with_suffix(suffix), beside / f"model{suffix}")
-        write_png(beside / "sample.png", sample)
+        name = write_sample(beside, sample, card.preprocessing.bands)
         write_text(beside / "predict.py", program(card))
         write_text(beside / "labels.txt", "".join(f"{' '.join(name.splitlines())}\n" for name in card.classes))
         write_text(beside / "requirements.txt", REQUIREMENTS + (REQUIREMENTS_RAW if is_raw(card.preprocessing) else ""))
         readme = README.format(
+            sample=name,
             network=card.network,
             count=len(card.classes),
             label=answer.label,

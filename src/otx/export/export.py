@@ -140,8 +140,8 @@ def _with_outputs(checkpoint: Path, request: ExportRequest, *, is_scored: bool) 
     card = replace(card, input_color=request.input_color if request.is_embedded else "RGB")
     if request.explain:
         network, card = _explained(network, card, request.explain)
-    if (known := load_known(checkpoint)) is None or not is_scored:
-        # the base of an incremental training has its old card
+    known = load_known(checkpoint)
+    if known is None or card.unknown_limit is None or not is_scored:
         return network, replace(card, unknown_limit=None)
     from otx.inference.scored import Scored
 

@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import logging
+import math
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -16,18 +17,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from otx.child import Watch, run_in_child
-from otx.data.dataset import ImageSet
+from otx.data.dataset import ImageSet, Split
 from otx.data.decode import decode_image, ordered
 from otx.data.preprocessing import Preprocessing
 from otx.errors import DataError, ImageError, ModelError, UsageError, last_line
 from otx.events import Progress, Reporter, heartbeat
 from otx.export.export import export_staging
+from otx.export.floats import left_in_floats
 from otx.export.speed import measure_speed
 from otx.files import write_json
 from otx.inference.predictor import Pixels
-from otx.inference.runtime import compile_exactly, fix_batch, only_core, openvino_core, save_ir
+from otx.inference.runtime import compile_exactly, fix_batch, only_core, openvino_core, part_of, save_ir
 from otx.model.calibration import calibrate
-from otx.model.card import ModelCard
+from otx.model.card import CANNOT_TELL, ModelCard
 from otx.model.checksum import add_checksum, move_into_place
 from otx.model.metadata import model_info
 from otx.model.modelfile import read_card
@@ -98,13 +100,13 @@ def optimize_model(
         UsageError: the folder cannot be written to.
     """
     num_calibration, num_validation = len(request.calibration), len(request.validation)
-    if num_calibration == 0 or num_validation == 0:
-        raise DataError("INT8 needs training images to calibrate with and validation images to judge it")
+    for images, split in ((request.calibration, Split.TRAIN), (request.validation, Split.VAL)):
+        if next(iter(images), None) is None:
+            raise DataError(f"none of the {len(images)} images of the {split} can be decoded", fix="run `otx check`")
     reporter.note(f"Calibrating on {num_calibration} images of the training split.")
     with export_staging(output_dir) as staging:
         path = staging / f"{NAME}.xml"
-        source = next(iter(variants.values()))
-        run_in_child(_write_int8, source, path, request, reporter=reporter)
+        run_in_child(_write_int8, next(iter(variants.values())), path, request, reporter=reporter)
         measured = run_in_child(_measure, {**variants, "INT8": path}, request.validation, reporter=reporter)
         move_into_place(staging, output_dir, [f"{NAME}.bin", f"{NAME}.xml"])
     path = output_dir / f"{NAME}.xml"
@@ -132,12 +134,14 @@ def _write_int8(watch: Watch, source: Path, path: Path, asked: Int8Request) -> N
     model = openvino_core().read_model(source)
     fix_batch(model, 1)
     with _quiet_nncf(), only_core(), heartbeat(watch, "quantising"):
-        small = _quantize(model, asked, transformer=_is_transformer(model))
+        small = _quantize(model, asked)
     with heartbeat(watch, "calibrating"):
         card = _calibrated(small, read_card(source), asked.validation)
     fix_batch(small, asked.batch_size)
-    settings = {"preset": "mixed", "subset_size": len(asked.calibration), "max_drop": asked.max_drop}
-    _describe(small, with_own_limit(card, small, asked.validation), settings)
+    described = with_own_limit(card, small, asked.validation)
+    if described.unknown_limit is None and card.unknown_limit is not None:
+        watch.warn(f"{path.name} {CANNOT_TELL}: its scores of some validation images are not numbers.")
+    _describe(small, described, {"preset": "mixed", "subset_size": len(asked.calibration), "max_drop": asked.max_drop})
     _save(small, path)
 
 
@@ -147,8 +151,6 @@ def _calibrated(model: Any, card: ModelCard, validation: NetworkInputs) -> Model
         return card
     compiled = compile_exactly(model, ("logits",))
     answers = [(compiled(image)["logits"][0].copy(), label) for image, label in validation]
-    if not answers:
-        raise DataError("none of the validation images can be decoded")
     logits = np.stack([logits for logits, _ in answers])
     if not np.isfinite(logits).all():
         return replace(card, temperature=None)
@@ -172,15 +174,15 @@ def _divide_logits(model: Any, temperature: float) -> None:
     model.validate_nodes_and_infer_types()
 
 
-def _quantize(model: Any, asked: Int8Request, *, transformer: bool) -> Any:
+def _quantize(model: Any, asked: Int8Request) -> Any:
     import nncf
 
     inputs = [image for image, _ in asked.calibration]
     options = {
         "preset": nncf.QuantizationPreset.MIXED,
         "subset_size": len(inputs),
-        "ignored_scope": _left_in_floats(),
-        "model_type": nncf.ModelType.TRANSFORMER if transformer else None,
+        "ignored_scope": left_in_floats(model),
+        "model_type": nncf.ModelType.TRANSFORMER if is_transformer(model) else None,
     }
     if asked.max_drop is None:
         return _compress(nncf.quantize(model, nncf.Dataset(inputs), **options))
@@ -203,26 +205,20 @@ def _compress(model: Any) -> Any:
     """Store the weights that are still floats (NNCF skips squeeze-excite) in 8 bits; they still compute in floats."""
     import nncf
 
-    return nncf.compress_weights(model, mode=nncf.CompressWeightsMode.INT8_SYM, ignored_scope=_left_in_floats())
-
-
-def _left_in_floats() -> Any:
-    """The layers of the unknown score (`otx.inference.scored`): squares of small differences need more than 8 bits."""
-    import nncf
-
-    return nncf.IgnoredScope(patterns=[r".*module\.unknown/.*"], validate=False)
+    return nncf.compress_weights(model, mode=nncf.CompressWeightsMode.INT8_SYM, ignored_scope=left_in_floats(model))
 
 
 def with_own_limit(card: ModelCard, model: Any, validation: Iterable[tuple[NDArray[np.float32], int]]) -> ModelCard:
     """A card with the limit of the unknown score that a model's own scores of the validation images give.
 
-    Quantising moves the features, and with them the scores of known images.
+    Quantising moves the features, and with them the scores of known images. No limit if they are not numbers.
     """
     if card.unknown_limit is None:
         return card
     compiled = compile_exactly(model, ("unknown_score",), batch=1)
     scores = np.array([compiled(image)["unknown_score"].item() for image, _ in validation])
-    return replace(card, unknown_limit=limit_of(scores, card.recipe["training"]["known_share"]))
+    limit = limit_of(scores, card.recipe["training"]["known_share"])
+    return replace(card, unknown_limit=limit if math.isfinite(limit) else None)
 
 
 def _hits(model: Any, examples: Iterable[tuple[NDArray[np.float32], int]]) -> tuple[float, list[float]]:
@@ -231,8 +227,10 @@ def _hits(model: Any, examples: Iterable[tuple[NDArray[np.float32], int]]) -> tu
     return float(np.mean(right)), right
 
 
-def _is_transformer(model: Any) -> bool:
-    return any(node.get_type_name() in ("ScaledDotProductAttention", "Softmax") for node in model.get_ordered_ops())
+def is_transformer(model: Any) -> bool:
+    # saliency maps have a softmax of their own
+    network = part_of(model, ("logits",))
+    return any(node.get_type_name() in ("ScaledDotProductAttention", "Softmax") for node in network.get_ordered_ops())
 
 
 def precision_of(path: Path) -> str:
@@ -251,10 +249,8 @@ def precision_of(path: Path) -> str:
     operations = model.get_ordered_ops()
     if any(node.get_type_name() == "FakeQuantize" for node in operations):
         return "INT8"
-    halves = sum(
-        node.get_type_name() == "Constant" and node.get_element_type().get_type_name() == "f16" for node in operations
-    )
-    return "FP16" if halves else "FP32"
+    constants = (node for node in operations if node.get_type_name() == "Constant")
+    return "FP16" if any(node.get_element_type().get_type_name() == "f16" for node in constants) else "FP32"
 
 
 def _describe(model: Any, card: ModelCard, settings: dict[str, Any]) -> None:
@@ -303,14 +299,11 @@ def _accuracies(files: dict[str, Path], validation: NetworkInputs, reporter: Rep
     """Top-1 accuracy of each file; each image is decoded once and runs through all files."""
     compiled = {precision: compile_exactly(path, ("logits",), batch=1) for precision, path in files.items()}
     right = dict.fromkeys(files, 0)
-    number = 0
     for number, (image, label) in enumerate(validation, start=1):
         for precision, network in compiled.items():
             right[precision] += int(network(image)["logits"].argmax() == label)
         if number % BATCH == 0:
             reporter.progress(Progress("judging", number, len(validation)))
-    if number == 0:
-        raise DataError("none of the validation images can be decoded")
     return {precision: count / number for precision, count in right.items()}
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
@@ -16,6 +15,9 @@ from otx.errors import ImageError
 from otx.inference.predictor import Logits, Pixels, Predictor
 
 Answer = TypeVar("Answer")
+Row = tuple[str, Pixels | None, str | None]
+# of decoded images in a batch: 64 photos of 12 megapixels would take 2.3 GB
+MOST_BYTES = 1 << 29
 
 
 def classify(
@@ -45,12 +47,32 @@ def run_over(
         except ImageError as error:
             return str(path), None, error.what
 
-    rows = ordered(load, images)
-    while batch := list(islice(rows, batch_size)):
+    for batch in _batches(ordered(load, images), batch_size):
         good = [pixels for _, pixels, _ in batch if pixels is not None]
         answers = iter(network(good) if good else ())
-        for path, pixels, error in batch:
-            yield path, None if pixels is None else next(answers), error
+        rows = [(path, pixels is None, error) for path, pixels, error in batch]
+        # the next batch is decoded while these names still hold their values
+        del good, batch
+        for path, is_broken, error in rows:
+            yield path, None if is_broken else next(answers), error
+
+
+def _batches(rows: Iterable[Row], batch_size: int) -> Iterator[list[Row]]:
+    """Images as they come, `batch_size` at a time, or fewer where large ones would fill the memory.
+
+    Whole multiples of `batch_size` are always the end of a batch, so that a prediction can be resumed there.
+    """
+    batch: list[Row] = []
+    in_memory = 0
+    for number, row in enumerate(rows, start=1):
+        batch.append(row)
+        in_memory += 0 if row[1] is None else row[1].nbytes
+        if number % batch_size == 0 or in_memory >= MOST_BYTES:
+            del row
+            yield batch
+            batch, in_memory = [], 0
+    if batch:
+        yield batch
 
 
 def score(predictor: Predictor, images: Sequence[Pixels]) -> Iterator[tuple[Logits, float | None]]:

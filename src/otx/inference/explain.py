@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -63,6 +64,7 @@ def explain(
         except ImageError as error:
             return subject, None, error.what
 
+    names = file_names(predictor.card.classes)
     rows = ordered(load, subjects)
     while batch := list(islice(rows, BATCH)):
         good = [(subject, pixels) for subject, pixels, _ in batch if pixels is not None]
@@ -79,28 +81,41 @@ def explain(
                 wanted = _wanted(targets, classes, int(probabilities.argmax()), subject.label)
                 maps_of_image = preprocessing.on_image(own[list(wanted)], *pixels.shape[:2])
                 shown = dict(zip(wanted, maps_of_image, strict=True))
-                yield from _write(classes, subject, pixels, probabilities, shown, folder)
+                stems = {index: folder / f"{_shorten(subject.name, 120)}.{names[index]}" for index in wanted}
+                yield from _write(classes, str(subject.path), pixels, probabilities, shown, stems)
 
 
 def _write(
     classes: tuple[str, ...],
-    subject: Subject,
+    path: str,
     pixels: Pixels,
     probabilities: NDArray[np.float64],
     maps: Mapping[int, NDArray[np.float32]],
-    folder: Path,
+    stems: Mapping[int, Path],
 ) -> Iterator[Explanation]:
     best = int(probabilities.argmax())
     for index, own in maps.items():
-        label = _shorten(re.sub(r"[^\w.-]", "_", classes[index]), 60)
-        stem = folder / f"{_shorten(subject.name, 120)}.{label}"
-        overlay, raw = Path(f"{stem}.overlay.png"), Path(f"{stem}.map.png")
+        overlay, raw = Path(f"{stems[index]}.overlay.png"), Path(f"{stems[index]}.map.png")
         caption = [f"{classes[index]}: {probabilities[index]:.1%}"]
         if index != best:
             caption.append(f"taken for {classes[best]}: {probabilities[best]:.1%}")
         write_png(overlay, draw_overlay(pixels, own, caption))
         write_png(raw, np.round(own * 65535).astype(np.uint16))
-        yield Explanation(str(subject.path), classes[index], float(probabilities[index]), classes[best], overlay, raw)
+        yield Explanation(path, classes[index], float(probabilities[index]), classes[best], overlay, raw)
+
+
+def file_names(classes: Sequence[str]) -> list[str]:
+    """What stands for each class in the names of files; no two are the same: `C#` and `C+` would both be `C_`."""
+    plain = [re.sub(r"[^\w.-]", "_", name) for name in classes]
+    same = {text.casefold() for text, count in Counter(text.casefold() for text in plain).items() if count > 1}
+    return [
+        _shorten(text if text.casefold() not in same else f"{text}.{_digest(os.fsencode(name))}", 60)
+        for name, text in zip(classes, plain, strict=True)
+    ]
+
+
+def _digest(coded: bytes) -> str:
+    return hashlib.blake2b(coded, digest_size=4).hexdigest()
 
 
 def _wanted(targets: str, classes: tuple[str, ...], best: int, label: int | None) -> Sequence[int]:
@@ -116,7 +131,7 @@ def _shorten(name: str, limit: int) -> str:
     start, slash, last = name.rpartition("/")
     coded = os.fsencode(last)
     if len(coded) > limit:
-        last = coded[: limit - 9].decode("utf-8", "ignore") + "." + hashlib.blake2b(coded, digest_size=4).hexdigest()
+        last = coded[: limit - 9].decode("utf-8", "ignore") + "." + _digest(coded)
     return f"{start}{slash}{last}"
 
 

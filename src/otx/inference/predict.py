@@ -47,7 +47,7 @@ def find_images(sources: Iterable[str | Path]) -> Iterator[str]:
 def _expand(source: str) -> Iterator[str]:
     if "://" in source:
         raise UsageError(f"{source} is an address", fix="download the image and name the file")
-    if Path(source).suffix.lower() in VIDEOS:
+    if Path(source).suffix.lower() in VIDEOS and not Path(source).is_dir():
         raise UsageError(
             f"{source} is a video", fix=f"take images from it: ffmpeg -i {source} -vf fps=1 frames/%05d.jpg"
         )
@@ -65,8 +65,17 @@ def _expand(source: str) -> Iterator[str]:
                 f"there is no image, folder or match for {source!r}",
                 fix='give an image, a folder, or a pattern in quotation marks: otx predict "photos/**/*.jpg"',
             )
-        for match in matches:
-            yield from _expand(match) if Path(match).is_dir() else [match]
+        # `photos/**` matches folders and what is in them: no image comes twice
+        found = list(dict.fromkeys(path for match in matches for path in _within(match)))
+        if not found:
+            raise UsageError(
+                f"there is no image in the folders that {source!r} matches", allowed=sorted(IMAGE_SUFFIXES)
+            )
+        yield from found
+
+
+def _within(match: str) -> list[str]:
+    return sorted(_walk(match)) if Path(match).is_dir() else [match]
 
 
 def _walk(folder: str) -> Iterator[str]:

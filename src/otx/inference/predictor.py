@@ -29,6 +29,8 @@ EXPLANATION = ("logits", "saliency_map")
 FEATURES = ("features",)
 SCORED = ("logits", "unknown_score")
 CLASSIFIERS = ("MatMul", "Convolution", "Gemm", "Conv")
+# of images at once in a graph that resizes them itself, where they become floats of four times that
+GRAPH_BYTES = 1 << 26
 NO_MAPS = "export it again with --explain true, or give the model file: RUN/model.safetensors"
 
 
@@ -300,6 +302,8 @@ def _run_graph(images: Sequence[Pixels], run: Run, *, is_bgr: bool) -> list[NDAr
         groups.setdefault(image.shape, []).append(index)
     answers: dict[int, tuple[NDArray[np.float32], ...]] = {}
     for indices in groups.values():
-        outputs = run(np.stack([images[index] for index in indices]))
-        answers |= zip(indices, zip(*outputs, strict=True), strict=True)
+        step = max(1, GRAPH_BYTES // images[indices[0]].nbytes)
+        for some in (indices[start : start + step] for start in range(0, len(indices), step)):
+            outputs = run(np.stack([images[index] for index in some]))
+            answers |= zip(some, zip(*outputs, strict=True), strict=True)
     return [np.stack(each) for each in zip(*(answers[index] for index in range(len(images))), strict=True)]

@@ -71,7 +71,7 @@ def compile_exactly(
     Raises:
         RuntimeError: the file is damaged.
     """
-    part = _part(model, outputs)
+    part = part_of(model, outputs)
     if batch is None and is_quantized(part):
         batch = 1
     if batch is not None:
@@ -91,7 +91,7 @@ def compile_for_photos(
     Raises:
         RuntimeError: the file is damaged.
     """
-    part = _part(model, outputs)
+    part = part_of(model, outputs)
     if preprocessing.resize_type == LETTERBOX:
         return _compile_letterbox(part, preprocessing, device)
     whole = _compile_standard(part, preprocessing, device)
@@ -138,7 +138,8 @@ def fix_batch(model: Any, batch: int) -> None:
     model.reshape([batch, *list(model.input().partial_shape)[1:]])
 
 
-def _part(model: Path | Any, outputs: tuple[str, ...]) -> Any:
+def part_of(model: Path | Any, outputs: tuple[str, ...]) -> Any:
+    """A copy of a model, or of that in a file, with only what some of its outputs need."""
     import openvino
 
     whole = openvino_core().read_model(model) if isinstance(model, Path) else model.clone()

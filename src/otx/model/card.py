@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict, dataclass, field
 from types import NoneType
 from typing import Any
@@ -74,6 +75,10 @@ class ModelCard:
             if not isinstance(data["classes"], list):
                 raise TypeError(f"classes are {shown(data['classes'])}")
             data["classes"] = tuple(data["classes"])
+            limit = data.get("unknown_limit")
+            if isinstance(limit, float) and not math.isfinite(limit):
+                # older versions kept the limit of scores that were no numbers: nothing can be compared with it
+                data["unknown_limit"] = None
             card = cls(**data)
             card.check()
             return card

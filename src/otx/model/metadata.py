@@ -87,8 +87,8 @@ def input_type(size: Preprocessing, limits: Range) -> str:
 
 
 def underscored(name: str) -> str:
-    """A name with underscores in place of white space."""
-    return re.sub(r"\s", "_", name)
+    """A name with underscores in place of white space, and of what no XML file can hold."""
+    return re.sub(r"[\s\x00-\x1f]", "_", name)
 
 
 def spaceless(classes: Sequence[str]) -> list[str]:

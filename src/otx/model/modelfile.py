@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -58,6 +59,9 @@ def save_model(
 def read_card(path: Path) -> ModelCard:
     """The card of a model file, a Lightning checkpoint or an exported file.
 
+    It has no `unknown_limit` where the file lost what the score is computed from, as the base of a training that added
+    classes.
+
     Raises:
         ModelError: the file is missing, damaged, or not written by otx.
     """
@@ -69,11 +73,13 @@ def read_card(path: Path) -> ModelCard:
     try:
         text = readers[path.suffix](path)
         verify_checksum(path)
+        is_scored = path.suffix in EXPORTED or (path.suffix == ".safetensors" and _has_known(path))
     except OSError as error:
         raise ModelError(f"{path} cannot be read: {error.strerror or error}") from error
     if not isinstance(text, str):
         raise ModelError(f"{path} was not written by otx: it has no model card", fix=TRAIN_AGAIN)
-    return ModelCard.from_json(text, str(path))
+    card = ModelCard.from_json(text, str(path))
+    return card if is_scored else replace(card, unknown_limit=None)
 
 
 def load_model(path: Path) -> tuple[nn.Module, ModelCard]:
@@ -152,7 +158,20 @@ def _read_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def _safetensors_card(path: Path) -> Any:
-    """Read the header alone: eight bytes of length, then JSON."""
+    metadata = _header(path).get("__metadata__", {})
+    if not isinstance(metadata, dict) or KEY not in metadata:
+        raise ModelError(
+            f"{path} holds weights, but no model card", fix=f"to train from these weights: --model.weights {path}"
+        )
+    return metadata[KEY]
+
+
+def _has_known(path: Path) -> bool:
+    return any(name.startswith(KNOWN) for name in _header(path))
+
+
+def _header(path: Path) -> dict[str, Any]:
+    """The header of a safetensors file alone: eight bytes of length, then JSON."""
     size = path.stat().st_size
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
@@ -160,14 +179,12 @@ def _safetensors_card(path: Path) -> Any:
             raise ModelError(f"{path} is no safetensors file, or cut off", fix=TRAIN_AGAIN)
         header = file.read(length)
     try:
-        metadata = json.loads(header).get("__metadata__", {})
-    except (ValueError, AttributeError, RecursionError) as error:
+        entries = json.loads(header)
+    except (ValueError, RecursionError) as error:
         raise _damaged(path, error) from error
-    if not isinstance(metadata, dict) or KEY not in metadata:
-        raise ModelError(
-            f"{path} holds weights, but no model card", fix=f"to train from these weights: --model.weights {path}"
-        )
-    return metadata[KEY]
+    if not isinstance(entries, dict):
+        raise ModelError(f"{path} is damaged, or no model file: its header is no table", fix=TRAIN_AGAIN)
+    return entries
 
 
 def _checkpoint_card(path: Path) -> Any:

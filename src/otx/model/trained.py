@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -115,12 +116,16 @@ class TrainedModel:
         return ImageSet(root, dataset.test, Split.TEST, request.max_pixels)
 
     def sample_images(self, request: DataRequest, reporter: Reporter) -> list[NDArray[np.uint8]]:
-        """A few images (H, W, 3) to check an export on: test images, or noise if there are none."""
+        """A few images (H, W, 3) to check an export on: test images, or noise if there are none.
+
+        All but the first are of the network's input size, so that large photos do not fill the memory.
+        """
         try:
             images = self.test_images(request, reporter)
             step = max(1, len(images.subset) // CHECK_IMAGES)
             reading = self.card.preprocessing.reading(images.max_pixels)
-            found = list(_decoded(images, images.subset.paths[::step][:CHECK_IMAGES], reading))
+            decoded = _decoded(images, images.subset.paths[::step][:CHECK_IMAGES], reading)
+            found = [*islice(decoded, 1), *map(self.card.preprocessing.resize, decoded)]
         except InputError as error:
             reporter.warn(f"The export is checked on noise, not on photos: {error.what}")
             found = []

@@ -84,9 +84,12 @@ def weights_in(folder: Path) -> list[tuple[Path, str]]:
         raise ModelError(f"--model auto takes its weights from a folder, and {folder} is none", fix=fix)
     found = []
     for path in sorted(folder.iterdir()):
-        if path.suffix in SUFFIXES and path.is_file():
+        name = path.name.partition(".")[0]
+        # other tools call other things .bin and .pt
+        is_meant = path.suffix == ".safetensors" or (path.suffix in SUFFIXES and name in timm_networks())
+        if is_meant and path.is_file() and not path.name.startswith("."):
             check_weights_file(path)
-            name = _network_of_file(path) or path.name.partition(".")[0]
+            name = _network_of_file(path) or name
             found += [(path, f"{TIMM_PREFIX}{name}")] if name in timm_networks() else []
     if not found:
         raise ModelError(f"no file in {folder} is named after a network of timm", fix=fix)

@@ -12,7 +12,7 @@ from otx.data.intensity import measure_intensity, with_range
 from otx.data.journal import confirmed_below, without_confirmed
 from otx.data.load import load_dataset, split_options
 from otx.data.preprocessing import Preprocessing
-from otx.errors import DataError, UsageError
+from otx.errors import DataError, StorageError, UsageError
 from otx.evaluation.features import ImageFeatures, compute_features
 from otx.evaluation.mislabelled import can_search, list_mislabelled
 from otx.evaluation.shift import MAX_COMPARED, Photos, Reference, compare
@@ -128,8 +128,11 @@ def _with_model(session: Session, model: TrainedModel, dataset: Dataset, found: 
     if not is_own:
         found = replace(found, shift=_shift(session, model, images))
     if model.run is not None and is_own:
-        write_check(found, model.run.suspicions)
-        session.reporter.note(f"Written to {model.run.suspicions}: `otx report {model.run.path}` shows it.")
+        try:
+            write_check(found, model.run.suspicions)
+            session.reporter.note(f"Written to {model.run.suspicions}: `otx report {model.run.path}` shows it.")
+        except (StorageError, UsageError) as error:
+            session.reporter.warn(f"{error.what}: the report of the run will not show what was found.")
     return found
 
 

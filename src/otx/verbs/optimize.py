@@ -29,7 +29,8 @@ def run(
     output: Path | None,
 ) -> OptimizeResult:
     """Quantise with a calibration set of training images, and measure on the validation images."""
-    model = session.model(checkpoint, prefer_export=True)
+    # the newest export may have no maps
+    model = session.model(checkpoint, prefer_export=not explain)
     session.check_room(model, output)
     request = session.data_request()
     with heartbeat(session.reporter, "reading the folder"):
@@ -55,6 +56,8 @@ def run(
 def _variants(session: Session, model: TrainedModel, scratch: Path, *, explain: bool) -> dict[str, Path]:
     """A model's IRs by precision; missing ones are written into a scratch folder."""
     path = model.path
+    if model.is_exported and explain and not model.card.explain:
+        raise UsageError(f"--explain: {path} has no saliency maps", fix="give the model file: RUN/model.safetensors")
     if not model.is_exported:
         images = model.sample_images(session.data_request(), session.reporter)
         path = export_model(path, scratch, ExportRequest(explain="auto" if explain else ""), images).path

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from otx.data.dataset import ImageSet
 from otx.data.known import SEEN, Known, find_known
-from otx.errors import DataError, UsageError
+from otx.errors import DataError, ModelError, UsageError
 from otx.evaluation.evaluate import compare_with_base, evaluate, write_test
 from otx.evaluation.unknown import measure_unknown
 from otx.evaluation.verdict import judge
@@ -15,6 +15,7 @@ from otx.events import heartbeat
 from otx.files import check_output, write_csv, write_json
 from otx.inference.predict import find_images
 from otx.model.card import CANNOT_TELL, LEARN_IT
+from otx.model.modelfile import read_card
 from otx.model.trained import TrainedModel
 from otx.report.page import write_report
 from otx.results import OldAndNew, TestResult
@@ -122,9 +123,14 @@ def _old_and_new(session: Session, model: TrainedModel, images: ImageSet, result
     """Accuracy on the old and on the added classes of a model, and that of its previous model on the old ones."""
     if not model.card.num_old:
         return None
-    base = model.run.base if model.run is not None and model.run.base.is_file() else None
-    if base is None:
-        session.reporter.warn("The model that classes were added to is gone: no accuracy before to compare with.")
+    base = None if model.run is None else model.run.base
+    try:
+        if base is None or not base.is_file():
+            raise ModelError("The model that classes were added to is gone")
+        read_card(base)
+    except ModelError as error:
+        session.reporter.warn(f"{error.what}: no accuracy before to compare with.")
+        base = None
     return compare_with_base(
         base,
         result.confusion,
