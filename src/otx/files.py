@@ -91,9 +91,12 @@ def cannot_write(path: str | Path, error: OSError, fix: str = "") -> OtxError:
 
 
 def clear_leftovers(folder: Path) -> None:
-    """Remove a killed process's temporary files in a folder and its subfolders; nothing else may be writing there."""
-    for file in folder.rglob(f"{STAGING}*"):
-        file.unlink(missing_ok=True)
+    """Remove a killed process's temporary files and folders in a folder; nothing else may be writing there."""
+    for path in sorted(folder.rglob(f"{STAGING}*")):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def check_folder(folder: Path, fix: str, *, room: int = 1 << 20, file: Path | None = None) -> None:

@@ -243,9 +243,10 @@ def test_latest_is_never_missing_while_it_is_replaced(tmp_path: Path) -> None:
 
 def test_leftovers_of_a_killed_process_are_removed(tmp_path: Path) -> None:
     write_text(tmp_path / "run" / "checkpoints" / ".writing.abc", "half")
+    write_text(tmp_path / "run" / ".writing.export" / ".writing.abc" / "model.bin", "half")
     write_text(tmp_path / "run" / "metrics.csv", "whole")
     clear_leftovers(tmp_path / "run")
-    assert [path.name for path in (tmp_path / "run").rglob("*") if path.is_file()] == ["metrics.csv"]
+    assert sorted(path.name for path in (tmp_path / "run").rglob("*")) == ["checkpoints", "metrics.csv"]
 
 
 def test_a_resumed_run_keeps_the_fall_of_its_learning_rate(data: Path, tmp_path: Path) -> None:
