@@ -136,7 +136,8 @@ def test_a_resumed_run_that_finds_nothing_better_is_not_calibrated_twice(
 ) -> None:
     copy = RunFolder(Path(shutil.copytree(run.path, tmp_path / "ws" / "run")))
     before = copy.model.read_bytes()
-    engine = Engine(checkpoint=copy.last_checkpoint, overrides={"optimizer.lr": 0.0})
+    still = {"optimizer.lr": 0.0, "training.freeze_statistics": True}
+    engine = Engine(checkpoint=copy.last_checkpoint, overrides=still)
     resumed = engine.train(resume=True, max_epochs=4)
     assert not resumed.epochs[-1].is_best
     assert copy.model.read_bytes() == before

@@ -174,8 +174,9 @@ class Classifier(nn.Module):
 
     def measured(self) -> Measured:
         """What the network reached on the validation images of all processes since it was asked for last."""
-        probability = self.val_probability.compute().item()
-        measured = Measured(self._accuracy().item(), self.val_loss.compute().item(), probability)
+        # first, since it says so where there was no image
+        accuracy = self._accuracy().item()
+        measured = Measured(accuracy, self.val_loss.compute().item(), self.val_probability.compute().item())
         for metric in (self.val_counts, self.val_loss, self.val_probability):
             metric.reset()
         return measured
