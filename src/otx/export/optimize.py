@@ -100,6 +100,8 @@ def optimize_model(
         UsageError: the folder cannot be written to.
     """
     num_calibration, num_validation = len(request.calibration), len(request.validation)
+    if num_calibration == 0 or num_validation == 0:
+        raise DataError("INT8 needs training images to calibrate with and validation images to judge it")
     for images, split in ((request.calibration, Split.TRAIN), (request.validation, Split.VAL)):
         if next(iter(images), None) is None:
             raise DataError(f"none of the {len(images)} images of the {split} can be decoded", fix="run `otx check`")

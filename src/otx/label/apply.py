@@ -113,13 +113,18 @@ def move_photos(photos: Photos, rows: Mapping[str, Row], moves: Iterable[Move], 
     if any(each.target.startswith(f"{LEFT_OUT}/") for each in moves):
         (photos.root / LEFT_OUT).mkdir(exist_ok=True)
         mark_own(photos.root / LEFT_OUT)
+    _move_all(photos, rows, moves, place)
+    return undo
+
+
+def _move_all(photos: Photos, rows: Mapping[str, Row], moves: Iterable[Move], place: Path) -> None:
+    """Move photos, and give the rows of those that were moved their new paths; the plan is written already."""
     try:
         for each in moves:
             move_file(photos.root / each.source, photos.root / each.target)
     finally:
         save_rows(photos.root, mended(photos.root, rows, place))
         _forget_history(place)
-    return undo
 
 
 def move_file(source: Path, target: Path) -> None:
@@ -222,12 +227,7 @@ def undo_moves(photos: Photos, rows: Mapping[str, Row], moves: Iterable[Move], p
     """
     moves, undoing = list(moves), plan.with_suffix(UNDOING)
     _write_moves(undoing, moves)
-    try:
-        for each in moves:
-            move_file(photos.root / each.source, photos.root / each.target)
-    finally:
-        save_rows(photos.root, mended(photos.root, rows, place))
-        _forget_history(place)
+    _move_all(photos, rows, moves, place)
     _finish_undo(photos.root, moves, plan)
     undoing.unlink()
 
